@@ -1,0 +1,1 @@
+"""Turning Gaussians into images on whatever device there is."""

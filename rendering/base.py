@@ -1,0 +1,138 @@
+"""What a rasterizer takes and gives: the contract that every engine keeps.
+
+The image model (``docs/conventions.md``) is the same for all of them, so any two may
+be compared pixel by pixel:
+
+1. A Gaussian is drawn if ``near <= depth <= far`` (``Camera``) and its opacity is at
+   least ``ALPHA_CUT``.
+2. Its screen covariance is ``J W Σ Wᵀ Jᵀ + DILATION_PX2 · I`` (EWA, Zwicker et al. 2001).
+   With ``antialiased`` its opacity is scaled by ``sqrt(det before / det after)`` (Mip-
+   Splatting), which compensates the dilation.
+3. At a pixel centre ``alpha = min(ALPHA_MAX, opacity · exp(−½ dᵀ Σ⁻¹ d))``; contributions
+   with ``alpha < ALPHA_CUT`` are skipped.
+4. Front to back by view depth z (ties by index), a pixel takes a Gaussian only while its
+   transmittance is still above ``TRANSMITTANCE_STOP``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Flag, auto
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splat.camera import Camera
+from splat.gaussians import Gaussians
+
+DILATION_PX2 = 0.3
+ALPHA_CUT = 1.0 / 255.0
+ALPHA_MAX = 0.999
+TRANSMITTANCE_STOP = 1e-4
+
+
+class Outputs(Flag):
+    """The images one pass may produce beside alpha, which is always there."""
+
+    COLOR = auto()
+    DEPTH = auto()
+    MEDIAN_DEPTH = auto()
+    COUNT = auto()
+    ALL = COLOR | DEPTH | MEDIAN_DEPTH | COUNT
+
+
+@dataclass(frozen=True, slots=True)
+class RasterSettings:
+    """How to draw, apart from where from.
+
+    Attributes:
+        background: Linear blend target behind everything, RGB in [0, 1].
+        antialiased: Compensate the opacity for the dilation (image model, step 2).
+        sh_degree: Highest SH degree evaluated; None for all the scene holds.
+        outputs: Which images are wanted.
+        threads: Threads to use; 0 for one a core.
+    """
+
+    background: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    antialiased: bool = False
+    sh_degree: int | None = None
+    outputs: Outputs = Outputs.COLOR
+    threads: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RasterStats:
+    """What one render cost and did.
+
+    Attributes:
+        gaussians: Gaussians in the scene.
+        visible: Gaussians that survived projection.
+        tile_pairs: (Gaussian, tile) pairs after exact tile tests.
+        stage_ms: Wall-clock milliseconds by stage: project, sort, bin, composite.
+    """
+
+    gaussians: int = 0
+    visible: int = 0
+    tile_pairs: int = 0
+    stage_ms: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RasterImage:
+    """The images of one view; those not asked for are None.
+
+    Attributes:
+        alpha: [H, W] float32, one minus the final transmittance.
+        color: [H, W, 3] float32, composited over the background, not clamped above 1.
+        depth: [H, W] float32, expected view depth ``Σ w z / Σ w``; 0 where alpha is 0.
+        median_depth: [H, W] float32, depth z of the first Gaussian at which the
+            transmittance falls to 0.5 or below; 0 where it never does.
+        count: [H, W] int32, Gaussians blended into the pixel.
+        stats: What it cost.
+    """
+
+    alpha: NDArray[np.float32]
+    color: NDArray[np.float32] | None = None
+    depth: NDArray[np.float32] | None = None
+    median_depth: NDArray[np.float32] | None = None
+    count: NDArray[np.int32] | None = None
+    stats: RasterStats = field(default_factory=RasterStats)
+
+
+class CancelFlag(Protocol):
+    """Set from any thread to abandon a render in progress."""
+
+    def set(self) -> None:
+        """Ask the render that holds this flag to stop; it raises RenderCancelled."""
+
+    def is_set(self) -> bool:
+        """Whether somebody asked."""
+
+
+class Rasterizer(Protocol):
+    """Draws Gaussians. Safe to call from several threads at once."""
+
+    name: str
+
+    def prepare(self, gaussians: Gaussians) -> Any:
+        """Bring a scene into the form this engine draws from (opaque to the caller).
+
+        The prepared scene keeps no reference to ``gaussians``.
+        """
+
+    def new_cancel_flag(self) -> CancelFlag:
+        """A flag for one call of ``render``."""
+
+    def render(
+        self,
+        scene: Any,
+        camera: Camera,
+        settings: RasterSettings = RasterSettings(),
+        cancel: CancelFlag | None = None,
+    ) -> RasterImage:
+        """Draw ``scene`` as prepared by this rasterizer.
+
+        Raises:
+            RenderCancelled: If ``cancel`` was set before the image was complete.
+        """

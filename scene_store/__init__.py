@@ -1,0 +1,1 @@
+"""Scenes on disk, and the way from there into memory."""

@@ -1,0 +1,85 @@
+"""A scene as its file describes it, before anything draws it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol
+
+from splat.camera import Camera
+from splat.gaussians import Gaussians
+
+Vector3 = tuple[float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class SceneMeta:
+    """What is known of a scene without reading its Gaussians.
+
+    Attributes:
+        path: What the user named.
+        format_name: ``"3DGS PLY"``, ``"SPZ v4"`` and so on, for people.
+        count: Gaussians in the source (of the level of detail that was chosen).
+        sh_degree: 0 to 3.
+        up: The direction that the format's convention calls up, in the axes of the
+            Gaussians as read; None where the format has none.
+        lod_counts: Gaussians by level of detail, finest first; empty where the source
+            has only one.
+        cameras: Training cameras found beside the scene.
+        notes: What a user should know: ignored properties, dropped harmonics.
+    """
+
+    path: Path
+    format_name: str
+    count: int
+    sh_degree: int
+    up: Vector3 | None = None
+    lod_counts: tuple[int, ...] = ()
+    cameras: tuple[Camera, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class SceneSource(Protocol):
+    """An open scene file. Reading is lazy; ``batches`` may be called more than once."""
+
+    meta: SceneMeta
+
+    def batches(self, max_count: int) -> Iterator[Gaussians]:
+        """All Gaussians in the source's order, in parts of at most ``max_count``.
+
+        Quaternions are unit length, wxyz; nothing else is changed or dropped, so values
+        may still be non-finite.
+
+        Raises:
+            SceneFormatError: Where the data turns out to be broken.
+        """
+
+    def close(self) -> None:
+        """Release files and mappings; Gaussians already handed out stay valid."""
+
+    def __enter__(self) -> SceneSource: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scene:
+    """A scene in memory, fit to be drawn.
+
+    Attributes:
+        meta: What its source said.
+        gaussians: Finite, in Morton order, so that neighbours in memory are neighbours
+            in space.
+        dropped: Gaussians left out because a value was not finite or a scale not usable.
+    """
+
+    meta: SceneMeta
+    gaussians: Gaussians
+    dropped: int = 0
