@@ -1,0 +1,96 @@
+"""What can be set, with its type, its range and its default.
+
+A field's annotation is the whole rule: ``Annotated[int, Range(1, 100)]`` is checked by
+``configs.loading`` wherever a value comes from (YAML or command line). To add a
+setting, add a field here and a commented line to ``default.yaml``; a test holds that
+the two agree.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+Rgb = tuple[float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Bounds of a number, both included; for a tuple, of each of its numbers."""
+
+    low: float
+    high: float
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        return f"{self.low:g} to {self.high:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class RenderSettings:
+    """How pictures are drawn.
+
+    Attributes:
+        engine: The rasterizer; ``reference`` is slow and exact, for comparisons.
+        threads: CPU threads a frame may use; 0 for one a core.
+        antialiased: Compensate opacities for the screen-space dilation (Mip-Splatting);
+            right for scenes trained that way.
+        sh_degree: Highest spherical-harmonics degree evaluated; None for all there is.
+        background: RGB behind everything, sRGB-encoded, 0 to 1.
+        near: Near plane, world units; None to scale it to the scene (``near_ratio``).
+        near_ratio: Near plane as a share of the scene's radius, where ``near`` is None.
+    """
+
+    engine: Literal["native", "reference"] = "native"
+    threads: Annotated[int, Range(0, 1024)] = 0
+    antialiased: bool = False
+    sh_degree: Annotated[int, Range(0, 3)] | None = None
+    background: Annotated[Rgb, Range(0, 1)] = (0.0, 0.0, 0.0)
+    near: Annotated[float, Range(1e-9, 1e9)] | None = None
+    near_ratio: Annotated[float, Range(1e-9, 0.5)] = 1e-4
+
+
+@dataclass(frozen=True, slots=True)
+class ViewerSettings:
+    """How the browser viewer serves and behaves.
+
+    Attributes:
+        host: Address to listen on. Anything but the loopback lets others in.
+        port: Port to listen on; 0 for any free one.
+        port_attempts: Ports tried upwards from ``port`` when it was not asked for
+            explicitly and is in use.
+        fov_deg: Vertical field of view at the start, degrees.
+        target_fps: Pictures a second to hold while the camera moves, by lowering the
+            resolution.
+        min_scale: Lowest resolution while moving, as a share of the full one, per side.
+        max_side: Longest side of a picture, pixels; larger windows are upscaled.
+        moving_quality: JPEG quality while moving, 1 to 100.
+        still_quality: JPEG quality at rest.
+        refine_delay_ms: Rest after the last motion before the full resolution is drawn.
+        ack_timeout_s: Wait for a browser's acknowledgement of a picture before sending
+            another one anyway.
+        mode: What the picture shows at the start.
+    """
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Range(0, 65_535)] = 8080
+    port_attempts: Annotated[int, Range(1, 1000)] = 20
+    fov_deg: Annotated[float, Range(1, 170)] = 60.0
+    target_fps: Annotated[float, Range(1, 240)] = 30.0
+    min_scale: Annotated[float, Range(0.05, 1)] = 0.25
+    max_side: Annotated[int, Range(64, 8192)] = 1920
+    moving_quality: Annotated[int, Range(1, 100)] = 40
+    still_quality: Annotated[int, Range(1, 100)] = 90
+    refine_delay_ms: Annotated[float, Range(0, 10_000)] = 150.0
+    ack_timeout_s: Annotated[float, Range(0.05, 60)] = 2.0
+    mode: Literal["color", "depth", "alpha", "count"] = "color"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that can be configured, by room."""
+
+    render: RenderSettings = field(default_factory=RenderSettings)
+    viewer: ViewerSettings = field(default_factory=ViewerSettings)
