@@ -14,11 +14,15 @@ class FrameRequest:
     """A wish for one frame.
 
     Attributes:
-        client: Who asks. A newer request of the same client replaces an unstarted one
-            and cancels a running one.
+        client: Who asks. A newer request of the same client replaces an unstarted one,
+            and cancels a running one if that one is preemptible.
         sequence: Grows with every request of a client.
         cameras: One camera, or two for a binocular frame.
         settings: How to draw.
+        preemptible: Whether a newer request may cancel this one once it runs. True for
+            slow frames that nobody needs after the camera moved on (a refinement); False
+            for the quick frames of a moving camera, which would otherwise cancel each
+            other and never arrive.
         submitted_s: ``time.monotonic()`` at the asking.
     """
 
@@ -26,6 +30,7 @@ class FrameRequest:
     sequence: int
     cameras: tuple[Camera, ...]
     settings: RasterSettings = RasterSettings()
+    preemptible: bool = False
     submitted_s: float = field(default_factory=time.monotonic)
 
 

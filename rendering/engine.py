@@ -1,0 +1,130 @@
+"""The engine: requests for frames go in, futures of frames come out."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import Future
+from types import TracebackType
+
+from rendering.base import CancelFlag, Rasterizer
+from rendering.frame import Frame, FrameRequest
+from rendering.scheduler import FrameScheduler
+from rendering.worker import Worker
+from splat.errors import RenderCancelled, RenderError
+from splat.gaussians import Gaussians
+
+
+class RenderEngine:
+    """Draws frames for many clients on one worker thread.
+
+    ``rendering.scheduler`` says whose turn it is; this class only moves requests and
+    results between threads. Every future that ``submit`` returns is resolved, with a
+    ``Frame``, a ``RenderCancelled`` or a ``RenderError``; no failure of a frame ends the
+    engine. Callbacks on futures run on the worker thread, so they must be quick.
+
+    Args:
+        rasterizer: What draws.
+        gaussians: The scene; the engine keeps no reference to it.
+    """
+
+    def __init__(self, rasterizer: Rasterizer, gaussians: Gaussians) -> None:
+        self._worker = Worker(rasterizer, gaussians)
+        self._rasterizer = rasterizer
+        self._scheduler = FrameScheduler()
+        self._futures: dict[FrameRequest, Future[Frame]] = {}
+        self._running_cancel: CancelFlag | None = None
+        self._closed = False
+        self._wake = threading.Condition()
+        self._thread = threading.Thread(target=self._work, name="render-worker", daemon=True)
+        self._thread.start()
+
+    def submit(self, request: FrameRequest) -> Future[Frame]:
+        """Ask for a frame; returns at once.
+
+        The future raises ``RenderCancelled`` if a newer request of the same client took
+        its place, ``RenderError`` if drawing failed. Cancelling a future whose frame has
+        not been started takes the request back.
+
+        Raises:
+            RenderError: If the engine is closed.
+        """
+        future: Future[Frame] = Future()
+        with self._wake:
+            if self._closed:
+                raise RenderError("the render engine is closed")
+            admission = self._scheduler.admit(request)
+            dropped = future if admission.dropped is request else None
+            if dropped is None:
+                self._futures[request] = future
+            if admission.dropped is not None and dropped is None:
+                dropped = self._futures.pop(admission.dropped)
+            if admission.cancel_running and self._running_cancel is not None:
+                self._running_cancel.set()
+            self._wake.notify_all()
+        if dropped is not None:
+            _fail(dropped, RenderCancelled("a newer request replaced this frame"))
+        return future
+
+    def replace_scene(self, gaussians: Gaussians) -> None:
+        """Draw another scene from the next frame on. Returns when that is so."""
+        self._worker.replace_scene(gaussians)
+
+    def close(self) -> None:
+        """Abandon the running frame and the waiting ones, and end the thread."""
+        with self._wake:
+            self._closed = True
+            waiting = [self._futures.pop(request) for request in self._scheduler.drain()]
+            if self._running_cancel is not None:
+                self._running_cancel.set()
+            self._wake.notify_all()
+        for future in waiting:
+            _fail(future, RenderCancelled("the render engine was closed"))
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def __enter__(self) -> RenderEngine:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _work(self) -> None:
+        while (job := self._next_job()) is not None:
+            request, future, cancel = job
+            started_s = time.monotonic()
+            try:
+                if future.set_running_or_notify_cancel():
+                    self._draw(request, future, cancel)
+            finally:
+                with self._wake:
+                    self._running_cancel = None
+                    self._scheduler.finish(time.monotonic() - started_s)
+
+    def _next_job(self) -> tuple[FrameRequest, Future[Frame], CancelFlag] | None:
+        with self._wake:
+            self._wake.wait_for(lambda: self._closed or len(self._scheduler) > 0)
+            request = None if self._closed else self._scheduler.start_next()
+            if request is None:
+                return None
+            self._running_cancel = cancel = self._rasterizer.new_cancel_flag()
+            return request, self._futures.pop(request), cancel
+
+    def _draw(self, request: FrameRequest, future: Future[Frame], cancel: CancelFlag) -> None:
+        try:
+            frame = self._worker.draw(request, cancel)
+        except RenderError as error:
+            future.set_exception(error)
+        else:
+            future.set_result(frame)
+
+
+def _fail(future: Future[Frame], error: RenderError) -> None:
+    """Resolve a future whose frame was never started, unless its owner cancelled it."""
+    if future.set_running_or_notify_cancel():
+        future.set_exception(error)

@@ -1,0 +1,181 @@
+"""The engine's threads: every future is resolved, whatever happens to its frame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future
+
+import numpy as np
+import pytest
+
+from rendering.engine import RenderEngine
+from rendering.frame import Frame, FrameRequest
+from splat.camera import Camera
+from splat.errors import RenderCancelled, RenderError
+from splat.gaussians import Gaussians
+from tests.fake_rasterizer import WAIT_S, FakeRasterizer
+
+
+def camera_at(x: float = 0.0) -> Camera:
+    return Camera.look_at((x, 0, -1), (x, 0, 0), (0, -1, 0), fov_y_rad=1.0, width=9, height=5)
+
+
+def ask(
+    client: str = "a", sequence: int = 0, x: float = 0.0, *, preemptible: bool = False
+) -> FrameRequest:
+    return FrameRequest(client, sequence, (camera_at(x),), preemptible=preemptible)
+
+
+def red(future: Future[Frame]) -> float:
+    color = future.result(WAIT_S).images[0].color
+    assert color is not None
+    return float(color[0, 0, 0])
+
+
+@pytest.fixture
+def rasterizer() -> FakeRasterizer:
+    return FakeRasterizer()
+
+
+@pytest.fixture
+def engine(rasterizer: FakeRasterizer) -> Iterator[RenderEngine]:
+    with RenderEngine(rasterizer, Gaussians.empty()) as engine:
+        yield engine
+        rasterizer.gate.set()
+
+
+def hold_one_frame(engine: RenderEngine, rasterizer: FakeRasterizer, **kind: bool) -> Future[Frame]:
+    """Start a frame that runs until the gate opens."""
+    rasterizer.gate.clear()
+    future = engine.submit(ask(**kind))
+    rasterizer.wait_started()
+    return future
+
+
+def test_a_frame_carries_its_request_images_and_costs(engine: RenderEngine) -> None:
+    request = ask(x=0.25)
+    frame = engine.submit(request).result(WAIT_S)
+    assert frame.request is request
+    assert frame.images[0].alpha.shape == (5, 9)
+    assert frame.stats.queue_ms >= 0
+    assert frame.stats.render_ms >= 0
+    assert frame.stats.raster[0].stage_ms == {"project": 1.0, "composite": 2.0}
+
+
+def test_two_cameras_give_two_images_in_order(engine: RenderEngine) -> None:
+    request = FrameRequest("a", 0, (camera_at(0.25), camera_at(0.75)))
+    left, right = engine.submit(request).result(WAIT_S).images
+    assert left.color is not None and right.color is not None
+    assert (left.color[0, 0, 0], right.color[0, 0, 0]) == (0.25, 0.75)
+
+
+def test_the_latest_of_the_waiting_requests_wins(
+    engine: RenderEngine, rasterizer: FakeRasterizer
+) -> None:
+    running = hold_one_frame(engine, rasterizer)
+    waiting = [engine.submit(ask(sequence=n, x=n / 8)) for n in (1, 2, 3)]
+    for replaced in waiting[:-1]:
+        with pytest.raises(RenderCancelled):
+            replaced.result(WAIT_S)
+    rasterizer.gate.set()
+    assert red(running) == 0.0
+    assert red(waiting[-1]) == 3 / 8
+    assert len(rasterizer.views) == 2
+
+
+def test_a_running_preemptible_frame_gives_way(
+    engine: RenderEngine, rasterizer: FakeRasterizer
+) -> None:
+    refining = hold_one_frame(engine, rasterizer, preemptible=True)
+    moving = engine.submit(ask(sequence=1, x=0.5))
+    with pytest.raises(RenderCancelled):
+        refining.result(WAIT_S)
+    rasterizer.gate.set()
+    assert red(moving) == 0.5
+
+
+def test_a_late_request_is_refused_not_drawn(
+    engine: RenderEngine, rasterizer: FakeRasterizer
+) -> None:
+    rasterizer.gate.clear()
+    newest = engine.submit(ask(sequence=5))
+    with pytest.raises(RenderCancelled):
+        engine.submit(ask(sequence=4)).result(WAIT_S)
+    rasterizer.gate.set()
+    newest.result(WAIT_S)
+
+
+def test_no_client_starves(engine: RenderEngine, rasterizer: FakeRasterizer) -> None:
+    """While one client floods the engine, another is served after one frame at most."""
+    hold_one_frame(engine, rasterizer)
+    flood = engine.submit(ask("a", 1, x=0.1))
+    patient = engine.submit(ask("b", 0, x=0.9))
+    for n in range(2, 50):
+        flood = engine.submit(ask("a", n, x=0.1))
+    rasterizer.gate.set()
+    red(patient), red(flood)
+    order = [round(float(view.position[0]), 3) for view in rasterizer.views]
+    assert order.index(0.9) <= 2
+    assert len(order) == 3
+
+
+def test_a_failing_frame_hurts_nobody_else(
+    engine: RenderEngine, rasterizer: FakeRasterizer
+) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError("bad tile")
+
+    rasterizer.failure = fail
+    with pytest.raises(RenderError, match=r"frame 7 of a: ZeroDivisionError: bad tile") as info:
+        engine.submit(ask(sequence=7)).result(WAIT_S)
+    assert not isinstance(info.value, RenderCancelled)
+    rasterizer.failure = lambda: None
+    assert red(engine.submit(ask(sequence=8, x=0.5))) == 0.5
+
+
+def test_running_out_of_memory_is_a_failed_frame(
+    engine: RenderEngine, rasterizer: FakeRasterizer
+) -> None:
+    def fail() -> None:
+        raise MemoryError
+
+    rasterizer.failure = fail
+    with pytest.raises(RenderError):
+        engine.submit(ask()).result(WAIT_S)
+
+
+def test_a_future_cancelled_by_its_owner_is_not_drawn(
+    engine: RenderEngine, rasterizer: FakeRasterizer
+) -> None:
+    hold_one_frame(engine, rasterizer)
+    regretted = engine.submit(ask("b"))
+    assert regretted.cancel()
+    rasterizer.gate.set()
+    engine.submit(ask("c")).result(WAIT_S)
+    assert len(rasterizer.views) == 2
+
+
+def test_a_new_scene_is_drawn_from_the_next_frame_on(engine: RenderEngine) -> None:
+    assert engine.submit(ask(sequence=0)).result(WAIT_S).stats.raster[0].gaussians == 0
+    one = Gaussians(*(np.ones(s, np.float32) for s in ((1, 3), (1, 4), (1, 3), (1,), (1, 1, 3))))
+    engine.replace_scene(one)
+    assert engine.submit(ask(sequence=1)).result(WAIT_S).stats.raster[0].gaussians == 1
+
+
+def test_close_resolves_every_future(rasterizer: FakeRasterizer) -> None:
+    engine = RenderEngine(rasterizer, Gaussians.empty())
+    running = hold_one_frame(engine, rasterizer)
+    waiting = [engine.submit(ask(client)) for client in "bcd"]
+    engine.close()
+    for future in (running, *waiting):
+        with pytest.raises(RenderCancelled):
+            future.result(0)
+    with pytest.raises(RenderError, match="closed"):
+        engine.submit(ask())
+
+
+def test_close_may_be_called_twice_and_ends_the_thread(rasterizer: FakeRasterizer) -> None:
+    engine = RenderEngine(rasterizer, Gaussians.empty())
+    engine.close()
+    engine.close()
+    assert not engine._thread.is_alive()
