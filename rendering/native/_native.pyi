@@ -1,0 +1,88 @@
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+class PackedScene:
+    @property
+    def count(self) -> int: ...
+    @property
+    def sh_degree(self) -> int: ...
+    @property
+    def nbytes(self) -> int: ...
+
+class CameraParams: ...
+
+class CancelFlag:
+    def __init__(self) -> None: ...
+    def set(self) -> None: ...
+    def is_set(self) -> bool: ...
+
+class RenderStats:
+    @property
+    def visible(self) -> int: ...
+    @property
+    def tile_pairs(self) -> int: ...
+    @property
+    def project_ms(self) -> float: ...
+    @property
+    def sort_ms(self) -> float: ...
+    @property
+    def bin_ms(self) -> float: ...
+    @property
+    def composite_ms(self) -> float: ...
+
+def pack_scene(
+    means: NDArray[np.float32],
+    quats: NDArray[np.float32],
+    scales: NDArray[np.float32],
+    opacities: NDArray[np.float32],
+    sh: NDArray[np.float32],
+    threads: int,
+) -> PackedScene: ...
+def camera_params(
+    viewmat: NDArray[np.float64],
+    K: NDArray[np.float64],
+    width: int,
+    height: int,
+    near: float,
+    far: float,
+    model: int,
+) -> CameraParams: ...
+def render(
+    scene: PackedScene,
+    camera: CameraParams,
+    cancel: CancelFlag,
+    isa: str,
+    *,
+    background: tuple[float, float, float],
+    antialiased: bool,
+    sh_degree: int,
+    threads: int,
+    alpha: NDArray[np.float32],
+    color: NDArray[np.float32] | None = None,
+    depth: NDArray[np.float32] | None = None,
+    median_depth: NDArray[np.float32] | None = None,
+    count: NDArray[np.int32] | None = None,
+) -> RenderStats | None: ...
+def project(
+    scene: PackedScene,
+    camera: CameraParams,
+    isa: str,
+    *,
+    antialiased: bool,
+    sh_degree: int,
+    threads: int,
+) -> tuple[
+    NDArray[np.uint32],
+    NDArray[np.float32],
+    NDArray[np.float32],
+    NDArray[np.float32],
+    NDArray[np.float32],
+    NDArray[np.float32],
+    NDArray[np.float32],
+]: ...
+def pairs_per_second_limit(isa: str, threads: int, repeats: int) -> float: ...
+def to_uint8(color: NDArray[np.float32], out: NDArray[np.uint8], threads: int) -> None: ...
+def default_threads() -> int: ...
+def instruction_sets() -> Sequence[str]: ...

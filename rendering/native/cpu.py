@@ -1,0 +1,190 @@
+"""The CPU engine: the contract of ``rendering/base.py`` over the native kernels.
+
+Everything that costs time happens in C++ without the interpreter lock; any number of
+threads may render at once, of the same or of different scenes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rendering.base import (
+    CancelFlag,
+    Outputs,
+    RasterImage,
+    RasterSettings,
+    RasterStats,
+)
+from splat.camera import Camera, CameraModel
+from splat.errors import BackendUnavailable, RenderCancelled
+from splat.gaussians import MAX_SH_DEGREE, Gaussians
+
+try:
+    from rendering.native import _native
+except ImportError as error:  # not built, or built for another Python
+    raise BackendUnavailable(
+        f"the native engine is not built for this Python ({error}); run: make setup"
+    ) from error
+
+_MODEL_CODES = {CameraModel.PINHOLE: 0, CameraModel.ORTHO: 1, CameraModel.FISHEYE: 2}
+
+Scalar = TypeVar("Scalar", np.float32, np.int32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ProjectedGaussians:
+    """The M Gaussians that survive projection, in scene order.
+
+    Attributes:
+        index: [M] uint32, position in the scene.
+        means2d: [M, 2] pixels.
+        depths: [M] sort keys: view depth z (distance to the camera for FISHEYE).
+        conics: [M, 3] inverse screen covariance (xx, xy, yy), pixels⁻².
+        colors: [M, 3] shaded, not below 0.
+        opacities: [M] after antialiasing compensation.
+        extents: [M, 2] half size of the box in which alpha reaches the cut, pixels.
+    """
+
+    index: NDArray[np.uint32]
+    means2d: NDArray[np.float32]
+    depths: NDArray[np.float32]
+    conics: NDArray[np.float32]
+    colors: NDArray[np.float32]
+    opacities: NDArray[np.float32]
+    extents: NDArray[np.float32]
+
+
+class NativeRasterizer:
+    """SIMD rasterizer; see ``rendering/native/src/composite.h`` for how it works.
+
+    Args:
+        instruction_set: One of ``instruction_sets()``; None for the best there is.
+
+    Raises:
+        BackendUnavailable: If this processor lacks the instruction set.
+    """
+
+    name = "native"
+
+    def __init__(self, instruction_set: str | None = None) -> None:
+        available = instruction_sets()
+        if instruction_set is not None and instruction_set not in available:
+            raise BackendUnavailable(
+                f"this processor does not run '{instruction_set}' kernels; "
+                f"available: {', '.join(available)}"
+            )
+        self.instruction_set = instruction_set or available[0]
+
+    def prepare(self, gaussians: Gaussians) -> _native.PackedScene:
+        """The scene in the engine's packed layout, SH beyond degree 0 in 16 bits."""
+        return _native.pack_scene(
+            gaussians.means,
+            gaussians.quats,
+            gaussians.scales,
+            gaussians.opacities,
+            gaussians.sh,
+            0,
+        )
+
+    def new_cancel_flag(self) -> _native.CancelFlag:
+        """A flag for one call of ``render``; setting it stops between tiles."""
+        return _native.CancelFlag()
+
+    def render(
+        self,
+        scene: _native.PackedScene,
+        camera: Camera,
+        settings: RasterSettings = RasterSettings(),
+        cancel: CancelFlag | None = None,
+    ) -> RasterImage:
+        """Draw ``scene``; see ``rendering.base.Rasterizer``."""
+        shape = (camera.height, camera.width)
+
+        def image(wanted: Outputs, dtype: type[Scalar], *channels: int) -> NDArray[Scalar] | None:
+            return np.empty(shape + channels, dtype) if wanted & settings.outputs else None
+
+        alpha = np.empty(shape, np.float32)
+        color = image(Outputs.COLOR, np.float32, 3)
+        depth = image(Outputs.DEPTH, np.float32)
+        median_depth = image(Outputs.MEDIAN_DEPTH, np.float32)
+        count = image(Outputs.COUNT, np.int32)
+        stats = _native.render(
+            scene,
+            _camera_params(camera),
+            cancel if isinstance(cancel, _native.CancelFlag) else _native.CancelFlag(),
+            self.instruction_set,
+            background=settings.background,
+            antialiased=settings.antialiased,
+            sh_degree=_degree(settings),
+            threads=settings.threads,
+            alpha=alpha,
+            color=color,
+            depth=depth,
+            median_depth=median_depth,
+            count=count,
+        )
+        if stats is None:
+            raise RenderCancelled("a newer request replaced this frame")
+        stage_ms = {
+            "project": stats.project_ms,
+            "sort": stats.sort_ms,
+            "bin": stats.bin_ms,
+            "composite": stats.composite_ms,
+        }
+        raster_stats = RasterStats(scene.count, stats.visible, stats.tile_pairs, stage_ms)
+        return RasterImage(alpha, color, depth, median_depth, count, raster_stats)
+
+    def project(
+        self, scene: _native.PackedScene, camera: Camera, settings: RasterSettings = RasterSettings()
+    ) -> ProjectedGaussians:
+        """The first stage alone, for tests and tools."""
+        return ProjectedGaussians(
+            *_native.project(
+                scene,
+                _camera_params(camera),
+                self.instruction_set,
+                antialiased=settings.antialiased,
+                sh_degree=_degree(settings),
+                threads=settings.threads,
+            )
+        )
+
+    def pairs_per_second_limit(self, *, threads: int = 0, repeats: int = 20_000) -> float:
+        """(pixel, Gaussian) pairs a second that the blending arithmetic alone allows.
+
+        Measured on splats that stay in L1 and cover their block of pixels entirely, with
+        the very loop that draws frames, on all threads: the machine's own limit.
+        """
+        return _native.pairs_per_second_limit(self.instruction_set, threads, repeats)
+
+
+def instruction_sets() -> tuple[str, ...]:
+    """Names of the kernels that this processor runs, best first."""
+    return tuple(_native.instruction_sets())
+
+
+def to_uint8(color: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Colours clipped to [0, 1], scaled to 255 and rounded; same shape."""
+    out = np.empty(color.shape, np.uint8)
+    _native.to_uint8(np.ascontiguousarray(color), out, 0)
+    return out
+
+
+def _camera_params(camera: Camera) -> _native.CameraParams:
+    return _native.camera_params(
+        camera.viewmat,
+        camera.K,
+        camera.width,
+        camera.height,
+        camera.near,
+        camera.far,
+        _MODEL_CODES[camera.model],
+    )
+
+
+def _degree(settings: RasterSettings) -> int:
+    return MAX_SH_DEGREE if settings.sh_degree is None else settings.sh_degree

@@ -1,0 +1,326 @@
+// Compositing of one tile, front to back (image model, steps 3 and 4).
+//
+// The tile is cut into blocks of 4×4 pixels, and a block's colour and transmittance stay in
+// registers while all splats that touch it pass by; so the inner loop has no stores, no
+// masks in memory and one branch. What it costs is knowing which splats touch which block:
+//   1. a batch of splats is gathered into L1, field by field;
+//   2. for every splat and block row, the exact row span of its ellipse (ellipse.h) becomes
+//      a byte: one bit a block column, computed for kLanes splats at once;
+//   3. for every block, its bit of those bytes is compressed into a list of batch positions;
+//   4. the list is blended.
+// Per pixel the arithmetic depends on nothing but the splat and the pixel, so tiles, batches
+// and threads never change a byte of the image.
+#pragma once
+
+#include "image_model.h"
+#include "simd.h"
+#include "types.h"
+
+namespace belvedere::BELVEDERE_ISA {
+
+constexpr int kBatch = 256;  // 10 floats each: with masks and lists, well inside L1
+constexpr int kBlockPixels = kBlockSize * kBlockSize;
+constexpr int kVectors = kBlockPixels / kLanes;  // vectors that hold a block
+constexpr int kTileBlocks = kBlocksPerSide * kBlocksPerSide;
+constexpr int kTilePixels = kTileSize * kTileSize;
+constexpr int kSaturationStride = 16;  // splats between two looks at the transmittance
+
+enum Field { kX, kY, kA, kB, kC, kOpacity, kRed, kGreen, kBlue, kDepth, kFields };
+
+struct Batch {
+  alignas(64) float field[kFields][kBatch];
+  alignas(64) float shear[kBatch], spread[kBatch], extent_y[kBatch], dy_rightmost[kBatch];
+  alignas(64) std::uint8_t coverage[kBlocksPerSide][kBatch];
+  alignas(64) std::uint16_t list[kBatch + 32];
+};
+
+struct Tile {
+  alignas(64) float transmittance[kTileBlocks][kBlockPixels];
+  alignas(64) float red[kTileBlocks][kBlockPixels];
+  alignas(64) float green[kTileBlocks][kBlockPixels];
+  alignas(64) float blue[kTileBlocks][kBlockPixels];
+  alignas(64) float depth[kTileBlocks][kBlockPixels];
+  alignas(64) float median_depth[kTileBlocks][kBlockPixels];
+  alignas(64) std::int32_t count[kTileBlocks][kBlockPixels];
+};
+
+BELVEDERE_INLINE VF pixel_x_offsets() {
+  VF v;
+  for (int i = 0; i < kLanes; ++i) v[i] = 0.5f + static_cast<float>(i % kBlockSize);
+  return v;
+}
+BELVEDERE_INLINE VF pixel_y_offsets() {
+  VF v;
+  for (int i = 0; i < kLanes; ++i) v[i] = 0.5f + static_cast<float>(i / kBlockSize);
+  return v;
+}
+
+enum class Want { kColor, kColorDepth, kEverything };
+
+// Blends batch positions list[0 .. count) into one block whose corner is pixel (x, y).
+// Returns whether any pixel still takes more.
+template <Want want>
+BELVEDERE_INLINE bool blend(const Batch& batch, const std::uint16_t* list, int count, int block,
+                            float x, float y, Tile& tile) {
+  constexpr bool with_depth = want != Want::kColor;
+  constexpr bool with_all = want == Want::kEverything;
+  VF px[kVectors], py[kVectors], t[kVectors], r[kVectors], g[kVectors], b[kVectors];
+  VF depth[kVectors], median[kVectors];
+  VI blended[kVectors];
+  for (int v = 0; v < kVectors; ++v) {
+    px[v] = pixel_x_offsets() + x;
+    py[v] = pixel_y_offsets() + (y + static_cast<float>(v * (kLanes / kBlockSize)));
+    t[v] = load(&tile.transmittance[block][v * kLanes]);
+    r[v] = load(&tile.red[block][v * kLanes]);
+    g[v] = load(&tile.green[block][v * kLanes]);
+    b[v] = load(&tile.blue[block][v * kLanes]);
+    if constexpr (with_depth) depth[v] = load(&tile.depth[block][v * kLanes]);
+    if constexpr (with_all) {
+      median[v] = load(&tile.median_depth[block][v * kLanes]);
+      std::memcpy(&blended[v], &tile.count[block][v * kLanes], sizeof(VI));
+    }
+  }
+  const VF cut = splat(kLog2AlphaCut), stop = splat(kTransmittanceStop);
+  const VF alpha_max = splat(kAlphaMax);
+  bool alive = true;
+  for (int i = 0; i < count && alive;) {
+    const int stride_end = count < i + kSaturationStride ? count : i + kSaturationStride;
+    for (; i < stride_end; ++i) {
+      const int j = list[i];
+      const VF sx = splat(batch.field[kX][j]), sy = splat(batch.field[kY][j]);
+      const VF sa = splat(batch.field[kA][j]), sb = splat(batch.field[kB][j]);
+      const VF sc = splat(batch.field[kC][j]), so = splat(batch.field[kOpacity][j]);
+      const VF red = splat(batch.field[kRed][j]), green = splat(batch.field[kGreen][j]);
+      const VF blue = splat(batch.field[kBlue][j]);
+      for (int v = 0; v < kVectors; ++v) {
+        const VF dx = px[v] - sx, dy = py[v] - sy;
+        const VF power = fma(fma(sa, dx, sb * dy), dx, fma(sc * dy, dy, so));
+        const Mask takes = both(greater_equal(power, cut), greater(t[v], stop));
+        const VF alpha = keep(takes, min(exp2(power), alpha_max));
+        const VF weight = alpha * t[v];
+        if constexpr (with_all) {
+          const VF sz = splat(batch.field[kDepth][j]);
+          const Mask crosses =
+              both(both(takes, greater(t[v], splat(0.5f))), greater_equal(splat(0.5f), t[v] - weight));
+          median[v] = select(crosses, sz, median[v]);
+          blended[v] += keep(takes, splat_int(1));
+        }
+        t[v] -= weight;
+        r[v] = fma(weight, red, r[v]);
+        g[v] = fma(weight, green, g[v]);
+        b[v] = fma(weight, blue, b[v]);
+        if constexpr (with_depth) depth[v] = fma(weight, splat(batch.field[kDepth][j]), depth[v]);
+      }
+    }
+    alive = false;
+    for (int v = 0; v < kVectors; ++v) alive |= any(greater(t[v], stop));
+  }
+  for (int v = 0; v < kVectors; ++v) {
+    store(&tile.transmittance[block][v * kLanes], t[v]);
+    store(&tile.red[block][v * kLanes], r[v]);
+    store(&tile.green[block][v * kLanes], g[v]);
+    store(&tile.blue[block][v * kLanes], b[v]);
+    if constexpr (with_depth) store(&tile.depth[block][v * kLanes], depth[v]);
+    if constexpr (with_all) {
+      store(&tile.median_depth[block][v * kLanes], median[v]);
+      std::memcpy(&tile.count[block][v * kLanes], &blended[v], sizeof(VI));
+    }
+  }
+  return alive;
+}
+
+// Step 1: the next `count` splats of the tile, from cache lines all over memory.
+inline void gather(const CompositeTask& task, std::size_t first, int count, Batch& batch) {
+  constexpr std::size_t kAhead = 24;
+  for (int i = 0; i < count; ++i) {
+    const std::size_t at = first + static_cast<std::size_t>(i);
+    if (at + kAhead < task.count) __builtin_prefetch(&task.splats[task.order[at + kAhead]]);
+    const Splat& s = task.splats[task.order[at]];
+    batch.field[kX][i] = s.x, batch.field[kY][i] = s.y;
+    batch.field[kA][i] = s.a, batch.field[kB][i] = s.b, batch.field[kC][i] = s.c;
+    batch.field[kOpacity][i] = s.log2_opacity;
+    batch.field[kRed][i] = s.r, batch.field[kGreen][i] = s.g, batch.field[kBlue][i] = s.bl;
+    batch.field[kDepth][i] = s.depth;
+    batch.shear[i] = s.shear, batch.spread[i] = s.spread;
+    batch.extent_y[i] = s.extent_y, batch.dy_rightmost[i] = s.dy_rightmost;
+  }
+}
+
+// Step 2: coverage[row][i] gets bit c where splat i may reach the cut in block (row, c).
+inline void cover(float tile_x, float tile_y, int count, Batch& batch) {
+  constexpr float kSlack = 0.01f;  // pixels; float32 rounding of spans is far below it
+  const VF zero = splat(0.0f);
+  for (int i = 0; i < count; i += kLanes) {
+    const VF x = load(&batch.field[kX][i]) - (tile_x + 0.5f);  // in units of pixel indices
+    const VF y = load(&batch.field[kY][i]) - (tile_y + 0.5f);
+    const VF shear = load(&batch.shear[i]), spread = load(&batch.spread[i]);
+    const VF extent = load(&batch.extent_y[i]), rightmost = load(&batch.dy_rightmost[i]);
+    const VF square = extent * extent;
+    for (int row = 0; row < kBlocksPerSide; ++row) {
+      const VF top = static_cast<float>(row * kBlockSize) - y;
+      const VF lo = max(top, -extent);
+      const VF hi = min(top + static_cast<float>(kBlockSize - 1), extent);
+      const VF at_right = clamp(rightmost, lo, hi), at_left = clamp(-rightmost, lo, hi);
+      const VF half_right = sqrt(max(fma(-at_right, at_right, square), zero));
+      const VF half_left = sqrt(max(fma(-at_left, at_left, square), zero));
+      const VF right = fma(spread, half_right, fma(shear, at_right, x + kSlack));
+      const VF left = fma(-spread, half_left, fma(shear, at_left, x - kSlack));
+      // Pixel indices, clamped so that whatever misses the tile gives an empty range.
+      const VI first = truncate(clamp(left, zero, splat(kTileSize)) + 0.99999f);
+      const VI last = truncate(clamp(right, splat(-1.0f), splat(kTileSize - 1.0f)) + 1.0f) - 1;
+      const VI low_bit = 1 << (first / kBlockSize);
+      const VI high_bit = 1 << ((last + kBlockSize) / kBlockSize);
+      VI covered = high_bit - low_bit;
+      covered = keep(both(greater_equal(hi, lo), greater_equal(to_float(last), to_float(first))),
+                     covered);
+      const VB bytes = __builtin_convertvector(covered, VB);
+      std::memcpy(&batch.coverage[row][i], &bytes, sizeof bytes);
+    }
+  }
+}
+
+// Step 3: positions in [0, count) whose coverage byte has the bit of `column`.
+BELVEDERE_INLINE int list_block(const std::uint8_t* coverage, int count, int column,
+                                std::uint16_t* list) {
+  int listed = 0;
+#if defined(__AVX512VBMI2__)
+  const __m512i bit = _mm512_set1_epi8(static_cast<char>(1 << column));
+  __m512i index = _mm512_set_epi16(31, 30, 29, 28, 27, 26, 25, 24, 23, 22, 21, 20, 19, 18, 17, 16,
+                                   15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+  const __m512i step = _mm512_set1_epi16(32);
+  for (int i = 0; i < count; i += 64) {
+    const std::uint64_t hits = _mm512_test_epi8_mask(_mm512_loadu_si512(coverage + i), bit);
+    const std::uint32_t lo = static_cast<std::uint32_t>(hits);
+    const std::uint32_t hi = static_cast<std::uint32_t>(hits >> 32);
+    _mm512_storeu_si512(list + listed, _mm512_maskz_compress_epi16(lo, index));
+    listed += __builtin_popcount(lo);
+    index = _mm512_add_epi16(index, step);
+    _mm512_storeu_si512(list + listed, _mm512_maskz_compress_epi16(hi, index));
+    listed += __builtin_popcount(hi);
+    index = _mm512_add_epi16(index, step);
+  }
+#else
+  for (int i = 0; i < count; i += 32) {
+    std::uint32_t hits = 0;
+#if defined(__AVX2__)
+    const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(coverage + i));
+    hits = static_cast<std::uint32_t>(
+        _mm256_movemask_epi8(_mm256_sll_epi16(bytes, _mm_cvtsi32_si128(7 - column))));
+#else
+    for (int k = 0; k < 4; ++k) {  // gather eight bits at a time by multiplication
+      std::uint64_t word;
+      std::memcpy(&word, coverage + i + 8 * k, 8);
+      word = (word >> column) & 0x0101010101010101u;
+      hits |= static_cast<std::uint32_t>((word * 0x0102040810204080u) >> 56) << (8 * k);
+    }
+#endif
+    while (hits) {
+      list[listed++] = static_cast<std::uint16_t>(i + __builtin_ctz(hits));
+      hits &= hits - 1;
+    }
+  }
+#endif
+  return listed;
+}
+
+// All pixels transparent; those outside the image saturated, so that nothing is spent on
+// them. Returns the blocks that hold a pixel of the image, as bits.
+inline std::uint64_t clear(const CompositeTask& task, Tile& tile) {
+  std::memset(&tile, 0, sizeof tile);
+  std::uint64_t live = 0;
+  for (int block = 0; block < kTileBlocks; ++block) {
+    const int x0 = task.tile_x + block % kBlocksPerSide * kBlockSize;
+    const int y0 = task.tile_y + block / kBlocksPerSide * kBlockSize;
+    if (x0 < task.width && y0 < task.height) live |= std::uint64_t{1} << block;
+    for (int i = 0; i < kBlockPixels; ++i) {
+      const bool inside = x0 + i % kBlockSize < task.width && y0 + i / kBlockSize < task.height;
+      tile.transmittance[block][i] = inside ? 1.0f : 0.0f;
+    }
+  }
+  return live;
+}
+
+inline void write_image(const CompositeTask& task, const Tile& tile) {
+  const ImageTargets& out = task.targets;
+  const int rows = task.height - task.tile_y < kTileSize ? task.height - task.tile_y : kTileSize;
+  const int columns = task.width - task.tile_x < kTileSize ? task.width - task.tile_x : kTileSize;
+  for (int row = 0; row < rows; ++row) {
+    const std::size_t line = static_cast<std::size_t>(task.tile_y + row) * task.width + task.tile_x;
+    for (int column = 0; column < columns; ++column) {
+      const int block = row / kBlockSize * kBlocksPerSide + column / kBlockSize;
+      const int i = row % kBlockSize * kBlockSize + column % kBlockSize;
+      const std::size_t pixel = line + column;
+      const float t = tile.transmittance[block][i], alpha = 1.0f - t;
+      out.alpha[pixel] = alpha;
+      if (out.color) {
+        out.color[3 * pixel] = tile.red[block][i] + t * task.background[0];
+        out.color[3 * pixel + 1] = tile.green[block][i] + t * task.background[1];
+        out.color[3 * pixel + 2] = tile.blue[block][i] + t * task.background[2];
+      }
+      if (out.depth) out.depth[pixel] = alpha > 0 ? tile.depth[block][i] / alpha : 0.0f;
+      if (out.median_depth) out.median_depth[pixel] = tile.median_depth[block][i];
+      if (out.count) out.count[pixel] = tile.count[block][i];
+    }
+  }
+}
+
+template <Want want>
+void composite(const CompositeTask& task) {
+  Tile tile;
+  Batch batch;
+  std::uint64_t live = clear(task, tile);
+  for (std::size_t first = 0; first < task.count && live; first += kBatch) {
+    const int count =
+        task.count - first < kBatch ? static_cast<int>(task.count - first) : kBatch;
+    const int padded = (count + 63) / 64 * 64;
+    gather(task, first, count, batch);
+    cover(static_cast<float>(task.tile_x), static_cast<float>(task.tile_y), count, batch);
+    for (int row = 0; row < kBlocksPerSide; ++row) {
+      std::memset(&batch.coverage[row][count], 0, padded - count);
+      for (int column = 0; column < kBlocksPerSide; ++column) {
+        const int block = row * kBlocksPerSide + column;
+        if (!(live >> block & 1)) continue;
+        const int listed = list_block(batch.coverage[row], count, column, batch.list);
+        if (!listed) continue;
+        const float x = static_cast<float>(task.tile_x + column * kBlockSize);
+        const float y = static_cast<float>(task.tile_y + row * kBlockSize);
+        if (!blend<want>(batch, batch.list, listed, block, x, y, tile)) {
+          live &= ~(std::uint64_t{1} << block);
+        }
+      }
+    }
+  }
+  write_image(task, tile);
+}
+
+inline void composite_tile(const CompositeTask& task) {
+  if (task.targets.median_depth || task.targets.count) {
+    composite<Want::kEverything>(task);
+  } else if (task.targets.depth) {
+    composite<Want::kColorDepth>(task);
+  } else {
+    composite<Want::kColor>(task);
+  }
+}
+
+// The same blend over splats that sit in L1 and cover every pixel of one block.
+inline std::uint64_t composite_limit(int repeats, float* sink) {
+  Tile tile;
+  Batch batch;
+  for (int i = 0; i < kBatch; ++i) {
+    const float wobble = static_cast<float>(i % 7) * 0.1f;
+    const float values[kFields] = {2.0f + wobble, 2.0f - wobble, -1e-3f, 1e-4f, -1e-3f,
+                                   -7.5f,         0.5f,          wobble, 0.25f, 1.0f};
+    for (int f = 0; f < kFields; ++f) batch.field[f][i] = values[f];
+    batch.list[i] = static_cast<std::uint16_t>(i);
+  }
+  std::memset(&tile, 0, sizeof tile);
+  for (int n = 0; n < repeats; ++n) {
+    for (int i = 0; i < kBlockPixels; ++i) tile.transmittance[0][i] = 1.0f;
+    blend<Want::kColor>(batch, batch.list, kBatch, 0, 0.0f, 0.0f, tile);
+  }
+  *sink = tile.red[0][0];
+  return static_cast<std::uint64_t>(repeats) * kBatch * kBlockPixels;
+}
+
+}  // namespace belvedere::BELVEDERE_ISA

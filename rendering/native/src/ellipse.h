@@ -1,0 +1,41 @@
+// Which part of a row band an ellipse covers: one formula for tiles and blocks.
+//
+// With the 2D covariance [[sxx, sxy], [sxy, syy]] and K = 2 ln(255 · opacity), the pixels
+// whose alpha reaches the cut satisfy, at height dy below the centre,
+//   | dx − shear · dy | <= spread · sqrt(extent_y² − dy²),
+//   shear = sxy / syy, spread = sqrt(det) / syy, extent_y = sqrt(K syy).
+// The right edge is concave in dy with its maximum at dy_rightmost = extent_y · sxy /
+// sqrt(sxx syy), so over a band it is largest at dy_rightmost clamped to the band.
+#pragma once
+
+#include "types.h"
+
+// Internal linkage, and no std templates: each instruction set must keep its own copy.
+namespace belvedere {
+namespace {
+
+struct Span {
+  float left, right;  // pixels from the image's left edge
+  bool empty;
+};
+
+inline float larger(float a, float b) { return a > b ? a : b; }
+inline float smaller(float a, float b) { return a < b ? a : b; }
+
+// Absolute x-range of the ellipse within pixel-centre rows [y_first, y_last].
+inline Span span_of_band(const Splat& s, float y_first, float y_last) {
+  const float lo = larger(y_first - s.y, -s.extent_y);
+  const float hi = smaller(y_last - s.y, s.extent_y);
+  if (lo > hi) return {0, 0, true};
+  const float at_right = smaller(larger(s.dy_rightmost, lo), hi);
+  const float at_left = smaller(larger(-s.dy_rightmost, lo), hi);
+  const float square = s.extent_y * s.extent_y;
+  const float right = s.x + s.shear * at_right +
+                      s.spread * __builtin_sqrtf(larger(0.0f, square - at_right * at_right));
+  const float left = s.x + s.shear * at_left -
+                     s.spread * __builtin_sqrtf(larger(0.0f, square - at_left * at_left));
+  return {left, right, false};
+}
+
+}  // namespace
+}  // namespace belvedere

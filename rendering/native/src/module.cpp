@@ -1,0 +1,279 @@
+// The Python face of the native engine. Arrays cross as buffers, without copies; the GIL is
+// released while anything is computed.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/unique_ptr.h>
+#include <nanobind/stl/vector.h>
+
+#include <chrono>
+#include <cmath>
+#include <stdexcept>
+
+#include "dispatch.h"
+#include "render.h"
+#include "scene.h"
+#include "thread_pool.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace belvedere {
+namespace {
+
+using FloatArray = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
+using DoubleArray = nb::ndarray<const double, nb::c_contig, nb::device::cpu>;
+using MutableFloats = nb::ndarray<float, nb::c_contig, nb::device::cpu>;
+using MutableInts = nb::ndarray<std::int32_t, nb::c_contig, nb::device::cpu>;
+using MutableBytes = nb::ndarray<std::uint8_t, nb::c_contig, nb::device::cpu>;
+
+struct Cancel {
+  CancelFlag flag{false};
+};
+
+void require(bool ok, const char* what) {
+  if (!ok) throw std::invalid_argument(what);
+}
+
+WorkspacePool& workspaces() {
+  static WorkspacePool* pool = new WorkspacePool;
+  return *pool;
+}
+
+// A workspace for the time of one call, returned however the call ends.
+class WorkspaceLoan {
+ public:
+  WorkspaceLoan() : workspace_(workspaces().take()) {}
+  ~WorkspaceLoan() { workspaces().give_back(std::move(workspace_)); }
+  Workspace& operator*() { return *workspace_; }
+
+ private:
+  std::unique_ptr<Workspace> workspace_;
+};
+
+const Kernels& kernels_named(const std::string& name) {
+  const Kernels* kernels = find_kernels(name);
+  require(kernels != nullptr, "this processor has no such instruction set");
+  return *kernels;
+}
+
+std::unique_ptr<PackedScene> pack(const FloatArray& means, const FloatArray& quats,
+                                  const FloatArray& scales, const FloatArray& opacities,
+                                  const FloatArray& sh, int threads) {
+  require(means.ndim() == 2 && means.shape(1) == 3, "means must be [N, 3]");
+  const std::size_t count = means.shape(0);
+  require(quats.ndim() == 2 && quats.shape(0) == count && quats.shape(1) == 4,
+          "quats must be [N, 4]");
+  require(scales.ndim() == 2 && scales.shape(0) == count && scales.shape(1) == 3,
+          "scales must be [N, 3]");
+  require(opacities.ndim() == 1 && opacities.shape(0) == count, "opacities must be [N]");
+  require(sh.ndim() == 3 && sh.shape(0) == count && sh.shape(2) == 3, "sh must be [N, K, 3]");
+  const int degree = static_cast<int>(std::lround(std::sqrt(double(sh.shape(1))))) - 1;
+  require(degree >= 0 && degree <= 3 &&
+              sh.shape(1) == static_cast<std::size_t>((degree + 1) * (degree + 1)),
+          "sh must hold 1, 4, 9 or 16 bases");
+  require(count < 0xffffffffu - kChunkGaussians, "too many Gaussians for one scene");
+  auto scene = std::make_unique<PackedScene>();
+  const GaussianArrays arrays{count,         degree,           means.data(), quats.data(),
+                              scales.data(), opacities.data(), sh.data()};
+  nb::gil_scoped_release release;
+  pack_scene(arrays, threads > 0 ? threads : default_threads(), *scene);
+  return scene;
+}
+
+CameraParams camera_params(const DoubleArray& viewmat, const DoubleArray& intrinsics, int width,
+                           int height, double near, double far, int model) {
+  require(viewmat.ndim() == 2 && viewmat.shape(0) == 4 && viewmat.shape(1) == 4,
+          "viewmat must be [4, 4]");
+  require(intrinsics.ndim() == 2 && intrinsics.shape(0) == 3 && intrinsics.shape(1) == 3,
+          "K must be [3, 3]");
+  require(width > 0 && height > 0 && width <= 16384 && height <= 16384, "bad image size");
+  require(model >= 0 && model <= 2, "unknown camera model");
+  CameraParams c{};
+  const double* v = viewmat.data();
+  for (int i = 0; i < 3; ++i) {
+    for (int j = 0; j < 3; ++j) c.rotation[3 * i + j] = v[4 * i + j];
+    c.translation[i] = v[4 * i + 3];
+  }
+  for (int j = 0; j < 3; ++j) {
+    c.position[j] = 0;
+    for (int i = 0; i < 3; ++i) c.position[j] -= c.rotation[3 * i + j] * c.translation[i];
+  }
+  const double* k = intrinsics.data();
+  c.fx = k[0], c.fy = k[4], c.cx = k[2], c.cy = k[5];
+  c.near = near, c.far = far;
+  c.width = width, c.height = height;
+  c.model = static_cast<CameraModel>(model);
+  return c;
+}
+
+
+RenderOptions render_options(const std::tuple<float, float, float>& background, bool antialiased,
+                             int sh_degree, int threads) {
+  return {sh_degree,
+          antialiased,
+          {std::get<0>(background), std::get<1>(background), std::get<2>(background)},
+          threads > 0 ? threads : default_threads()};
+}
+
+template <typename Array>
+auto image_data(std::optional<Array>& array, const CameraParams& c, std::size_t channels)
+    -> decltype(array->data()) {
+  if (!array) return nullptr;
+  const bool flat = channels == 1;
+  require(array->ndim() == (flat ? 2u : 3u) &&
+              array->shape(0) == static_cast<std::size_t>(c.height) &&
+              array->shape(1) == static_cast<std::size_t>(c.width) &&
+              (flat || array->shape(2) == channels),
+          "an output image has the wrong shape");
+  return array->data();
+}
+
+// Renders into the given arrays; None leaves an image out. Returns the statistics, or None
+// if the render was cancelled.
+std::optional<RenderStats> render_scene(
+    const PackedScene& scene, const CameraParams& camera, const Cancel& cancel,
+    const std::string& isa, std::tuple<float, float, float> background, bool antialiased,
+    int sh_degree, int threads, std::optional<MutableFloats> alpha,
+    std::optional<MutableFloats> color, std::optional<MutableFloats> depth,
+    std::optional<MutableFloats> median_depth, std::optional<MutableInts> count) {
+  require(alpha.has_value(), "alpha is always rendered");
+  ImageTargets targets;
+  targets.alpha = image_data(alpha, camera, 1);
+  targets.color = image_data(color, camera, 3);
+  targets.depth = image_data(depth, camera, 1);
+  targets.median_depth = image_data(median_depth, camera, 1);
+  targets.count = image_data(count, camera, 1);
+  const Kernels& kernels = kernels_named(isa);
+  const RenderOptions options = render_options(background, antialiased, sh_degree, threads);
+  RenderStats stats;
+  nb::gil_scoped_release release;
+  WorkspaceLoan workspace;
+  if (!render(kernels, scene, camera, options, cancel.flag, targets, *workspace, stats)) {
+    return std::nullopt;
+  }
+  return stats;
+}
+
+template <typename T>
+nb::object to_numpy(std::vector<T>&& values, std::size_t columns) {
+  auto* owned = new std::vector<T>(std::move(values));
+  nb::capsule owner(owned, [](void* p) noexcept { delete static_cast<std::vector<T>*>(p); });
+  const std::size_t rows = owned->size() / columns;
+  if (columns == 1) return nb::cast(nb::ndarray<nb::numpy, T>(owned->data(), {rows}, owner));
+  return nb::cast(nb::ndarray<nb::numpy, T>(owned->data(), {rows, columns}, owner));
+}
+
+// The survivors of projection in scene order: index, means2d, depths, conics, colors,
+// opacities, extents.
+nb::tuple project_scene(const PackedScene& scene, const CameraParams& camera,
+                        const std::string& isa, bool antialiased, int sh_degree, int threads) {
+  const Kernels& kernels = kernels_named(isa);
+  std::vector<std::uint32_t> index;
+  std::vector<float> means2d, depths, conics, colors, opacities, extents;
+  {
+    nb::gil_scoped_release release;
+    WorkspaceLoan loan;
+    Workspace& w = *loan;
+    const CancelFlag never{false};
+    project(kernels, scene, camera, render_options({0, 0, 0}, antialiased, sh_degree, threads),
+            never, w);
+    constexpr float kLn2 = 0.69314718f;
+    for (std::size_t chunk = 0; chunk < scene.chunks.size(); ++chunk) {
+      for (std::uint32_t i = 0; i < w.survivors[chunk]; ++i) {
+        const Splat& s = w.splats.data()[chunk * kChunkGaussians + i];
+        index.push_back(s.index);
+        means2d.insert(means2d.end(), {s.x, s.y});
+        depths.push_back(s.depth);
+        conics.insert(conics.end(), {-2 * kLn2 * s.a, -kLn2 * s.b, -2 * kLn2 * s.c});
+        colors.insert(colors.end(), {s.r, s.g, s.bl});
+        opacities.push_back(std::exp2(s.log2_opacity));
+        extents.insert(extents.end(), {s.extent_x, s.extent_y});
+      }
+    }
+  }
+  return nb::make_tuple(to_numpy(std::move(index), 1), to_numpy(std::move(means2d), 2),
+                        to_numpy(std::move(depths), 1), to_numpy(std::move(conics), 3),
+                        to_numpy(std::move(colors), 3), to_numpy(std::move(opacities), 1),
+                        to_numpy(std::move(extents), 2));
+}
+
+// Pairs a second that all threads together blend when nothing but arithmetic is left.
+double pairs_per_second_limit(const std::string& isa, int threads, int repeats) {
+  const Kernels& kernels = kernels_named(isa);
+  nb::gil_scoped_release release;
+  const int workers = threads > 0 ? threads : default_threads();
+  std::vector<std::uint64_t> pairs(static_cast<std::size_t>(workers));
+  std::vector<float> sinks(static_cast<std::size_t>(workers) * 16);
+  const auto start = std::chrono::steady_clock::now();
+  ThreadPool::instance().parallel_for(pairs.size(), workers, [&](std::size_t i) {
+    pairs[i] = kernels.composite_limit(repeats, &sinks[i * 16]);
+  });
+  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+  double total = 0;
+  for (const std::uint64_t n : pairs) total += static_cast<double>(n);
+  return total / took.count();
+}
+
+// Colours as displays want them: clipped to [0, 1], scaled, rounded to nearest.
+void to_uint8(const FloatArray& color, MutableBytes out, int threads) {
+  require(color.size() == out.size(), "the output must have as many values as the input");
+  const float* from = color.data();
+  std::uint8_t* to = out.data();
+  const std::size_t size = color.size();
+  nb::gil_scoped_release release;
+  constexpr std::size_t kPart = 1 << 16;
+  ThreadPool::instance().parallel_for(
+      (size + kPart - 1) / kPart, threads > 0 ? threads : default_threads(), [&](std::size_t part) {
+        const std::size_t end = std::min(size, (part + 1) * kPart);
+        for (std::size_t i = part * kPart; i < end; ++i) {
+          const float v = from[i] > 0.0f ? (from[i] < 1.0f ? from[i] : 1.0f) : 0.0f;
+          to[i] = static_cast<std::uint8_t>(v * 255.0f + 0.5f);
+        }
+      });
+}
+
+}  // namespace
+}  // namespace belvedere
+
+NB_MODULE(_native, m) {
+  using namespace belvedere;
+  m.doc() = "The native rasterizer; rendering/native/cpu.py is its Python face.";
+
+  nb::class_<PackedScene>(m, "PackedScene")
+      .def_ro("count", &PackedScene::count)
+      .def_ro("sh_degree", &PackedScene::sh_degree)
+      .def_prop_ro("nbytes", &PackedScene::bytes);
+  nb::class_<CameraParams>(m, "CameraParams");
+  nb::class_<Cancel>(m, "CancelFlag", "Set from any thread to abandon a render in progress.")
+      .def(nb::init<>())
+      .def("set", [](Cancel& c) { c.flag.store(true); })
+      .def("is_set", [](const Cancel& c) { return c.flag.load(); });
+  nb::class_<RenderStats>(m, "RenderStats")
+      .def_ro("visible", &RenderStats::visible)
+      .def_ro("tile_pairs", &RenderStats::tile_pairs)
+      .def_ro("project_ms", &RenderStats::project_ms)
+      .def_ro("sort_ms", &RenderStats::sort_ms)
+      .def_ro("bin_ms", &RenderStats::bin_ms)
+      .def_ro("composite_ms", &RenderStats::composite_ms);
+
+  m.def("pack_scene", &pack, "means"_a, "quats"_a, "scales"_a, "opacities"_a, "sh"_a, "threads"_a);
+  m.def("camera_params", &camera_params, "viewmat"_a, "K"_a, "width"_a, "height"_a, "near"_a,
+        "far"_a, "model"_a);
+  m.def("render", &render_scene, "scene"_a, "camera"_a, "cancel"_a, "isa"_a, nb::kw_only(),
+        "background"_a, "antialiased"_a, "sh_degree"_a, "threads"_a, "alpha"_a,
+        "color"_a.none() = nb::none(), "depth"_a.none() = nb::none(),
+        "median_depth"_a.none() = nb::none(), "count"_a.none() = nb::none());
+  m.def("project", &project_scene, "scene"_a, "camera"_a, "isa"_a, nb::kw_only(), "antialiased"_a,
+        "sh_degree"_a, "threads"_a);
+  m.def("pairs_per_second_limit", &pairs_per_second_limit, "isa"_a, "threads"_a, "repeats"_a);
+  m.def("to_uint8", &to_uint8, "color"_a, "out"_a, "threads"_a);
+  m.def("default_threads", &default_threads);
+  m.def("instruction_sets", [] {
+    std::vector<std::string> names;
+    for (const Kernels* kernels : available_kernels()) names.emplace_back(kernels->name);
+    return names;
+  });
+}

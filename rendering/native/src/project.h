@@ -1,0 +1,372 @@
+// Projection of one chunk of the packed scene (image model, steps 1 and 2).
+//
+// EWA (Zwicker et al. 2001) with one twist for accuracy: the determinant of the screen
+// covariance is taken from the 2×2 minors of Q = J W R S (Cauchy–Binet) instead of
+// sxx syy − sxy², which cancels in float32 for long thin Gaussians.
+#pragma once
+
+#include "ellipse.h"
+#include "image_model.h"
+#include "simd.h"
+#include "types.h"
+
+namespace belvedere::BELVEDERE_ISA {
+
+struct V3 {
+  VF x, y, z;
+};
+
+BELVEDERE_INLINE VF dot(const V3& a, const V3& b) { return fma(a.x, b.x, fma(a.y, b.y, a.z * b.z)); }
+BELVEDERE_INLINE V3 scaled(const V3& a, VF s) { return {a.x * s, a.y * s, a.z * s}; }
+
+// The camera in single precision, constants of a chunk's loop.
+struct CameraLanes {
+  V3 row[3];              // of the rotation
+  VF origin_hi[3], origin_lo[3];  // optical centre, split so that nothing is lost
+  VF fx, fy, cx, cy;
+  VF limit_right, limit_left, limit_bottom, limit_top;  // on x/z and y/z inside J
+  VF near, far, width, height;
+};
+
+BELVEDERE_INLINE CameraLanes camera_lanes(const CameraParams& c) {
+  CameraLanes l;
+  for (int i = 0; i < 3; ++i) {
+    l.row[i] = {splat(static_cast<float>(c.rotation[3 * i])),
+                splat(static_cast<float>(c.rotation[3 * i + 1])),
+                splat(static_cast<float>(c.rotation[3 * i + 2]))};
+    const float hi = static_cast<float>(c.position[i]);
+    l.origin_hi[i] = splat(hi);
+    l.origin_lo[i] = splat(static_cast<float>(c.position[i] - hi));
+  }
+  l.fx = splat(static_cast<float>(c.fx)), l.fy = splat(static_cast<float>(c.fy));
+  l.cx = splat(static_cast<float>(c.cx)), l.cy = splat(static_cast<float>(c.cy));
+  // As gsplat does: J is linearized no further out than 0.3 tan(fov / 2) beyond the image.
+  const double tan_x = 0.5 * c.width / c.fx, tan_y = 0.5 * c.height / c.fy;
+  l.limit_right = splat(static_cast<float>((c.width - c.cx) / c.fx + 0.3 * tan_x));
+  l.limit_left = splat(static_cast<float>(c.cx / c.fx + 0.3 * tan_x));
+  l.limit_bottom = splat(static_cast<float>((c.height - c.cy) / c.fy + 0.3 * tan_y));
+  l.limit_top = splat(static_cast<float>(c.cy / c.fy + 0.3 * tan_y));
+  l.near = splat(static_cast<float>(c.near)), l.far = splat(static_cast<float>(c.far));
+  l.width = splat(static_cast<float>(c.width)), l.height = splat(static_cast<float>(c.height));
+  return l;
+}
+
+// Depth z in double, rounded once: the sort key must not depend on who computes it.
+BELVEDERE_INLINE VF precise_depth(const CameraParams& c, const VF mean[3]) {
+  const VD x = __builtin_convertvector(mean[0], VD);
+  const VD y = __builtin_convertvector(mean[1], VD);
+  const VD z = __builtin_convertvector(mean[2], VD);
+  const VD depth = x * c.rotation[6] + y * c.rotation[7] + z * c.rotation[8] + c.translation[2];
+  return __builtin_convertvector(depth, VF);
+}
+
+struct Screen {
+  VF u, v;    // pixel
+  VF depth;   // sort key and depth images: view z
+  VF cull_depth;
+  V3 m0, m1;  // rows of J W
+  Mask inside;
+};
+
+BELVEDERE_INLINE Screen to_screen_pinhole(const CameraLanes& cam, const V3& p, VF depth) {
+  Screen s;
+  const VF inv_z = 1.0f / p.z;
+  const VF tx = p.x * inv_z, ty = p.y * inv_z;
+  s.u = fma(cam.fx, tx, cam.cx);
+  s.v = fma(cam.fy, ty, cam.cy);
+  const VF jx = clamp(tx, -cam.limit_left, cam.limit_right);
+  const VF jy = clamp(ty, -cam.limit_top, cam.limit_bottom);
+  const V3& w2 = cam.row[2];
+  const VF gx = cam.fx * inv_z, gy = cam.fy * inv_z;
+  s.m0 = scaled({fma(-jx, w2.x, cam.row[0].x), fma(-jx, w2.y, cam.row[0].y),
+                 fma(-jx, w2.z, cam.row[0].z)}, gx);
+  s.m1 = scaled({fma(-jy, w2.x, cam.row[1].x), fma(-jy, w2.y, cam.row[1].y),
+                 fma(-jy, w2.z, cam.row[1].z)}, gy);
+  s.depth = depth;
+  s.cull_depth = depth;
+  s.inside = greater(splat(1.0f), splat(0.0f));
+  return s;
+}
+
+BELVEDERE_INLINE Screen to_screen_ortho(const CameraLanes& cam, const V3& p, VF depth) {
+  Screen s;
+  s.u = fma(cam.fx, p.x, cam.cx);
+  s.v = fma(cam.fy, p.y, cam.cy);
+  s.m0 = scaled(cam.row[0], cam.fx);
+  s.m1 = scaled(cam.row[1], cam.fy);
+  s.depth = depth;
+  s.cull_depth = depth;
+  s.inside = greater(splat(1.0f), splat(0.0f));
+  return s;
+}
+
+// Equidistant fisheye; J as in Fisheye-GS (Liao et al. 2024), eq. 9 ff.
+BELVEDERE_INLINE Screen to_screen_fisheye(const CameraLanes& cam, const V3& p, VF depth) {
+  Screen s;
+  const VF xx = p.x * p.x, yy = p.y * p.y;
+  const VF r2 = xx + yy, r = sqrt(r2), rho2 = fma(p.z, p.z, r2);
+  VF theta;
+  for (int i = 0; i < kLanes; ++i) theta[i] = __builtin_atan2f(r[i], p.z[i]);
+  // On the axis the general terms are 0/0; their limits are those of a pinhole.
+  const Mask off_axis = greater(r, 1e-4f * sqrt(rho2));
+  const VF safe_r2 = select(off_axis, r2, splat(1.0f));
+  const VF safe_r = select(off_axis, r, splat(1.0f));
+  const VF inv_z = 1.0f / p.z;
+  const VF theta_over_r = select(off_axis, theta / safe_r, inv_z);
+  s.u = fma(cam.fx * p.x, theta_over_r, cam.cx);
+  s.v = fma(cam.fy * p.y, theta_over_r, cam.cy);
+  const VF a = select(off_axis, p.z / (safe_r2 * rho2), splat(0.0f));
+  const VF b = select(off_axis, theta_over_r / safe_r2, splat(0.0f));
+  const VF on_axis = select(off_axis, splat(0.0f), inv_z);
+  const VF cross = p.x * p.y * (a - b), minus_inv = -1.0f / rho2;
+  const V3 j0 = {cam.fx * (fma(xx, a, yy * b) + on_axis), cam.fx * cross,
+                 cam.fx * p.x * minus_inv};
+  const V3 j1 = {cam.fy * cross, cam.fy * (fma(yy, a, xx * b) + on_axis),
+                 cam.fy * p.y * minus_inv};
+  const auto times_w = [&](const V3& j) {
+    return V3{dot(j, {cam.row[0].x, cam.row[1].x, cam.row[2].x}),
+              dot(j, {cam.row[0].y, cam.row[1].y, cam.row[2].y}),
+              dot(j, {cam.row[0].z, cam.row[1].z, cam.row[2].z})};
+  };
+  s.m0 = times_w(j0);
+  s.m1 = times_w(j1);
+  s.depth = depth;
+  s.cull_depth = sqrt(rho2);
+  s.inside = both(greater(splat(kFisheyeMaxTheta), theta), greater(s.cull_depth, splat(0.0f)));
+  return s;
+}
+
+// J W R S as two rows of three.
+BELVEDERE_INLINE void scaled_axes(const GeometryBlock& g, int lane, const Screen& s, V3& q0, V3& q1) {
+  const VF w = load(&g.quat[0][lane]), x = load(&g.quat[1][lane]);
+  const VF y = load(&g.quat[2][lane]), z = load(&g.quat[3][lane]);
+  const VF x2 = x + x, y2 = y + y, z2 = z + z;
+  const VF xx = x * x2, yy = y * y2, zz = z * z2;
+  const VF xy = x * y2, xz = x * z2, yz = y * z2, wx = w * x2, wy = w * y2, wz = w * z2;
+  const V3 c0 = {1.0f - (yy + zz), xy + wz, xz - wy};
+  const V3 c1 = {xy - wz, 1.0f - (xx + zz), yz + wx};
+  const V3 c2 = {xz + wy, yz - wx, 1.0f - (xx + yy)};
+  const VF s0 = load(&g.scale[0][lane]), s1 = load(&g.scale[1][lane]), s2 = load(&g.scale[2][lane]);
+  q0 = {dot(s.m0, c0) * s0, dot(s.m0, c1) * s1, dot(s.m0, c2) * s2};
+  q1 = {dot(s.m1, c0) * s0, dot(s.m1, c1) * s1, dot(s.m1, c2) * s2};
+}
+
+// Colour of kLanes Gaussians seen along unit directions (splat/harmonics.py).
+BELVEDERE_INLINE void shade(const PackedScene& scene, std::size_t block, int lane, int degree,
+                            const V3& dir, VF rgb[3]) {
+  const GeometryBlock& g = scene.geometry.data()[block];
+  for (int k = 0; k < 3; ++k) {
+    rgb[k] = fma(load(&g.dc[k][lane]), splat(0.28209479177387814f), splat(0.5f));
+  }
+  if (degree > 0) {
+    const VF x = dir.x, y = dir.y, z = dir.z;
+    VF basis[15];
+    basis[0] = -0.4886025119029199f * y;
+    basis[1] = 0.4886025119029199f * z;
+    basis[2] = -0.4886025119029199f * x;
+    if (degree > 1) {
+      const VF xx = x * x, yy = y * y, zz = z * z;
+      basis[3] = 1.0925484305920792f * (x * y);
+      basis[4] = -1.0925484305920792f * (y * z);
+      basis[5] = 0.31539156525252005f * (2.0f * zz - xx - yy);
+      basis[6] = -1.0925484305920792f * (x * z);
+      basis[7] = 0.5462742152960396f * (xx - yy);
+      if (degree > 2) {
+        basis[8] = -0.5900435899266435f * y * (3.0f * xx - yy);
+        basis[9] = 2.890611442640554f * (x * y) * z;
+        basis[10] = -0.4570457994644658f * y * (4.0f * zz - xx - yy);
+        basis[11] = 0.3731763325901154f * z * (2.0f * zz - 3.0f * xx - 3.0f * yy);
+        basis[12] = -0.4570457994644658f * x * (4.0f * zz - xx - yy);
+        basis[13] = 1.445305721320277f * z * (xx - yy);
+        basis[14] = -0.5900435899266435f * x * (xx - 3.0f * yy);
+      }
+    }
+    const int bases = (degree + 1) * (degree + 1) - 1;
+    const std::int16_t* rest =
+        scene.sh_rest.data() + block * scene.sh_rest_rows() * kPackLanes + lane;
+    VF sum[3] = {};
+    for (int k = 0; k < bases; ++k) {
+      for (int channel = 0; channel < 3; ++channel) {
+        VH packed;
+        std::memcpy(&packed, rest + (k * 3 + channel) * kPackLanes, sizeof packed);
+        sum[channel] = fma(basis[k], __builtin_convertvector(packed, VF), sum[channel]);
+      }
+    }
+    const VF scale = splat(scene.sh_rest_scale.data()[block]);
+    for (int k = 0; k < 3; ++k) rgb[k] = fma(sum[k], scale, rgb[k]);
+  }
+  for (int k = 0; k < 3; ++k) rgb[k] = max(rgb[k], splat(0.0f));
+}
+
+// Whether a chunk may contribute to a pinhole or ortho image. Conservative: it allows for
+// the largest Gaussian at the nearest corner and for J's linearization limit. For fisheye
+// only the far plane is tested.
+inline bool chunk_may_be_seen(const ChunkBounds& b, const CameraParams& c) {
+  double centre[3], half[3];
+  for (int k = 0; k < 3; ++k) {
+    centre[k] = 0.5 * (static_cast<double>(b.lo[k]) + b.hi[k]) - c.position[k];
+    half[k] = 0.5 * (static_cast<double>(b.hi[k]) - b.lo[k]);
+  }
+  const double* r = c.rotation;
+  // Smallest value over the box of (row · p) for a row in the camera frame.
+  const auto least = [&](double x, double y, double z) {
+    double sum = 0;
+    for (int k = 0; k < 3; ++k) {
+      const double d = x * r[k] + y * r[3 + k] + z * r[6 + k];
+      sum += d * centre[k] - __builtin_fabs(d) * half[k];
+    }
+    return sum;
+  };
+  const double slack = 1e-5 * (__builtin_fabs(c.position[0]) + __builtin_fabs(c.position[1]) +
+                               __builtin_fabs(c.position[2]) + half[0] + half[1] + half[2]);
+  if (c.model == CameraModel::kFisheye) return true;
+  if (least(0, 0, 1) > c.far + slack) return false;
+  if (-least(0, 0, -1) < c.near - slack) return false;
+  const double dilation_px = kMaxSigmas * __builtin_sqrt(kDilationPx2) + 1.0;
+  const double reach = kMaxSigmas * b.max_scale;
+  const double right = (c.width - c.cx + dilation_px) / c.fx, left = (c.cx + dilation_px) / c.fx;
+  const double bottom = (c.height - c.cy + dilation_px) / c.fy, top = (c.cy + dilation_px) / c.fy;
+  if (c.model == CameraModel::kOrtho) {
+    return least(1, 0, 0) <= right + reach + slack && least(-1, 0, 0) <= left + reach + slack &&
+           least(0, 1, 0) <= bottom + reach + slack && least(0, -1, 0) <= top + reach + slack;
+  }
+  // Row x of J W has norm fx / z · sqrt(1 + (x/z)²), with x/z limited as in camera_lanes.
+  const auto stretch = [](double a, double b, double tangent) {
+    const double limit = (a > b ? a : b) + 0.3 * tangent;
+    return __builtin_sqrt(1 + limit * limit);
+  };
+  const double reach_x = reach * stretch(right, left, 0.5 * c.width / c.fx) + slack;
+  const double reach_y = reach * stretch(bottom, top, 0.5 * c.height / c.fy) + slack;
+  return least(1, 0, -right) <= reach_x && least(-1, 0, -left) <= reach_x &&
+         least(0, 1, -bottom) <= reach_y && least(0, -1, -top) <= reach_y;
+}
+
+inline int clamp_int(int v, int lo, int hi) { return v < lo ? lo : v > hi ? hi : v; }
+
+// Tiles of a splat whose pixel range is [x0, x1] × [y0, y1] (inclusive, inside the image).
+inline TileRect tile_rect(const Splat& s, int x0, int x1, int y0, int y1) {
+  const int tx0 = x0 / kTileSize, tx1 = x1 / kTileSize;
+  const int ty0 = y0 / kTileSize, ty1 = y1 / kTileSize;
+  const int nx = tx1 - tx0 + 1, ny = ty1 - ty0 + 1;
+  TileRect rect{static_cast<std::uint16_t>(tx0), static_cast<std::uint16_t>(ty0),
+                static_cast<std::uint16_t>(nx), static_cast<std::uint16_t>(ny), 0};
+  if (nx > 4 || ny > 4) return rect;
+  unsigned mask = 0;
+  for (int row = 0; row < ny; ++row) {
+    int first = 0, last = nx - 1;
+    if (nx > 1 && ny > 1) {  // a single row or column touches all its tiles
+      const float top = static_cast<float>((ty0 + row) * kTileSize);
+      const Span span = span_of_band(s, top + 0.5f, top + kTileSize - 0.5f);
+      if (span.empty) continue;
+      const int left = static_cast<int>(larger(span.left - 0.51f, 0.0f)) / kTileSize;
+      const int right = static_cast<int>(larger(span.right - 0.49f, 0.0f)) / kTileSize;
+      first = clamp_int(left - tx0, 0, nx - 1);
+      last = clamp_int(right - tx0, 0, nx - 1);
+    }
+    for (int column = first; column <= last; ++column) mask |= 1u << (4 * row + column);
+  }
+  rect.mask = static_cast<std::uint16_t>(mask);
+  return rect;
+}
+
+template <CameraModel model>
+std::uint32_t project_chunk(const ProjectTask& task, std::size_t chunk) {
+  const PackedScene& scene = *task.scene;
+  if (!chunk_may_be_seen(scene.chunks[chunk], *task.camera)) return 0;
+  const CameraLanes cam = camera_lanes(*task.camera);
+  const std::size_t base = chunk * kChunkGaussians;
+  Splat* const splats = task.splats + base;
+  TileRect* const rects = task.rects + base;
+  std::uint32_t* const keys = task.depth_keys + base;
+  const std::size_t end = (chunk + 1) * kChunkBlocks < scene.blocks ? (chunk + 1) * kChunkBlocks
+                                                                    : scene.blocks;
+  std::uint32_t written = 0;
+  for (std::size_t block = chunk * kChunkBlocks; block < end; ++block) {
+    const GeometryBlock& g = scene.geometry.data()[block];
+    for (int lane = 0; lane < kPackLanes; lane += kLanes) {
+      const VF mean[3] = {load(&g.mean[0][lane]), load(&g.mean[1][lane]), load(&g.mean[2][lane])};
+      const V3 d = {(mean[0] - cam.origin_hi[0]) - cam.origin_lo[0],
+                    (mean[1] - cam.origin_hi[1]) - cam.origin_lo[1],
+                    (mean[2] - cam.origin_hi[2]) - cam.origin_lo[2]};
+      const VF depth = precise_depth(*task.camera, mean);
+      const V3 p = {dot(cam.row[0], d), dot(cam.row[1], d),
+                    model == CameraModel::kFisheye ? dot(cam.row[2], d) : depth};
+      Screen s;
+      if constexpr (model == CameraModel::kPinhole) s = to_screen_pinhole(cam, p, depth);
+      if constexpr (model == CameraModel::kOrtho) s = to_screen_ortho(cam, p, depth);
+      if constexpr (model == CameraModel::kFisheye) {
+        s = to_screen_fisheye(cam, p, depth);
+        s.depth = s.cull_depth;
+      }
+      VF log2_opacity = load(&g.log2_opacity[lane]);
+      Mask alive = both(s.inside, greater_equal(log2_opacity, splat(kLog2AlphaCut)));
+      alive = both(alive, both(greater_equal(s.cull_depth, cam.near),
+                               greater_equal(cam.far, s.cull_depth)));
+      if (!any(alive)) continue;
+
+      V3 q0, q1;
+      scaled_axes(g, lane, s, q0, q1);
+      const VF raw_xx = dot(q0, q0), raw_yy = dot(q1, q1), sxy = dot(q0, q1);
+      const V3 minors = {fma(q0.y, q1.z, -(q0.z * q1.y)), fma(q0.z, q1.x, -(q0.x * q1.z)),
+                         fma(q0.x, q1.y, -(q0.y * q1.x))};
+      const VF raw_det = dot(minors, minors);
+      const VF sxx = raw_xx + kDilationPx2, syy = raw_yy + kDilationPx2;
+      const VF det = fma(splat(kDilationPx2), (raw_xx + raw_yy) + kDilationPx2, raw_det);
+      if (task.antialiased) {
+        const VF ratio = max(raw_det / det, splat(1e-20f));
+        log2_opacity = fma(splat(0.5f), log2(ratio), log2_opacity);
+        alive = both(alive, greater_equal(log2_opacity, splat(kLog2AlphaCut)));
+      }
+      const VF k = (2.0f / kLog2E) * (log2_opacity - kLog2AlphaCut);
+      const VF extent_x = sqrt(k * sxx), extent_y = sqrt(k * syy);
+      // Pixel centres inside the box, clipped to the image.
+      const VF x0 = max(-floor(-(s.u - extent_x - 0.5f)), splat(0.0f));
+      const VF x1 = min(floor(s.u + extent_x - 0.5f), cam.width - 1.0f);
+      const VF y0 = max(-floor(-(s.v - extent_y - 0.5f)), splat(0.0f));
+      const VF y1 = min(floor(s.v + extent_y - 0.5f), cam.height - 1.0f);
+      // Comparisons are false for NaN, so whatever overflowed is dropped here.
+      alive = both(alive, both(greater_equal(x1, x0), greater_equal(y1, y0)));
+      alive = both(alive, both(greater(det, splat(0.0f)), greater(splat(1e30f), det)));
+      alive = both(alive, greater(splat(1e30f), fma(s.u, s.u, s.v * s.v)));
+      std::uint32_t survivors = bits(alive);
+      if (!survivors) continue;
+
+      VF rgb[3];
+      const VF inv_length = 1.0f / sqrt(max(dot(d, d), splat(1e-30f)));
+      shade(scene, block, lane, task.sh_degree, scaled(d, inv_length), rgb);
+      const VF inv_det = 1.0f / det;
+      const VF inv_syy = 1.0f / syy;
+      alignas(64) float out[16][kLanes];
+      store(out[0], s.u), store(out[1], s.v);
+      store(out[2], (-0.5f * kLog2E) * syy * inv_det);
+      store(out[3], kLog2E * sxy * inv_det);
+      store(out[4], (-0.5f * kLog2E) * sxx * inv_det);
+      store(out[5], log2_opacity);
+      store(out[6], rgb[0]), store(out[7], rgb[1]), store(out[8], rgb[2]);
+      store(out[9], s.depth);
+      store(out[10], sxy * inv_syy), store(out[11], sqrt(det) * inv_syy);
+      store(out[12], extent_y), store(out[13], extent_y * sxy / sqrt(sxx * syy));
+      store(out[15], extent_x);
+      alignas(64) float box[4][kLanes];
+      store(box[0], x0), store(box[1], x1), store(box[2], y0), store(box[3], y1);
+      while (survivors) {
+        const int i = __builtin_ctz(survivors);
+        survivors &= survivors - 1;
+        Splat& splat_out = splats[written];
+        float* fields = reinterpret_cast<float*>(&splat_out);
+        for (int f = 0; f < 16; ++f) fields[f] = out[f][i];
+        splat_out.index = static_cast<std::uint32_t>(block * kPackLanes + lane + i);
+        rects[written] = tile_rect(splat_out, static_cast<int>(box[0][i]),
+                                   static_cast<int>(box[1][i]), static_cast<int>(box[2][i]),
+                                   static_cast<int>(box[3][i]));
+        std::uint32_t key;  // positive floats order like their bits
+        std::memcpy(&key, &splat_out.depth, 4);
+        keys[written] = key;
+        ++written;
+      }
+    }
+  }
+  return written;
+}
+
+}  // namespace belvedere::BELVEDERE_ISA

@@ -1,0 +1,90 @@
+#include "scene.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "thread_pool.h"
+
+namespace belvedere {
+namespace {
+
+void pack_geometry(const GaussianArrays& in, std::size_t block, GeometryBlock& out) {
+  const int bases = (in.sh_degree + 1) * (in.sh_degree + 1);
+  for (int lane = 0; lane < kPackLanes; ++lane) {
+    const std::size_t i = block * kPackLanes + lane;
+    const bool real = i < in.count;
+    const std::size_t from = real ? i : in.count - 1;  // padding repeats, but is never drawn
+    for (int k = 0; k < 3; ++k) out.mean[k][lane] = in.means[from * 3 + k];
+    for (int k = 0; k < 4; ++k) out.quat[k][lane] = in.quats[from * 4 + k];
+    for (int k = 0; k < 3; ++k) out.scale[k][lane] = in.scales[from * 3 + k];
+    for (int k = 0; k < 3; ++k) out.dc[k][lane] = in.sh[from * bases * 3 + k];
+    const float opacity = in.opacities[from];
+    out.log2_opacity[lane] = real && opacity > 0 ? std::log2(opacity)
+                                                 : -std::numeric_limits<float>::infinity();
+  }
+}
+
+float pack_sh_rest(const GaussianArrays& in, std::size_t block, int rows, std::int16_t* out) {
+  const std::size_t stride = static_cast<std::size_t>(rows) + 3;
+  const std::size_t first = block * kPackLanes;
+  const std::size_t last = std::min(in.count, first + kPackLanes);
+  float largest = 0;
+  for (std::size_t i = first; i < last; ++i) {
+    for (int row = 0; row < rows; ++row) {
+      largest = std::max(largest, std::fabs(in.sh[i * stride + 3 + row]));
+    }
+  }
+  const float inverse = largest > 0 ? 32767.0f / largest : 0.0f;
+  std::fill_n(out, static_cast<std::size_t>(rows) * kPackLanes, std::int16_t{0});
+  for (std::size_t i = first; i < last; ++i) {
+    for (int row = 0; row < rows; ++row) {
+      const float value = in.sh[i * stride + 3 + row] * inverse;
+      out[row * kPackLanes + (i - first)] = static_cast<std::int16_t>(std::lrint(value));
+    }
+  }
+  return largest / 32767.0f;
+}
+
+ChunkBounds bounds_of(const GaussianArrays& in, std::size_t chunk) {
+  ChunkBounds b;
+  for (int k = 0; k < 3; ++k) {
+    b.lo[k] = std::numeric_limits<float>::infinity();
+    b.hi[k] = -std::numeric_limits<float>::infinity();
+  }
+  b.max_scale = 0;
+  const std::size_t first = chunk * kChunkGaussians;
+  const std::size_t last = std::min(in.count, first + kChunkGaussians);
+  for (std::size_t i = first; i < last; ++i) {
+    for (int k = 0; k < 3; ++k) {
+      b.lo[k] = std::min(b.lo[k], in.means[i * 3 + k]);
+      b.hi[k] = std::max(b.hi[k], in.means[i * 3 + k]);
+      b.max_scale = std::max(b.max_scale, in.scales[i * 3 + k]);
+    }
+  }
+  return b;
+}
+
+}  // namespace
+
+void pack_scene(const GaussianArrays& in, int threads, PackedScene& out) {
+  out.count = in.count;
+  out.sh_degree = in.sh_degree;
+  out.blocks = (in.count + kPackLanes - 1) / kPackLanes;
+  const int rows = out.sh_rest_rows();
+  const std::size_t chunks = (out.blocks + kChunkBlocks - 1) / kChunkBlocks;
+  GeometryBlock* geometry = out.geometry.resize_uncleared(out.blocks);
+  std::int16_t* rest = out.sh_rest.resize_uncleared(out.blocks * rows * kPackLanes);
+  float* rest_scale = out.sh_rest_scale.resize_uncleared(out.blocks);
+  out.chunks.resize(chunks);
+  ThreadPool::instance().parallel_for(chunks, threads, [&](std::size_t chunk) {
+    out.chunks[chunk] = bounds_of(in, chunk);
+    const std::size_t end = std::min(out.blocks, (chunk + 1) * kChunkBlocks);
+    for (std::size_t block = chunk * kChunkBlocks; block < end; ++block) {
+      pack_geometry(in, block, geometry[block]);
+      if (rows) rest_scale[block] = pack_sh_rest(in, block, rows, rest + block * rows * kPackLanes);
+    }
+  });
+}
+
+}  // namespace belvedere

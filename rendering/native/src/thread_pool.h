@@ -1,0 +1,39 @@
+// A pool of threads shared by all renders; any number of renders may use it at once.
+#pragma once
+
+#include <condition_variable>
+#include <cstddef>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace belvedere {
+
+class ThreadPool {
+ public:
+  // The pool of the process, made at first use and never destroyed: joining threads while
+  // a Python interpreter shuts down is a known way to hang.
+  static ThreadPool& instance();
+
+  // Runs task(i) for every i in [0, count) on at most `threads` threads, this one included,
+  // and returns when all are done. Tasks are handed out in order. They must not throw.
+  void parallel_for(std::size_t count, int threads, const std::function<void(std::size_t)>& task);
+
+ private:
+  struct Job;
+  void ensure_workers(std::size_t wanted);
+  void work();
+
+  std::mutex mutex_;
+  std::condition_variable job_posted_;
+  std::deque<std::shared_ptr<Job>> jobs_;
+  std::vector<std::thread> workers_;
+};
+
+// Threads to use when the caller did not say: one for each core this process may use.
+int default_threads();
+
+}  // namespace belvedere
