@@ -61,13 +61,15 @@ test: setup setup-browser setup-node ## All tests (PYTEST_ARGS='-k ply' for some
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 check-native: setup ## The native tests under AddressSanitizer and UBSan
+	@test -n "$(NATIVE_TESTS)" || { echo "There is no tests/test_native*.py" >&2; exit 1; }
 	$(BIN)/cmake -S . -B $(SANITIZE_DIR) -G Ninja -DBELVEDERE_SANITIZE=ON \
 		-DCMAKE_BUILD_TYPE=RelWithDebInfo \
 		-DCMAKE_MAKE_PROGRAM="$(abspath $(BIN))/ninja" \
 		-DPython_EXECUTABLE="$(abspath $(BIN))/python" \
 		-Dnanobind_DIR="$$($(BIN)/python -m nanobind --cmake_dir)"
 	$(BIN)/cmake --build $(SANITIZE_DIR)
-	scripts/with_sanitizers.sh $(SANITIZE_DIR) $(BIN)/python -m pytest $(NATIVE_TESTS) $(PYTEST_ARGS)
+	scripts/with_sanitizers.sh $(SANITIZE_DIR) \
+		$(BIN)/python -m pytest $(NATIVE_TESTS) $(PYTEST_ARGS)
 
 bench: setup ## The benchmarks (ARGS='--only raster')
 	$(BIN)/belvedere bench $(ARGS)

@@ -6,6 +6,7 @@ conftest can import the installed one.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import sys
@@ -19,6 +20,8 @@ def load_extension(path: str) -> None:
     Raises:
         RuntimeError: If the installed one was imported already, or it is no extension.
     """
+    package_name, _, name = MODULE.rpartition(".")
+    package = importlib.import_module(package_name)
     if MODULE in sys.modules:
         raise RuntimeError(f"{MODULE} was imported before it could be replaced")
     spec = importlib.util.spec_from_file_location(MODULE, path)
@@ -27,6 +30,7 @@ def load_extension(path: str) -> None:
     module = importlib.util.module_from_spec(spec)
     sys.modules[MODULE] = module
     spec.loader.exec_module(module)
+    setattr(package, name, module)
 
 
 load_extension(os.environ["BELVEDERE_NATIVE_EXTENSION"])
