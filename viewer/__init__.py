@@ -1,0 +1,1 @@
+"""Everything a person touches: the browser viewer, the command line, headless export."""

@@ -1,0 +1,297 @@
+"""The panel beside the picture: what it costs, and how it is drawn."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+import viser
+from numpy.typing import ArrayLike
+
+from viewer.images import Mode
+from viewer.session import SessionStats, ViewOptions
+
+AXES = {
+    "+X": (1.0, 0.0, 0.0),
+    "−X": (-1.0, 0.0, 0.0),
+    "+Y": (0.0, 1.0, 0.0),
+    "−Y": (0.0, -1.0, 0.0),
+    "+Z": (0.0, 0.0, 1.0),
+    "−Z": (0.0, 0.0, -1.0),
+}
+MODE_NAMES = {
+    "Color": Mode.COLOR,
+    "Depth": Mode.DEPTH,
+    "Alpha": Mode.ALPHA,
+    "Count": Mode.COUNT,
+}
+HELP = """**Mouse**: drag to orbit, right-drag to pan, wheel to zoom.
+**Keys**: W A S D to walk, Q E down and up, arrows to turn, R to reset,
+1 2 3 4 for color, depth, alpha, count."""
+
+
+class PanelActions(Protocol):
+    """What the panel's controls do; every call returns at once."""
+
+    def set_options(self, options: ViewOptions) -> None:
+        """Draw differently."""
+
+    def set_fov(self, fov_y_rad: float) -> None:
+        """Change the vertical field of view."""
+
+    def set_speed(self, speed: float) -> None:
+        """Walk at this multiple of the standard speed."""
+
+    def reset_view(self) -> None:
+        """Back to the start view."""
+
+    def set_up(self, up: ArrayLike) -> None:
+        """Stand with this direction up."""
+
+    def look_along(self, direction: ArrayLike) -> None:
+        """Look at the scene's centre along a direction."""
+
+    def go_to_camera(self, index: int) -> None:
+        """Take the pose of a training camera."""
+
+
+class Panel:
+    """The controls of one browser.
+
+    Args:
+        gui: Where to build.
+        title: The scene's name.
+        facts: A line about the scene: format, Gaussians.
+        options: The state of the controls at the start.
+        fov_y_rad: Vertical field of view at the start.
+        sh_degree: Highest degree of the scene.
+        cameras: Number of training cameras.
+        actions: What the controls do.
+    """
+
+    def __init__(
+        self,
+        gui: viser.GuiApi,
+        *,
+        title: str,
+        facts: str,
+        options: ViewOptions,
+        fov_y_rad: float,
+        sh_degree: int,
+        cameras: int,
+        actions: PanelActions,
+    ) -> None:
+        self._gui = gui
+        self._actions = actions
+        self._options = options
+        self._sh_degree = sh_degree
+        self._stats_text = ""
+        gui.add_html(_heading(title, facts), order=0)
+        self._stats = gui.add_html("", order=1)
+        with gui.add_folder("Picture", order=2):
+            self._add_picture_controls()
+        with gui.add_folder("View", order=3):
+            self._add_view_controls(fov_y_rad)
+        if cameras:
+            with gui.add_folder("Training cameras", order=4):
+                self._add_training_cameras(cameras)
+        with gui.add_folder("Help", order=5, expand_by_default=False):
+            gui.add_markdown(HELP)
+        self._add_hotkeys()
+
+    def show_stats(self, stats: SessionStats) -> None:
+        """Bring the numbers up to date; sends nothing when none changed."""
+        text = stats_html(stats)
+        if text != self._stats_text:
+            self._stats_text = text
+            self._stats.content = text
+
+    def _add_picture_controls(self) -> None:
+        gui, options = self._gui, self._options
+        name_of = {mode: name for name, mode in MODE_NAMES.items()}
+        self._mode = gui.add_dropdown(
+            "Show", tuple(MODE_NAMES), initial_value=name_of[options.mode]
+        )
+        self._background = gui.add_rgb(
+            "Background", tuple(round(255 * channel) for channel in options.background)
+        )
+        self._antialiased = gui.add_checkbox(
+            "Antialiased",
+            options.antialiased,
+            hint="Opacity compensated for the screen-space dilation, as scenes trained with "
+            "Mip-Splatting expect it",
+        )
+        self._degree = gui.add_slider(
+            "SH degree",
+            0,
+            max(1, self._sh_degree),
+            1,
+            min(self._sh_degree, 3 if options.sh_degree is None else options.sh_degree),
+            disabled=self._sh_degree == 0,
+            hint="View-dependent colour; 0 is the mean colour",
+        )
+        self._max_scale = gui.add_slider(
+            "Resolution",
+            0.25,
+            1.0,
+            0.05,
+            options.max_scale,
+            hint="Share of the window's pixels; a moving picture may be smaller",
+        )
+        self._near = gui.add_number(
+            "Near plane",
+            options.near,
+            min=1e-9,
+            step=10 ** math.floor(math.log10(options.near)),
+            hint="Nothing nearer than this is drawn, in the scene's units",
+        )
+        for control in (
+            self._mode,
+            self._background,
+            self._antialiased,
+            self._degree,
+            self._max_scale,
+            self._near,
+        ):
+            control.on_update(lambda _: self._apply())
+
+    def _apply(self) -> None:
+        """Read all controls at once: callbacks may come in any order."""
+        red, green, blue = (channel / 255.0 for channel in self._background.value)
+        degree = int(self._degree.value)
+        self._actions.set_options(
+            replace(
+                self._options,
+                mode=MODE_NAMES[self._mode.value],
+                background=(red, green, blue),
+                antialiased=self._antialiased.value,
+                sh_degree=None if degree >= self._sh_degree else degree,
+                near=max(float(self._near.value), 1e-9),
+                max_scale=float(self._max_scale.value),
+            )
+        )
+
+    def _add_view_controls(self, fov_y_rad: float) -> None:
+        gui, actions = self._gui, self._actions
+        fov = gui.add_slider(
+            "Field of view", 5.0, 150.0, 1.0, round(math.degrees(fov_y_rad)), hint="Vertical"
+        )
+        fov.on_update(lambda _: actions.set_fov(math.radians(fov.value)))
+        speed = gui.add_slider(
+            "Speed",
+            -3.0,
+            3.0,
+            0.5,
+            0.0,
+            hint="Of walking with the keys; each step of 1 doubles it",
+        )
+        speed.on_update(lambda _: actions.set_speed(2.0**speed.value))
+        up = gui.add_button_group("Up", tuple(AXES))
+        up.on_click(lambda _: actions.set_up(AXES[up.value]))
+        along = gui.add_button_group("Look along", tuple(AXES))
+        along.on_click(lambda _: actions.look_along(AXES[along.value]))
+        reset = gui.add_button("Reset view", icon=viser.Icon.HOME)
+        reset.on_click(lambda _: actions.reset_view())
+
+    def _add_training_cameras(self, count: int) -> None:
+        gui, actions = self._gui, self._actions
+        index = gui.add_slider("Camera", 1, max(2, count), 1, 1, disabled=count == 1)
+        index.on_update(lambda _: actions.go_to_camera(min(int(index.value), count) - 1))
+        step = gui.add_button_group("Step", ("Previous", "Next"))
+
+        def go(_: viser.GuiEvent) -> None:
+            change = 1 if step.value == "Next" else -1
+            index.value = (int(index.value) - 1 + change) % count + 1
+            actions.go_to_camera(int(index.value) - 1)
+
+        step.on_click(go)
+
+    def _add_hotkeys(self) -> None:
+        def command(label: str, key: str, action: Callable[[], None]) -> None:
+            handle = self._gui.add_command(label, hotkey=key)
+            handle.on_trigger(lambda _: action())
+
+        def show(name: str) -> None:
+            self._mode.value = name
+            self._apply()
+
+        command("Reset view", "R", self._actions.reset_view)
+        for key, name in enumerate(MODE_NAMES, start=1):
+            command(f"Show {name.lower()}", str(key), lambda name=name: show(name))
+
+
+class LoadingPanel:
+    """What a browser sees until the scene is there.
+
+    Args:
+        gui: Where to build; the server's, so that all browsers see it.
+        title: The scene's name.
+    """
+
+    def __init__(self, gui: viser.GuiApi, title: str) -> None:
+        self._title = title
+        self._heading = gui.add_html(_heading(title, "Opening …"))
+        self._bar = gui.add_progress_bar(0.0, animated=True)
+
+    def progress(self, share: float, what: str) -> None:
+        """``share`` of the work in [0, 1] is done; ``what`` goes on."""
+        self._heading.content = _heading(self._title, what)
+        self._bar.value = float(np.clip(100.0 * share, 0.0, 100.0))
+
+    def failed(self, message: str) -> None:
+        """The scene will not come."""
+        self._heading.content = _heading(self._title, message)
+        self._bar.visible = False
+
+    def remove(self) -> None:
+        """Make room for the panel proper."""
+        self._heading.remove()
+        self._bar.remove()
+
+
+def _heading(title: str, facts: str) -> str:
+    return (
+        '<div style="padding:0.2em 0.9em 0.3em">'
+        f'<div style="font-weight:600;overflow-wrap:anywhere">{html.escape(title)}</div>'
+        f'<div style="opacity:0.7;font-size:0.85em">{html.escape(facts)}</div></div>'
+    )
+
+
+def stats_html(stats: SessionStats) -> str:
+    """The numbers as a small table."""
+    size = f"{stats.width} × {stats.height}" + (" · sharp" if stats.still else "")
+    stages = " · ".join(f"{name} {ms:.0f}" for name, ms in stats.stage_ms.items())
+    rows = [
+        ("Pictures", f"{stats.fps:.0f} /s · {stats.age_ms:.0f} ms old"),
+        ("Size", size),
+        ("Gaussians", f"{short_count(stats.visible)} of {short_count(stats.gaussians)}"),
+        ("Render", f"{stats.render_ms:.0f} ms"),
+        ("", stages),
+        ("Encode", f"{stats.encode_ms:.0f} ms"),
+    ]
+    if stats.legend:
+        rows.append(("Colors", stats.legend))
+    if stats.error:
+        rows.append(("Error", stats.error))
+    cells = "".join(
+        f'<tr><td style="opacity:0.7;padding-right:1em;vertical-align:top">{name}</td>'
+        f"<td>{html.escape(value)}</td></tr>"
+        for name, value in rows
+        if value
+    )
+    return (
+        '<table style="margin:0 0.9em 0.4em;font-size:0.8em;line-height:1.5;'
+        f'font-variant-numeric:tabular-nums;border-spacing:0">{cells}</table>'
+    )
+
+
+def short_count(count: int) -> str:
+    """4250000 as "4.25 M"."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return str(count)

@@ -1,0 +1,59 @@
+"""Which port to listen on."""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+from splat.errors import PortInUseError, SettingsError
+
+LAST_PORT = 65_535
+
+
+def choose_port(host: str, port: int, *, attempts: int) -> int:
+    """``port`` if it is free, else the next free one of ``attempts``; 0 stays 0.
+
+    Raises:
+        PortInUseError: If none of them is free.
+        SettingsError: If the address cannot be listened on at all.
+    """
+    if port == 0:
+        return 0
+    candidates = range(port, min(port + attempts, LAST_PORT + 1))
+    for candidate in candidates:
+        if is_free(host, candidate):
+            return candidate
+    if len(candidates) == 1:
+        raise PortInUseError(
+            f"port {port} on {host} is in use; stop the program that listens there or pass "
+            f"another --port (0 takes any free one)"
+        )
+    raise PortInUseError(
+        f"ports {port} to {candidates[-1]} on {host} are all in use; pass another --port "
+        f"(0 takes any free one)"
+    )
+
+
+def is_free(host: str, port: int) -> bool:
+    """Whether ``port`` can be listened on now.
+
+    Raises:
+        SettingsError: If the reason is the address or a permission, not the port's use.
+    """
+    try:
+        address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(address[0], address[1]) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address[4])
+            probe.listen(1)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            return False
+        reason = error.strerror or str(error)
+        raise SettingsError(f"cannot listen on {host}, port {port}: {reason}") from None
+    return True
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only programs on this machine can reach ``host``."""
+    return host in ("localhost", "::1") or host.startswith("127.")

@@ -1,0 +1,363 @@
+"""One browser: its newest pose, the pictures drawn from it, and their way to the screen.
+
+A session owns one thread. The page's callbacks store what they have to say and return;
+the thread asks ``viewer.pacing`` what to do, submits to the engine, encodes, sends, and
+waits for the browser's acknowledgement before it sends again. While a picture is on its
+way the next one is already drawn, so one is in transit and one in the making, never more.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from rendering.base import RasterSettings
+from rendering.engine import RenderEngine
+from rendering.frame import Frame, FrameRequest
+from splat.errors import BelvedereError, CameraError, RenderCancelled, RenderError
+from viewer.images import Mode, Picture, UInt8Array, picture
+from viewer.pacing import FrameCost, FramePlan, Pacer, PacingPolicy
+from viewer.pose import Pose
+
+log = logging.getLogger(__name__)
+
+# Stages whose cost does not depend on the resolution (``RasterStats.stage_ms``).
+FIXED_STAGES = frozenset({"project", "sort"})
+RETRY_S = 1.0  # after a frame that failed
+
+
+class Screen(Protocol):
+    """A browser's screen, as far as a session needs it."""
+
+    def show(self, rgb: UInt8Array, jpeg_quality: int) -> None:
+        """Encode a picture and put it on its way; nothing happens if nobody is there."""
+
+    def acknowledge(self, on_done: Callable[[], None]) -> None:
+        """Call ``on_done`` once the browser has all that was sent, or after a timeout."""
+
+
+@dataclass(frozen=True, slots=True)
+class ViewOptions:
+    """How one browser wants its pictures, apart from where from.
+
+    Attributes:
+        mode: What is shown.
+        background: RGB behind everything.
+        antialiased, sh_degree: As in ``RasterSettings``.
+        near: Near plane, world units.
+        max_scale: Highest resolution, a share of the canvas's, per side.
+    """
+
+    mode: Mode = Mode.COLOR
+    background: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    antialiased: bool = False
+    sh_degree: int | None = None
+    near: float = 0.01
+    max_scale: float = 1.0
+
+    def raster_settings(self, threads: int) -> RasterSettings:
+        """The settings of a render for these options."""
+        return RasterSettings(
+            background=self.background,
+            antialiased=self.antialiased,
+            sh_degree=self.sh_degree,
+            outputs=self.mode.outputs,
+            threads=threads,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SessionStats:
+    """What a browser is shown about its pictures.
+
+    Attributes:
+        shown: Pictures sent since the start.
+        fps: Pictures sent within the last second.
+        age_ms: From the pose's arrival to the acknowledgement of its picture.
+        width, height: Size of the last picture.
+        still: Whether it is the full picture of a resting camera.
+        gaussians, visible: Gaussians in the scene, and in the picture.
+        queue_ms, render_ms, stage_ms: As in ``FrameStats`` and ``RasterStats``.
+        encode_ms: Conversion, JPEG and hand-over to the socket.
+        legend: What the colours mean.
+        error: What went wrong with the newest frame, "" if nothing.
+    """
+
+    shown: int = 0
+    fps: float = 0.0
+    age_ms: float = 0.0
+    width: int = 0
+    height: int = 0
+    still: bool = False
+    gaussians: int = 0
+    visible: int = 0
+    queue_ms: float = 0.0
+    render_ms: float = 0.0
+    encode_ms: float = 0.0
+    stage_ms: dict[str, float] = field(default_factory=dict)
+    legend: str = ""
+    error: str = ""
+
+
+@dataclass(slots=True)
+class _Drawing:
+    """A picture in the making."""
+
+    plan: FramePlan
+    options: ViewOptions
+    posed_s: float
+    future: Future[Frame]
+
+
+class Session:
+    """Keeps one browser's picture up to date. Thread-safe; ``close`` ends it.
+
+    Args:
+        client: The name under which it asks the engine.
+        engine: Shared by all sessions.
+        screen: Where pictures go.
+        policy: Bounds of what is drawn.
+        options: How pictures are wanted at the start.
+        threads: CPU threads a frame may use; 0 for one a core.
+        sharers: How many sessions are in motion, this one included.
+        clock: Seconds, the clock of ``FrameRequest.submitted_s``.
+    """
+
+    def __init__(
+        self,
+        client: str,
+        engine: RenderEngine,
+        screen: Screen,
+        policy: PacingPolicy,
+        options: ViewOptions,
+        *,
+        threads: int = 0,
+        sharers: Callable[[], int] = lambda: 1,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.client = client
+        self._engine = engine
+        self._screen = screen
+        self._threads = threads
+        self._sharers = sharers
+        self._clock = clock
+        self._wake = threading.Condition()
+        # Guarded by _wake:
+        self._pacer = Pacer(policy)
+        self._options = options
+        self._pose: Pose | None = None
+        self._posed_s = 0.0
+        self._closed = False
+        self._stats = SessionStats()
+        self._sent_at: deque[float] = deque()
+        # Owned by the session's thread:
+        self._drawing: _Drawing | None = None
+        self._sequence = 0
+        self._thread = threading.Thread(target=self._run, name=f"session-{client}", daemon=True)
+
+    def start(self) -> None:
+        """Begin to draw as soon as there is a pose."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the session; returns at once. The thread ends by itself."""
+        with self._wake:
+            self._closed = True
+            self._wake.notify_all()
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait until the thread ended; False if it did not in time."""
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def look(self, pose: Pose) -> None:
+        """The browser looks from here now."""
+        with self._wake:
+            self._pose = pose
+            self._changed()
+
+    @property
+    def pose(self) -> Pose | None:
+        """Where the browser looks from."""
+        with self._wake:
+            return self._pose
+
+    @property
+    def options(self) -> ViewOptions:
+        """How pictures are drawn at present."""
+        with self._wake:
+            return self._options
+
+    def set_options(self, options: ViewOptions) -> None:
+        """Draw differently from now on."""
+        with self._wake:
+            if options != self._options:
+                self._options = options
+                self._pacer.max_scale = options.max_scale
+                self._changed()
+
+    def redraw(self) -> None:
+        """Something else changed, such as the scene."""
+        with self._wake:
+            self._changed()
+
+    @property
+    def moving(self) -> bool:
+        """Whether the camera moves at present."""
+        with self._wake:
+            return self._pacer.moving(self._clock())
+
+    @property
+    def stats(self) -> SessionStats:
+        """The newest numbers."""
+        with self._wake:
+            now_s = self._clock()
+            while self._sent_at and now_s - self._sent_at[0] > 1.0:
+                self._sent_at.popleft()
+            return replace(self._stats, fps=float(len(self._sent_at)))
+
+    def _changed(self) -> None:
+        if self._pose is not None:
+            self._posed_s = self._clock()
+            self._pacer.change(self._posed_s, self._pose.canvas)
+        self._wake.notify_all()
+
+    def _run(self) -> None:
+        try:
+            while not self._closed:
+                self._step()
+        except Exception:
+            log.exception("the session of %s ended by an error", self.client)
+        finally:
+            self.close()
+            if self._drawing is not None:
+                self._drawing.future.cancel()
+
+    def _step(self) -> None:
+        """Send what is ready, start what is due, or sleep until there is something to do."""
+        drawing = self._drawing
+        if drawing is not None and drawing.future.done():
+            if not self._wait_for_transit():
+                return
+            self._drawing = None
+            self._deliver(drawing)
+            return
+        with self._wake:
+            if self._closed:
+                return
+            due: FramePlan | float | None = None
+            if drawing is None or self._outdated(drawing):
+                due = self._pacer.plan(self._clock())
+            if not isinstance(due, FramePlan):
+                if drawing is None or not drawing.future.done():
+                    self._wake.wait(due)
+                return
+            pose, options, posed_s = self._pose, self._options, self._posed_s
+        assert pose is not None
+        self._submit(due, pose, options, posed_s)
+
+    def _outdated(self, drawing: _Drawing) -> bool:
+        """Whether a drawing should give way: only refinements do (``FrameRequest``)."""
+        return drawing.plan.still and drawing.plan.version != self._pacer.version
+
+    def _wait_for_transit(self) -> bool:
+        """Sleep while a picture is on its way; True when there is none."""
+        with self._wake:
+            if self._pacer.in_transit and not self._closed:
+                self._wake.wait(RETRY_S)
+            return not self._pacer.in_transit
+
+    def _submit(self, plan: FramePlan, pose: Pose, options: ViewOptions, posed_s: float) -> None:
+        try:
+            camera = pose.camera(plan.width, plan.height, options.near)
+        except CameraError as error:
+            self._note_error(str(error))
+            with self._wake:
+                self._pacer.start(replace(plan, still=True), self._clock())
+            return
+        self._sequence += 1
+        request = FrameRequest(
+            self.client,
+            self._sequence,
+            (camera,),
+            options.raster_settings(self._threads),
+            preemptible=plan.still,
+        )
+        try:
+            future = self._engine.submit(request)
+        except RenderError:  # the engine was closed: the viewer shuts down
+            self.close()
+            return
+        with self._wake:
+            self._pacer.start(plan, self._clock())
+            self._drawing = _Drawing(plan, options, posed_s, future)
+        future.add_done_callback(lambda _: self._notify())
+
+    def _notify(self) -> None:
+        with self._wake:
+            self._wake.notify_all()
+
+    def _deliver(self, drawing: _Drawing) -> None:
+        try:
+            frame = drawing.future.result()
+        except RenderCancelled:
+            with self._wake:
+                self._pacer.abandon()
+            return
+        except BelvedereError as error:
+            self._note_error(str(error))
+            with self._wake:
+                self._wake.wait(RETRY_S)
+                self._pacer.abandon()
+            return
+        started_s = self._clock()
+        shown = picture(frame.images[0], drawing.options.mode, drawing.options.background)
+        with self._wake:
+            # Before sending: the acknowledgement may arrive at once.
+            self._pacer.sent(self._clock())
+        self._screen.show(shown.rgb, drawing.plan.jpeg_quality)
+        self._screen.acknowledge(lambda: self._acknowledged(drawing.posed_s))
+        self._record(drawing, frame, shown, 1e3 * (self._clock() - started_s))
+
+    def _acknowledged(self, posed_s: float) -> None:
+        with self._wake:
+            now_s = self._clock()
+            self._pacer.acknowledged(now_s)
+            self._stats = replace(self._stats, age_ms=1e3 * (now_s - posed_s))
+            self._wake.notify_all()
+
+    def _record(
+        self, drawing: _Drawing, frame: Frame, shown: Picture, encode_ms: float
+    ) -> None:
+        raster, plan = frame.stats.raster[0], drawing.plan
+        fixed_ms = sum(ms for stage, ms in raster.stage_ms.items() if stage in FIXED_STAGES)
+        cost = FrameCost(fixed_ms, max(0.0, frame.stats.render_ms - fixed_ms) + encode_ms)
+        sharers = self._sharers()
+        with self._wake:
+            self._pacer.drawn(plan, cost, sharers)
+            self._sent_at.append(self._clock())
+            self._stats = SessionStats(
+                shown=self._stats.shown + 1,
+                age_ms=self._stats.age_ms,
+                width=plan.width,
+                height=plan.height,
+                still=plan.still,
+                gaussians=raster.gaussians,
+                visible=raster.visible,
+                queue_ms=frame.stats.queue_ms,
+                render_ms=frame.stats.render_ms,
+                encode_ms=encode_ms,
+                stage_ms=dict(raster.stage_ms),
+                legend=shown.legend,
+            )
+
+    def _note_error(self, message: str) -> None:
+        log.warning("%s: %s", self.client, message)
+        with self._wake:
+            self._stats = replace(self._stats, error=message)

@@ -1,0 +1,255 @@
+"""Where to stand at the start: a view, an up direction and distances, from the data alone.
+
+Trained scenes have no agreed orientation, no agreed scale, and floaters far away. So all
+sizes here are percentiles weighted by opacity, and what is known beats what is guessed:
+training cameras, then the format's convention, then the shape of the scene.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from splat.camera import Camera
+from splat.errors import CameraError
+from splat.gaussians import Gaussians
+
+Float64Array = NDArray[np.float64]
+
+SAMPLES = 100_000
+DEFAULT_UP = (0.0, -1.0, 0.0)  # COLMAP's and so most scenes'
+BODY_PERCENTILES = (4.0, 96.0)
+CORE_PERCENTILES = (20.0, 80.0)
+
+# A scene is flat (a drone's) if its height is less than this share of its width.
+FLAT_RATIO = 0.35
+# In a uniform box the body is 1.5 times the core, in a normal distribution 2.1 times; a
+# capture from within, with sharp things near and sparse ones far away, reaches more.
+UNBOUNDED_RATIO = 3.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StartView:
+    """A first view and the scene's size.
+
+    Attributes:
+        position, look_at: [3] world coordinates.
+        up: [3] unit vector, upwards in the picture and the axis of orbiting.
+        fov_y_rad: Vertical field of view.
+        center: [3] middle of the scene's dense part.
+        radius: Radius of that part, world units; speeds and planes scale with it.
+    """
+
+    position: Float64Array
+    look_at: Float64Array
+    up: Float64Array
+    fov_y_rad: float
+    center: Float64Array
+    radius: float
+
+    def camera(self, width: int, height: int, near: float) -> Camera:
+        """The view as a camera for pictures of this size."""
+        return Camera.look_at(
+            self.position,
+            self.look_at,
+            self.up,
+            fov_y_rad=self.fov_y_rad,
+            width=width,
+            height=height,
+            near=near,
+        )
+
+    def changed(
+        self,
+        *,
+        position: ArrayLike | None = None,
+        look_at: ArrayLike | None = None,
+    ) -> StartView:
+        """The view from another place, or towards another one.
+
+        Raises:
+            CameraError: If both are the same place.
+        """
+        eye = self.position if position is None else np.asarray(position, np.float64)
+        target = self.look_at if look_at is None else np.asarray(look_at, np.float64)
+        if np.array_equal(eye, target):
+            raise CameraError("camera position and look-at point are the same")
+        return replace(self, position=eye, look_at=target)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Extent:
+    """A box in the axes (right, forward, up) of a scene."""
+
+    low: Float64Array
+    high: Float64Array
+
+    @property
+    def size(self) -> Float64Array:
+        return self.high - self.low
+
+    @property
+    def center(self) -> Float64Array:
+        return 0.5 * (self.low + self.high)
+
+
+def choose_start_view(
+    gaussians: Gaussians,
+    *,
+    up: ArrayLike | None = None,
+    cameras: Sequence[Camera] = (),
+    fov_y_rad: float = math.radians(60.0),
+) -> StartView:
+    """A view that shows what the scene is about.
+
+    Args:
+        gaussians: The scene; a sample of it is looked at.
+        up: The direction that is known or wished to be up; without it the training
+            cameras are asked, then ``DEFAULT_UP`` is taken.
+        cameras: Training cameras; the first one is the view.
+        fov_y_rad: Vertical field of view.
+    """
+    points, weights = _sample(gaussians)
+    upward = _unit(up) if up is not None else up_of_cameras(cameras)
+    upward = upward if upward is not None else np.asarray(DEFAULT_UP)
+    axes = scene_axes(upward)
+    if len(points) == 0:
+        points, weights = np.array([[-1.0] * 3, [1.0] * 3]), np.ones(2)
+    local = points @ axes.T
+    body = _extent(local, weights, BODY_PERCENTILES)
+    core = _extent(local, weights, CORE_PERCENTILES)
+    if cameras:
+        return _from_training_camera(cameras[0], body, axes, fov_y_rad)
+    if is_unbounded(body.size, core.size):
+        return _outside(core, axes, fov_y_rad, elevation_rad=math.radians(18), fill=1.0)
+    if is_flat(body.size):
+        return _outside(body, axes, fov_y_rad, elevation_rad=math.radians(28), fill=1.6)
+    return _outside(body, axes, fov_y_rad, elevation_rad=math.radians(20), fill=1.15)
+
+
+def is_flat(size: ArrayLike) -> bool:
+    """Whether a box of this (width, depth, height) is a landscape rather than an object."""
+    width, depth, height = np.asarray(size, np.float64)
+    return bool(height < FLAT_RATIO * max(width, depth))
+
+
+def is_unbounded(body: ArrayLike, core: ArrayLike) -> bool:
+    """Whether a scene reaches far beyond its dense core, as captures from within do."""
+    ground_body, ground_core = np.asarray(body)[:2], np.asarray(core)[:2]
+    return bool(np.linalg.norm(ground_body) > UNBOUNDED_RATIO * np.linalg.norm(ground_core))
+
+
+def up_of_cameras(cameras: Sequence[Camera]) -> Float64Array | None:
+    """The up direction that training cameras share; None without cameras or agreement."""
+    if not cameras:
+        return None
+    mean = np.mean([-camera.viewmat[1, :3] for camera in cameras], axis=0)
+    length = float(np.linalg.norm(mean))
+    return mean / length if length > 0.1 else None
+
+
+def scene_axes(up: Float64Array) -> Float64Array:
+    """[3, 3] rows (right, towards the viewer, up): a right-handed frame for standing in.
+
+    The diagonal between the two horizontal axes is where trained objects usually face:
+    +x +z where y is vertical, +x −y where z is.
+    """
+    vertical = int(np.argmax(np.abs(up)))
+    front = np.eye(3)[2] if vertical != 2 else -np.eye(3)[1]
+    toward = front - (front @ up) * up
+    toward /= np.linalg.norm(toward)
+    return np.stack([np.cross(toward, -up), toward, up])
+
+
+def weighted_percentiles(
+    values: Float64Array, weights: Float64Array, percentiles: Sequence[float]
+) -> Float64Array:
+    """Percentiles [len(percentiles), D] of ``values`` [N, D], N ≥ 1, with weights [N]."""
+    out = np.empty((len(percentiles), values.shape[1]))
+    for axis in range(values.shape[1]):
+        order = np.argsort(values[:, axis], kind="stable")
+        mass = np.cumsum(weights[order])
+        wanted = np.asarray(percentiles) / 100.0 * mass[-1]
+        index = np.minimum(np.searchsorted(mass, wanted), len(order) - 1)
+        out[:, axis] = values[order[index], axis]
+    return out
+
+
+def _sample(gaussians: Gaussians) -> tuple[Float64Array, Float64Array]:
+    """(points [M, 3], weights [M]) of a regular sample; faint Gaussians weigh little."""
+    stride = max(1, len(gaussians) // SAMPLES)
+    points = gaussians.means[::stride].astype(np.float64)
+    weights = gaussians.opacities[::stride].astype(np.float64)
+    if weights.sum() <= 0:
+        weights = np.ones(len(points))
+    return points, weights
+
+
+def _extent(
+    local: Float64Array, weights: Float64Array, percentiles: tuple[float, float]
+) -> _Extent:
+    low, high = weighted_percentiles(local, weights, percentiles)
+    size = high - low
+    # A plane or a single point has no extent in some direction; give it a little.
+    least = max(1e-3 * float(size.max()), 1e-6 * float(np.abs(local).max()), 1e-6)
+    grow = 0.5 * np.maximum(least - size, 0.0)
+    return _Extent(low - grow, high + grow)
+
+
+def _radius(extent: _Extent) -> float:
+    return 0.5 * float(np.linalg.norm(extent.size))
+
+
+def _outside(
+    extent: _Extent, axes: Float64Array, fov_y_rad: float, *, elevation_rad: float, fill: float
+) -> StartView:
+    """A view of a box from outside; ``fill`` > 1 comes closer than its bounding sphere fits."""
+    radius = _radius(extent)
+    distance = radius / math.sin(0.5 * fov_y_rad) / fill
+    azimuth_rad = math.radians(40.0)
+    direction = np.array(
+        [
+            math.cos(elevation_rad) * math.sin(azimuth_rad),
+            math.cos(elevation_rad) * math.cos(azimuth_rad),
+            math.sin(elevation_rad),
+        ]
+    )
+    center = extent.center @ axes
+    return StartView(
+        position=center + distance * direction @ axes,
+        look_at=center,
+        up=axes[2],
+        fov_y_rad=fov_y_rad,
+        center=center,
+        radius=radius,
+    )
+
+
+def _from_training_camera(
+    camera: Camera, body: _Extent, axes: Float64Array, fov_y_rad: float
+) -> StartView:
+    """The view of a training camera, orbiting around what is in front of it."""
+    center = body.center @ axes
+    radius = _radius(body)
+    ahead = float((center - camera.position) @ camera.forward)
+    distance = min(max(ahead, 0.2 * radius), 2.0 * radius)
+    return StartView(
+        position=camera.position,
+        look_at=camera.position + distance * camera.forward,
+        up=axes[2],
+        fov_y_rad=fov_y_rad,
+        center=center,
+        radius=radius,
+    )
+
+
+def _unit(vector: ArrayLike) -> Float64Array:
+    direction = np.asarray(vector, np.float64)
+    length = float(np.linalg.norm(direction))
+    if direction.shape != (3,) or not math.isfinite(length) or length == 0:
+        raise CameraError("the up direction needs three finite numbers, not all zero")
+    return direction / length
