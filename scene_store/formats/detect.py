@@ -1,0 +1,146 @@
+"""What a path holds, told by its content first and by its name second."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from scene_store.formats.compressed_ply import CompressedPlySource, is_compressed_ply
+from scene_store.formats.json_fields import JsonObject, load_json
+from scene_store.formats.ksplat import KsplatSource, looks_like_ksplat
+from scene_store.formats.ply import PlySource
+from scene_store.formats.ply_header import read_ply_header
+from scene_store.formats.sog import SogSource
+from scene_store.formats.sog_meta import META_FILE
+from scene_store.formats.source import FormatSource, read_head
+from scene_store.formats.splat import SplatSource, looks_like_splat
+from scene_store.formats.spz import GZIP_MAGIC, MAGIC, SpzSource
+from scene_store.formats.streamed_sog import LOD_META_FILE, StreamedSogSource
+from scene_store.formats.training import newest_iteration, open_training_folder
+from splat.errors import SceneFormatError, SceneNotFoundError
+
+Opener = Callable[[Path, "int | None"], FormatSource]
+
+SUPPORTED = (
+    "3DGS .ply, .compressed.ply, .splat, .ksplat, .spz, .sog, meta.json, lod-meta.json "
+    "and training folders are read"
+)
+
+# What people open by mistake, by how it begins.
+_FOREIGN: tuple[tuple[bytes, str, str], ...] = (
+    (b"version https://git-lfs", "is a Git LFS pointer", "run 'git lfs pull' to get the file"),
+    (b"<!DOCTYPE", "is a web page", "download the file that the page links to"),
+    (b"<html", "is a web page", "download the file that the page links to"),
+    (b"<?xml", "is an XML file", SUPPORTED),
+    (b"glTF", "is a glTF binary", SUPPORTED),
+    (b"RIFF", "is a single image or sound", "open the meta.json beside it"),
+    (b"\x89PNG", "is an image", SUPPORTED),
+    (b"\xff\xd8\xff", "is an image", SUPPORTED),
+    (b"\x93NUMPY", "is a NumPy array", SUPPORTED),
+    (b"\x28\xb5\x2f\xfd", "is compressed with Zstandard", "unpack it first"),
+    (b"\xfd7zXZ", "is compressed with xz", "unpack it first"),
+    (b"7z\xbc\xaf", "is a 7z archive", "unpack it first"),
+)
+
+
+def open_scene(path: str | os.PathLike[str], *, lod: int | None = None) -> FormatSource:
+    """Opens a scene of any supported format; nothing but its description is read yet.
+
+    Args:
+        path: A file or a folder.
+        lod: Level of detail, 0 the finest, for the formats that have several.
+
+    Raises:
+        SceneNotFoundError: If there is nothing to read at ``path``.
+        SceneFormatError: If it is broken or of an unknown kind.
+        SceneError: If it has no such level of detail.
+    """
+    if not os.fspath(path):
+        raise SceneNotFoundError("no scene was named: the path is empty")
+    scene = Path(path)
+    if _is_folder(scene):
+        return _open_folder(scene, lod)
+    return _opener_of(scene)(scene, lod)
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False  # reading its first bytes will say what is wrong
+
+
+def _open_folder(folder: Path, lod: int | None) -> FormatSource:
+    try:
+        if (folder / LOD_META_FILE).is_file():
+            return StreamedSogSource(folder / LOD_META_FILE, lod)
+        if (folder / META_FILE).is_file():
+            return SogSource(folder / META_FILE, lod)
+        ply = newest_iteration(folder)
+    except PermissionError:
+        raise SceneNotFoundError(
+            f"{folder}: cannot be read (permission denied); change its permissions"
+        ) from None
+    if ply is not None:
+        return open_training_folder(folder, ply, lod)
+    raise SceneFormatError(
+        folder,
+        f"is a folder without {LOD_META_FILE}, {META_FILE} or "
+        f"point_cloud/iteration_*/point_cloud.ply",
+        remedy="name a scene file inside it",
+    )
+
+
+def _opener_of(path: Path) -> Opener:
+    head = read_head(path, 64)
+    if head.startswith((b"ply\n", b"ply\r")):
+        return CompressedPlySource if is_compressed_ply(read_ply_header(path)) else PlySource
+    if head.startswith((MAGIC, GZIP_MAGIC)):
+        return SpzSource
+    if head.startswith(b"PK"):
+        return SogSource
+    if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"{", b"[")):
+        return _json_opener(path)
+    for start, problem, remedy in _FOREIGN:
+        if head.startswith(start):
+            raise SceneFormatError(path, problem, remedy=remedy)
+    if looks_like_ksplat(path):
+        return KsplatSource
+    if looks_like_splat(path):
+        return SplatSource
+    return _opener_of_name(path, head)
+
+
+def _json_opener(path: Path) -> Opener:
+    value = load_json(path)
+    if isinstance(value, dict):
+        fields = JsonObject(path, value, "")
+        if "lodLevels" in fields or "filenames" in fields:
+            return StreamedSogSource
+        if "means" in fields:
+            return SogSource
+    raise SceneFormatError(
+        path,
+        "is JSON, but neither a SOG meta.json nor a lod-meta.json",
+        remedy=SUPPORTED,
+    )
+
+
+def _opener_of_name(path: Path, head: bytes) -> Opener:
+    """The last resort, for a content without any signature: let its reader complain."""
+    by_suffix: dict[str, Opener] = {
+        ".ply": PlySource,
+        ".splat": SplatSource,
+        ".ksplat": KsplatSource,
+        ".spz": SpzSource,
+    }
+    opener = by_suffix.get(path.suffix.lower())
+    if opener is None:
+        raise SceneFormatError(
+            path,
+            f"is of no known kind (it begins with {head[:8]!r})",
+            where="byte 0",
+            remedy=SUPPORTED,
+        )
+    return opener

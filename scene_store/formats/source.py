@@ -1,0 +1,177 @@
+"""What every reader shares: opening files safely, slicing into batches, closing.
+
+Readers trust nothing that a file says about its own size: a claimed count is checked
+against the bytes that are there (``require_bytes``), or, where the file is compressed,
+against what such a file could plausibly hold (``require_plausible_count``), before
+anything is allocated.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scene_store.scene import SceneMeta
+from splat.errors import SceneError, SceneFormatError, SceneNotFoundError
+from splat.gaussians import Gaussians
+
+ByteArray = NDArray[np.uint8]
+
+DOWNLOAD_AGAIN = "the file is incomplete or damaged: download or export it again"
+
+# A compressed Gaussian takes at least one byte in any scene ever seen (position noise
+# alone is worth three); below this count even a constant scene is cheap to hold.
+SMALL_COUNT = 1 << 20
+MIN_COMPRESSED_BYTES_PER_GAUSSIAN = 1
+
+
+class FormatSource(ABC):
+    """A ``SceneSource`` whose Gaussians can be decoded from any index to any other.
+
+    Subclasses set ``meta`` and implement ``_decode``; they may extend ``close``.
+    """
+
+    meta: SceneMeta
+    _closed = False
+
+    def batches(self, max_count: int) -> Iterator[Gaussians]:
+        """See ``SceneSource.batches``."""
+        if max_count < 1:
+            raise ValueError(f"max_count must be at least 1, got {max_count}")
+        if self._closed:
+            raise ValueError(f"{self.meta.path} is closed")
+        return self._batches(max_count)
+
+    def _batches(self, max_count: int) -> Iterator[Gaussians]:
+        for start in range(0, self.meta.count, max_count):
+            yield self._decode(start, min(start + max_count, self.meta.count))
+
+    @abstractmethod
+    def _decode(self, start: int, stop: int) -> Gaussians:
+        """Gaussians ``start`` to ``stop`` (exclusive), as arrays of their own."""
+
+    def close(self) -> None:
+        """See ``SceneSource.close``; closing twice does nothing."""
+        self._closed = True
+
+    def __enter__(self) -> FormatSource:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def require_file(path: Path) -> int:
+    """Size in bytes of a readable, non-empty, regular file.
+
+    Raises:
+        SceneNotFoundError: If it is not there or cannot be read.
+        SceneFormatError: If it is not a regular file, or empty.
+    """
+    try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise SceneFormatError(
+                path, "is a folder, but a file is needed here", remedy="name the file inside it"
+            )
+        if not stat.S_ISREG(status.st_mode):
+            raise SceneFormatError(path, "is not a regular file", remedy="copy it to a file first")
+        with path.open("rb"):
+            pass
+    except FileNotFoundError:
+        raise SceneNotFoundError(f"{path}: no such file; check the spelling") from None
+    except PermissionError:
+        raise SceneNotFoundError(
+            f"{path}: cannot be read (permission denied); change its permissions"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise SceneNotFoundError(f"{path}: cannot be opened ({reason_of(error)})") from None
+    if status.st_size == 0:
+        raise SceneFormatError(path, "is empty (0 bytes)", remedy=DOWNLOAD_AGAIN)
+    return status.st_size
+
+
+def map_file(path: Path) -> ByteArray:
+    """The file's bytes [size] uint8, read-only, mapped instead of read.
+
+    Raises:
+        SceneError: As ``require_file``.
+    """
+    require_file(path)
+    try:
+        return np.memmap(path, dtype=np.uint8, mode="r")
+    except (OSError, ValueError) as error:
+        raise SceneNotFoundError(f"{path}: cannot be mapped ({reason_of(error)})") from None
+
+
+def read_head(path: Path, size: int) -> bytes:
+    """At most the first ``size`` bytes of a file that ``require_file`` accepts."""
+    require_file(path)
+    try:
+        with path.open("rb") as file:
+            return file.read(size)
+    except OSError as error:
+        raise SceneNotFoundError(f"{path}: cannot be read ({reason_of(error)})") from None
+
+
+def reason_of(error: Exception) -> str:
+    """The operating system's own short words for an error, without path and number."""
+    return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+
+
+def require_bytes(path: Path, available: int, needed: int, what: str) -> None:
+    """Checks that ``what`` of ``needed`` bytes fits the ``available`` ones.
+
+    Raises:
+        SceneFormatError: If it does not.
+    """
+    if needed > available:
+        raise SceneFormatError(
+            path,
+            f"{what} should take {needed:,} bytes, but only {available:,} are there",
+            where=f"byte {available:,}",
+            remedy=DOWNLOAD_AGAIN,
+        )
+
+
+def require_plausible_count(path: Path, count: int, compressed_bytes: int, where: str) -> None:
+    """Refuses a count that a compressed file of this size cannot honestly hold.
+
+    Decompression bombs promise millions of Gaussians in a few bytes.
+
+    Raises:
+        SceneFormatError: If the count is implausible.
+    """
+    limit = SMALL_COUNT + compressed_bytes // MIN_COMPRESSED_BYTES_PER_GAUSSIAN
+    if count > limit:
+        raise SceneFormatError(
+            path,
+            f"claims {count:,} Gaussians in {compressed_bytes:,} compressed bytes, "
+            f"more than such a file can hold",
+            where=where,
+            remedy="it is damaged or made to exhaust memory: get it from a source you trust",
+        )
+
+
+def require_only_lod(path: Path, lod: int | None) -> None:
+    """Refuses a level of detail other than 0 for a source that has only one.
+
+    Raises:
+        SceneError: If another level was asked for.
+    """
+    if lod not in (None, 0):
+        raise SceneError(
+            f"{path}: has a single level of detail, so level {lod} cannot be read; leave it out"
+        )
