@@ -1,0 +1,171 @@
+"""From a path to a scene in memory that is fit to be drawn."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scene_store.formats import open_scene
+from scene_store.morton import Order, morton_order
+from scene_store.scene import Scene, SceneMeta, SceneSource
+from splat.errors import BudgetError, SceneFormatError
+from splat.gaussians import SH_COUNT_OF_DEGREE, Float32Array, Gaussians
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]
+
+BATCH_COUNT = 1 << 16
+
+# Beyond this, products that projection needs leave the range of float32.
+LARGEST_LENGTH = np.float32(1e15)
+# A flat Gaussian (one scale of zero) is drawn as one that is thin.
+SMALLEST_SCALE = np.float32(1e-20)
+
+_REORDER_THREADS = 2
+_REORDER_COLUMNS = 16  # float32 values: one cache line of each row at a time
+
+# Reading and reordering need a part of the scene twice for a moment.
+_MEMORY_FACTOR = 1.4
+
+
+def load_scene(
+    path: str | os.PathLike[str], *, lod: int | None = None, progress: Progress | None = None
+) -> Scene:
+    """Reads a scene of any format into memory, cleaned and in Morton order.
+
+    Gaussians with a value that is not finite or a scale that cannot be used are dropped and
+    counted; opacities are clipped to [0, 1].
+
+    Args:
+        path: A file or a folder.
+        lod: Level of detail, 0 the finest, for the formats that have several.
+        progress: Called with the Gaussians read so far and their total.
+
+    Raises:
+        SceneError: If it cannot be read, or nothing in it can be drawn.
+        BudgetError: If it cannot fit into this machine's memory.
+    """
+    with open_scene(path, lod=lod) as source:
+        meta = source.meta
+        _require_memory(meta)
+        gaussians, dropped = _read(source, progress)
+    if len(gaussians) == 0:
+        raise SceneFormatError(
+            meta.path,
+            f"holds {meta.count:,} Gaussians, but none that can be drawn: each has a value "
+            f"that is not finite or a scale that cannot be used",
+            remedy="train or export it again",
+        )
+    if dropped:
+        logger.warning("%s: dropped %d unusable Gaussians of %d", meta.path, dropped, meta.count)
+    return Scene(meta, in_morton_order(gaussians), dropped)
+
+
+def in_morton_order(gaussians: Gaussians) -> Gaussians:
+    """The same Gaussians sorted along the Z-curve. The harmonics' array is reordered in place.
+
+    They are most of the memory, so they are permuted a few columns at a time.
+    """
+    order = morton_order(gaussians.means)
+    small = (gaussians.means, gaussians.quats, gaussians.scales, gaussians.opacities)
+    # Copying is outside the interpreter's lock.
+    with ThreadPoolExecutor(_REORDER_THREADS) as pool:
+        harmonics = pool.submit(_reorder_in_place, gaussians.sh, order)
+        means, quats, scales, opacities = pool.map(lambda a: a.take(order, axis=0), small)
+        harmonics.result()
+    return Gaussians(means, quats, scales, opacities, gaussians.sh)
+
+
+def _reorder_in_place(array: Float32Array, order: Order) -> None:
+    rows = array.reshape(len(array), -1)
+    for start in range(0, rows.shape[1], _REORDER_COLUMNS):
+        columns = rows[:, start : start + _REORDER_COLUMNS]
+        columns[...] = columns.take(order, axis=0)
+
+
+def _read(source: SceneSource, progress: Progress | None) -> tuple[Gaussians, int]:
+    """All usable Gaussians in the source's order, and how many were dropped."""
+    total = source.meta.count
+    out = _allocate(total, source.meta.sh_degree)
+    done = kept = 0
+    for batch in source.batches(BATCH_COUNT):
+        done += len(batch)
+        if done > total:
+            raise SceneFormatError(source.meta.path, f"holds more than its {total:,} Gaussians")
+        usable = usable_gaussians(batch)
+        if usable is not None:
+            batch = batch[usable]
+        _put(batch, out, kept)
+        kept += len(batch)
+        if progress is not None:
+            progress(done, total)
+    return (out if kept == total else out[:kept]), total - kept
+
+
+def _allocate(count: int, sh_degree: int) -> Gaussians:
+    return Gaussians(
+        np.empty((count, 3), np.float32),
+        np.empty((count, 4), np.float32),
+        np.empty((count, 3), np.float32),
+        np.empty(count, np.float32),
+        np.empty((count, SH_COUNT_OF_DEGREE[sh_degree], 3), np.float32),
+    )
+
+
+def _put(batch: Gaussians, out: Gaussians, start: int) -> None:
+    rows = slice(start, start + len(batch))
+    out.means[rows] = batch.means
+    out.quats[rows] = batch.quats
+    np.maximum(batch.scales, SMALLEST_SCALE, out=out.scales[rows])
+    np.clip(batch.opacities, 0.0, 1.0, out=out.opacities[rows])
+    bases = batch.sh.shape[1]
+    out.sh[rows, :bases] = batch.sh
+    out.sh[rows, bases:] = 0.0
+
+
+def usable_gaussians(gaussians: Gaussians) -> NDArray[np.bool_] | None:
+    """[N] which Gaussians can be drawn; None if all of them (the usual case, quickly told)."""
+    means, scales = gaussians.means, gaussians.scales
+    others = (gaussians.quats, gaussians.opacities, gaussians.sh)
+    with np.errstate(invalid="ignore"):
+        if (
+            (np.abs(means) <= LARGEST_LENGTH).all()
+            and ((scales > 0) & (scales <= LARGEST_LENGTH)).all()
+            and all(np.isfinite(values).all() for values in others)
+        ):
+            return None
+        usable: NDArray[np.bool_] = (np.abs(means) <= LARGEST_LENGTH).all(axis=1)
+        usable &= ((scales >= 0) & (scales <= LARGEST_LENGTH)).all(axis=1)
+        usable &= (scales > 0).any(axis=1)
+        for values in others:
+            usable &= np.isfinite(values).reshape(len(means), -1).all(axis=1)
+    return usable
+
+
+def _require_memory(meta: SceneMeta) -> None:
+    """Refuses a scene larger than the machine, before anything is allocated."""
+    floats = 3 + 4 + 3 + 1 + 3 * SH_COUNT_OF_DEGREE[meta.sh_degree]
+    needed = int(meta.count * floats * 4 * _MEMORY_FACTOR)
+    available = _physical_memory()
+    if available is not None and needed > available:
+        remedy = "choose a coarser level of detail" if meta.lod_counts else "use a smaller scene"
+        raise BudgetError(
+            f"{meta.path}: {meta.count:,} Gaussians need {needed / 1e9:.1f} GB of memory, and "
+            f"this machine has {available / 1e9:.1f} GB; {remedy}"
+        )
+
+
+def _physical_memory() -> int | None:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return None  # not told on this system
+
+
+__all__ = ["Progress", "in_morton_order", "load_scene", "usable_gaussians"]
