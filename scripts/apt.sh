@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the other scripts: system packages, where this user may install them.
 
 # Print the lines to standard error and stop.

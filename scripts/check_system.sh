@@ -5,8 +5,7 @@
 #
 # Usage: scripts/check_system.sh PYTHON
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
-source ./apt.sh
+source "$(dirname "${BASH_SOURCE[0]}")/apt.sh"
 
 python="${1:-python3}"
 

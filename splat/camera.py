@@ -134,7 +134,7 @@ class Camera:
     @property
     def forward(self) -> Float64Array:
         """[3] float64 unit vector, the view direction in world coordinates."""
-        return self.viewmat[2, :3].copy()
+        return np.array(self.viewmat[2, :3])
 
     @property
     def fov_y_rad(self) -> float:

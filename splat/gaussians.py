@@ -78,15 +78,15 @@ class Gaussians:
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays together."""
-        return sum(
-            a.nbytes for a in (self.means, self.quats, self.scales, self.opacities, self.sh)
-        )
+        return sum(a.nbytes for a in (self.means, self.quats, self.scales, self.opacities, self.sh))
 
     @classmethod
     def empty(cls, sh_degree: int = 0) -> Gaussians:
         """A set of none."""
         bases = SH_COUNT_OF_DEGREE[sh_degree]
-        return cls(*(np.zeros(s, np.float32) for s in ((0, 3), (0, 4), (0, 3), (0,), (0, bases, 3))))
+        return cls(
+            *(np.zeros(s, np.float32) for s in ((0, 3), (0, 4), (0, 3), (0,), (0, bases, 3)))
+        )
 
     @classmethod
     def concatenate(cls, parts: Sequence[Gaussians]) -> Gaussians:
