@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import resources
 from pathlib import Path
@@ -50,6 +51,19 @@ def test_default_yaml_lists_every_setting_with_its_default() -> None:
     }
     assert build(Settings, listed, "default.yaml") == Settings()
     assert load_settings() == Settings()
+
+
+def test_every_setting_is_read_by_something() -> None:
+    root = Path(__file__).resolve().parents[1]
+    read = {
+        node.attr
+        for path in (root / "viewer").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)
+    }
+    settings = Settings()
+    for section in (settings.render, settings.viewer):
+        assert {f.name for f in fields(section)} <= read
 
 
 def test_a_file_changes_only_what_it_names(tmp_path: Path) -> None:
