@@ -57,6 +57,7 @@ _LOG_SCALES = exponential(np.arange(256, dtype=np.float32) / 16 - 10)
 # Zstandard needs a window of its own to decode; encoders of .spz stay far below this.
 _MAX_WINDOW_BYTES = 1 << 27
 _FEED_BYTES = 1 << 20
+_MAX_EXTENSION_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,14 +207,11 @@ def _gunzip_streams(path: Path, data: ByteArray) -> _Opened:
     head = _gunzip(path, data, LEGACY_HEADER.itemsize)
     header = _legacy_header(path, head.tobytes(), "gzip content")
     layout = _checked_layout(path, header, data.size)
-    extensions = _MAX_EXTENSION_BYTES if header["flags"] & FLAG_EXTENSIONS else 0
     size = LEGACY_HEADER.itemsize + int(header["count"]) * sum(layout.widths)
-    content = _gunzip(path, data, size + extensions)
+    extensions = _MAX_EXTENSION_BYTES if header["flags"] & FLAG_EXTENSIONS else 0
+    content = _gunzip(path, data, size + extensions, to_end=True)
     require_bytes(path, content.size, size, f"{int(header['count']):,} unpacked Gaussians")
     return header, *_split(content, LEGACY_HEADER.itemsize, int(header["count"]), layout)
-
-
-_MAX_EXTENSION_BYTES = 1 << 20
 
 
 def _plain_streams(path: Path, data: ByteArray) -> _Opened:
@@ -252,20 +250,30 @@ def _split(
     return tuple(streams), content[offset : offset + _MAX_EXTENSION_BYTES].tobytes()
 
 
-def _gunzip(path: Path, data: ByteArray, limit: int) -> ByteArray:
-    """At most ``limit`` unpacked bytes; fewer where the stream ends before."""
+def _gunzip(path: Path, data: ByteArray, limit: int, *, to_end: bool = False) -> ByteArray:
+    """At most ``limit`` unpacked bytes; fewer where the stream ends before.
+
+    With ``to_end`` the stream must end (and its checksum hold) not far behind that limit.
+    """
     out = np.empty(limit, np.uint8)
     filled = 0
     unpacker = zlib.decompressobj(wbits=31)
+    surplus = _MAX_EXTENSION_BYTES if to_end else 0
     try:
         for start in range(0, data.size, _FEED_BYTES):
             pending = data[start : start + _FEED_BYTES].tobytes()
-            while pending and filled < limit and not unpacker.eof:
-                piece = unpacker.decompress(pending, min(limit - filled, 4 * _FEED_BYTES))
-                out[filled : filled + len(piece)] = np.frombuffer(piece, np.uint8)
-                filled += len(piece)
+            while pending and surplus >= 0 and not unpacker.eof:
+                wanted = limit - filled or surplus + 1
+                piece = unpacker.decompress(pending, min(wanted, 4 * _FEED_BYTES))
+                if filled < limit:
+                    out[filled : filled + len(piece)] = np.frombuffer(piece, np.uint8)
+                    filled += len(piece)
+                else:
+                    surplus -= len(piece)
                 pending = unpacker.unconsumed_tail
-            if filled == limit or unpacker.eof:
+                if filled == limit and not to_end:
+                    return out
+            if unpacker.eof or surplus < 0:
                 break
     except zlib.error:
         raise SceneFormatError(
@@ -274,6 +282,10 @@ def _gunzip(path: Path, data: ByteArray, limit: int) -> ByteArray:
             where=f"unpacked byte {filled:,}",
             remedy=DOWNLOAD_AGAIN,
         ) from None
+    if to_end and not unpacker.eof and surplus >= 0:
+        raise SceneFormatError(
+            path, "ends inside its gzip stream", where="end", remedy=DOWNLOAD_AGAIN
+        )
     return out[:filled]
 
 

@@ -1,0 +1,49 @@
+"""What all tests share: the real scenes, and skips that are failures in CI."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+# Tests with these marks need tools that a continuous integration must provide.
+MUST_RUN_IN_CI = ("browser", "node")
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of real scenes (``BELVEDERE_DATA``, else ``../shared/data``)."""
+    default = REPOSITORY.parent / "shared" / "data"
+    folder = Path(os.environ.get("BELVEDERE_DATA") or default)
+    if not folder.is_dir():
+        pytest.skip("no real scenes: set BELVEDERE_DATA to their folder")
+    return folder
+
+
+def require_or_skip(condition: object, reason: str) -> None:
+    """Skips the test unless ``condition`` holds; in CI (variable ``CI`` set) fails it."""
+    if condition:
+        return
+    if os.environ.get("CI"):
+        pytest.fail(f"must not be skipped in CI: {reason}")
+    pytest.skip(reason)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A skip of a browser or Node test is a failure in CI, however it came about."""
+    report = yield
+    if (
+        report.skipped
+        and os.environ.get("CI")
+        and any(item.get_closest_marker(name) for name in MUST_RUN_IN_CI)
+    ):
+        report.outcome = "failed"
+        report.longrepr = f"must not be skipped in CI: {report.longrepr}"
+    return report
