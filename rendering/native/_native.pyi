@@ -72,7 +72,6 @@ def project(
     *,
     antialiased: bool,
     sh_degree: int,
-    threads: int,
 ) -> tuple[
     NDArray[np.uint32],
     NDArray[np.float32],

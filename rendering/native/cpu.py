@@ -149,7 +149,6 @@ class NativeRasterizer:
                 self.instruction_set,
                 antialiased=settings.antialiased,
                 sh_degree=_degree(settings),
-                threads=settings.threads,
             )
         )
 

@@ -4,8 +4,8 @@
 // registers while all splats that touch it pass by; so the inner loop has no stores, no
 // masks in memory and one branch. What it costs is knowing which splats touch which block:
 //   1. a batch of splats is gathered into L1, field by field;
-//   2. for every splat and block row, the exact row span of its ellipse (ellipse.h) becomes
-//      a byte: one bit a block column, computed for kLanes splats at once;
+//   2. for every splat and block row, the span of its box or, if it is large, of its ellipse
+//      (ellipse.h) becomes a byte: one bit a block column;
 //   3. for every block, its bit of those bytes is compressed into a list of batch positions;
 //   4. the list is blended.
 // Per pixel the arithmetic depends on nothing but the splat and the pixel, so tiles, batches
@@ -18,18 +18,23 @@
 
 namespace belvedere::BELVEDERE_ISA {
 
-constexpr int kBatch = 256;  // 10 floats each: with masks and lists, well inside L1
+constexpr int kBatch = 256;  // with masks and lists inside L1
+constexpr int kAhead = 48;   // records between asking memory for one and using it
 constexpr int kBlockPixels = kBlockSize * kBlockSize;
 constexpr int kVectors = kBlockPixels / kLanes;  // vectors that hold a block
 constexpr int kTileBlocks = kBlocksPerSide * kBlocksPerSide;
 constexpr int kTilePixels = kTileSize * kTileSize;
 constexpr int kSaturationStride = 16;  // splats between two looks at the transmittance
 
-enum Field { kX, kY, kA, kB, kC, kOpacity, kRed, kGreen, kBlue, kDepth, kFields };
+// The words of a record, in the order of struct Splat, padded to a whole register of words.
+enum Field {
+  kX, kY, kA, kB, kC, kOpacity, kRed, kGreen, kBlue, kDepth, kIndex, kExtentX, kExtentY, kSpread,
+  kFields = 16
+};
+static_assert(kSpread + 1 == kRecordWords);
 
 struct Batch {
   alignas(64) float field[kFields][kBatch];
-  alignas(64) float shear[kBatch], spread[kBatch], extent_y[kBatch], dy_rightmost[kBatch];
   alignas(64) std::uint8_t coverage[kBlocksPerSide][kBatch];
   alignas(64) std::uint16_t list[kBatch + 32];
 };
@@ -129,52 +134,115 @@ BELVEDERE_INLINE bool blend(const Batch& batch, const std::uint16_t* list, int c
   return alive;
 }
 
-// Step 1: the next `count` splats of the tile, from cache lines all over memory.
-inline void gather(const CompositeTask& task, std::size_t first, int count, Batch& batch) {
-  constexpr std::size_t kAhead = 24;
-  for (int i = 0; i < count; ++i) {
-    const std::size_t at = first + static_cast<std::size_t>(i);
-    if (at + kAhead < task.count) __builtin_prefetch(&task.splats[task.order[at + kAhead]]);
-    const Splat& s = task.splats[task.order[at]];
-    batch.field[kX][i] = s.x, batch.field[kY][i] = s.y;
-    batch.field[kA][i] = s.a, batch.field[kB][i] = s.b, batch.field[kC][i] = s.c;
-    batch.field[kOpacity][i] = s.log2_opacity;
-    batch.field[kRed][i] = s.r, batch.field[kGreen][i] = s.g, batch.field[kBlue][i] = s.bl;
-    batch.field[kDepth][i] = s.depth;
-    batch.shear[i] = s.shear, batch.spread[i] = s.spread;
-    batch.extent_y[i] = s.extent_y, batch.dy_rightmost[i] = s.dy_rightmost;
+// Step 1: the next `count` records of the tile, field by field; up to a multiple of kLanes
+// the last is repeated.
+// Records lie all over memory: those of `following` are asked for ahead of their time.
+inline void gather(const Record* const* records, int count, int following, Batch& batch) {
+  for (int i = 0; i < count; i += kLanes) {
+    for (int k = i + kAhead; k < i + kAhead + kLanes && k < count + following; ++k) {
+      __builtin_prefetch(records[k]);
+      __builtin_prefetch(reinterpret_cast<const char*>(records[k]) + kRecordBytes - 1);
+    }
+#if defined(__AVX512F__)
+    VF rows[kLanes], columns[kLanes];
+    for (int k = 0; k < kLanes; ++k) {
+      const Record* record = records[i + k < count ? i + k : count - 1];
+      rows[k] = _mm512_loadu_ps(record->words);
+    }
+    transpose(rows, columns);
+    for (int f = 0; f < kFields; ++f) store(&batch.field[f][i], columns[f]);
+#else
+    for (int k = 0; k < kLanes; ++k) {
+      const Record* record = records[i + k < count ? i + k : count - 1];
+      for (std::size_t f = 0; f < kRecordWords; ++f) {
+        std::memcpy(&batch.field[f][i + k], &record->words[f], 4);
+      }
+    }
+#endif
   }
 }
 
-// Step 2: coverage[row][i] gets bit c where splat i may reach the cut in block (row, c).
-inline void cover(float tile_x, float tile_y, int count, Batch& batch) {
+// Step 2 for one splat and all block rows at once, exactly: a byte for each row.
+inline std::uint64_t exact_coverage(const Batch& batch, int i, float tile_x, float tile_y) {
+  typedef float Rows __attribute__((vector_size(kBlocksPerSide * 4)));
+  typedef std::int32_t RowInts __attribute__((vector_size(kBlocksPerSide * 4)));
+  typedef std::uint8_t RowBytes __attribute__((vector_size(kBlocksPerSide)));
   constexpr float kSlack = 0.01f;  // pixels; float32 rounding of spans is far below it
-  const VF zero = splat(0.0f);
+  const Rows tops = {0, 4, 8, 12, 16, 20, 24, 28};
+  static_assert(kBlockSize == 4);
+  const float a = batch.field[kA][i], b = batch.field[kB][i], c = batch.field[kC][i];
+  const float x = batch.field[kX][i] - (tile_x + 0.5f);  // in units of pixel indices
+  const float y = batch.field[kY][i] - (tile_y + 0.5f);
+  const float extent = batch.field[kExtentY][i], spread = batch.field[kSpread][i];
+  const float shear = -0.5f * b / a;
+  const float rightmost = 0.5f * extent * b / __builtin_sqrtf(a * c);
+  const Rows top = tops - y;
+  const Rows bottom = top + static_cast<float>(kBlockSize - 1);
+  const Rows lo = top > -extent ? top : Rows{} - extent;
+  const Rows hi = bottom < extent ? bottom : Rows{} + extent;
+  Rows at_right = lo > rightmost ? lo : Rows{} + rightmost;
+  at_right = hi < at_right ? hi : at_right;
+  Rows at_left = lo > -rightmost ? lo : Rows{} - rightmost;
+  at_left = hi < at_left ? hi : at_left;
+  const float square = extent * extent;
+  Rows half_right = square - at_right * at_right, half_left = square - at_left * at_left;
+  half_right = half_right > 0.0f ? half_right : Rows{};
+  half_left = half_left > 0.0f ? half_left : Rows{};
+#if defined(__AVX2__)
+  half_right = (Rows)_mm256_sqrt_ps((__m256)half_right);
+  half_left = (Rows)_mm256_sqrt_ps((__m256)half_left);
+#else
+  for (int k = 0; k < kBlocksPerSide; ++k) {
+    half_right[k] = __builtin_sqrtf(half_right[k]);
+    half_left[k] = __builtin_sqrtf(half_left[k]);
+  }
+#endif
+  Rows right = x + kSlack + shear * at_right + spread * half_right;
+  Rows left = x - kSlack + shear * at_left - spread * half_left;
+  // Pixel indices, clamped so that whatever misses the tile gives an empty range.
+  left = left > 0.0f ? left : Rows{};
+  left = left < float(kTileSize) ? left : Rows{} + float(kTileSize);
+  right = right < float(kTileSize - 1) ? right : Rows{} + float(kTileSize - 1);
+  right = right > -1.0f ? right : Rows{} - 1.0f;
+  const RowInts first = __builtin_convertvector(left + 0.99999f, RowInts);
+  const RowInts last = __builtin_convertvector(right + 1.0f, RowInts) - 1;
+  const RowInts ones = RowInts{} + 1;
+  const RowInts low_bit = ones << (first >> 2), high_bit = ones << ((last + kBlockSize) >> 2);
+  const RowInts covered = ((hi >= lo) & (last >= first)) & (high_bit - low_bit);
+  const RowBytes bytes = __builtin_convertvector(covered, RowBytes);
+  std::uint64_t out;
+  std::memcpy(&out, &bytes, sizeof out);
+  return out;
+}
+
+// Step 2: coverage[row][i] gets bit c where splat i may reach the cut in block (row, c): its
+// box for all, its ellipse for those large enough that the corners of the box matter.
+inline void cover(float tile_x, float tile_y, int count, Batch& batch) {
+  constexpr float kLarge = 5.0f;  // pixels of half extent, both ways
   for (int i = 0; i < count; i += kLanes) {
-    const VF x = load(&batch.field[kX][i]) - (tile_x + 0.5f);  // in units of pixel indices
+    const VF x = load(&batch.field[kX][i]) - (tile_x + 0.5f);
     const VF y = load(&batch.field[kY][i]) - (tile_y + 0.5f);
-    const VF shear = load(&batch.shear[i]), spread = load(&batch.spread[i]);
-    const VF extent = load(&batch.extent_y[i]), rightmost = load(&batch.dy_rightmost[i]);
-    const VF square = extent * extent;
+    const VF extent_x = load(&batch.field[kExtentX][i]), extent_y = load(&batch.field[kExtentY][i]);
+    const VF lowest = splat(0.0f), highest = splat(kTileSize - 1.0f);
+    const VI x0 = truncate(clamp(x - extent_x, lowest, highest) + 0.99f) / kBlockSize;
+    const VI x1 = truncate(clamp(x + extent_x + 0.01f, lowest, highest)) / kBlockSize;
+    const VI y0 = truncate(clamp(y - extent_y, lowest, highest) + 0.99f) / kBlockSize;
+    const VI y1 = truncate(clamp(y + extent_y + 0.01f, lowest, highest)) / kBlockSize;
+    const VI one = splat_int(1);
+    const VI columns = (one << (x1 + 1)) - (one << x0);
+    const VI rows = (one << (y1 + 1)) - (one << y0);
     for (int row = 0; row < kBlocksPerSide; ++row) {
-      const VF top = static_cast<float>(row * kBlockSize) - y;
-      const VF lo = max(top, -extent);
-      const VF hi = min(top + static_cast<float>(kBlockSize - 1), extent);
-      const VF at_right = clamp(rightmost, lo, hi), at_left = clamp(-rightmost, lo, hi);
-      const VF half_right = sqrt(max(fma(-at_right, at_right, square), zero));
-      const VF half_left = sqrt(max(fma(-at_left, at_left, square), zero));
-      const VF right = fma(spread, half_right, fma(shear, at_right, x + kSlack));
-      const VF left = fma(-spread, half_left, fma(shear, at_left, x - kSlack));
-      // Pixel indices, clamped so that whatever misses the tile gives an empty range.
-      const VI first = truncate(clamp(left, zero, splat(kTileSize)) + 0.99999f);
-      const VI last = truncate(clamp(right, splat(-1.0f), splat(kTileSize - 1.0f)) + 1.0f) - 1;
-      const VI low_bit = 1 << (first / kBlockSize);
-      const VI high_bit = 1 << ((last + kBlockSize) / kBlockSize);
-      VI covered = high_bit - low_bit;
-      covered = keep(both(greater_equal(hi, lo), greater_equal(to_float(last), to_float(first))),
-                     covered);
-      const VB bytes = __builtin_convertvector(covered, VB);
+      const VI in_row = -(rows >> row & 1);
+      const VB bytes = __builtin_convertvector(columns & in_row, VB);
       std::memcpy(&batch.coverage[row][i], &bytes, sizeof bytes);
+    }
+    std::uint32_t large = bits(both(greater(extent_x, splat(kLarge)), greater(extent_y, splat(kLarge))));
+    for (; large; large &= large - 1) {
+      const int at = i + __builtin_ctz(large);
+      std::uint64_t exact = exact_coverage(batch, at, tile_x, tile_y);
+      for (int row = 0; row < kBlocksPerSide; ++row, exact >>= 8) {
+        batch.coverage[row][at] = static_cast<std::uint8_t>(exact);
+      }
     }
   }
 }
@@ -273,7 +341,8 @@ void composite(const CompositeTask& task) {
     const int count =
         task.count - first < kBatch ? static_cast<int>(task.count - first) : kBatch;
     const int padded = (count + 63) / 64 * 64;
-    gather(task, first, count, batch);
+    const std::size_t after = task.count - first - static_cast<std::size_t>(count);
+    gather(task.records + first, count, after < kAhead ? static_cast<int>(after) : kAhead, batch);
     cover(static_cast<float>(task.tile_x), static_cast<float>(task.tile_y), count, batch);
     for (int row = 0; row < kBlocksPerSide; ++row) {
       std::memset(&batch.coverage[row][count], 0, padded - count);
@@ -309,9 +378,9 @@ inline std::uint64_t composite_limit(int repeats, float* sink) {
   Batch batch;
   for (int i = 0; i < kBatch; ++i) {
     const float wobble = static_cast<float>(i % 7) * 0.1f;
-    const float values[kFields] = {2.0f + wobble, 2.0f - wobble, -1e-3f, 1e-4f, -1e-3f,
-                                   -7.5f,         0.5f,          wobble, 0.25f, 1.0f};
-    for (int f = 0; f < kFields; ++f) batch.field[f][i] = values[f];
+    const float values[] = {2.0f + wobble, 2.0f - wobble, -1e-3f, 1e-4f, -1e-3f,
+                            -7.5f,         0.5f,          wobble, 0.25f, 1.0f};
+    for (int f = 0; f <= kDepth; ++f) batch.field[f][i] = values[f];
     batch.list[i] = static_cast<std::uint16_t>(i);
   }
   std::memset(&tile, 0, sizeof tile);

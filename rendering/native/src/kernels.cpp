@@ -18,14 +18,14 @@ bool supported() {
 #endif
 }
 
-std::uint32_t project_any(const ProjectTask& task, std::size_t chunk) {
+std::uint32_t project_any(const ProjectTask& task, std::size_t chunk, Splat* splats) {
   switch (task.camera->model) {
     case CameraModel::kPinhole:
-      return project_chunk<CameraModel::kPinhole>(task, chunk);
+      return project_chunk<CameraModel::kPinhole>(task, chunk, splats);
     case CameraModel::kOrtho:
-      return project_chunk<CameraModel::kOrtho>(task, chunk);
+      return project_chunk<CameraModel::kOrtho>(task, chunk, splats);
     case CameraModel::kFisheye:
-      return project_chunk<CameraModel::kFisheye>(task, chunk);
+      return project_chunk<CameraModel::kFisheye>(task, chunk, splats);
   }
   return 0;
 }

@@ -8,8 +8,10 @@
 #include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <cstring>
 #include <stdexcept>
 
 #include "dispatch.h"
@@ -169,21 +171,20 @@ nb::object to_numpy(std::vector<T>&& values, std::size_t columns) {
 // The survivors of projection in scene order: index, means2d, depths, conics, colors,
 // opacities, extents.
 nb::tuple project_scene(const PackedScene& scene, const CameraParams& camera,
-                        const std::string& isa, bool antialiased, int sh_degree, int threads) {
+                        const std::string& isa, bool antialiased, int sh_degree) {
   const Kernels& kernels = kernels_named(isa);
   std::vector<std::uint32_t> index;
   std::vector<float> means2d, depths, conics, colors, opacities, extents;
   {
     nb::gil_scoped_release release;
-    WorkspaceLoan loan;
-    Workspace& w = *loan;
-    const CancelFlag never{false};
-    project(kernels, scene, camera, render_options({0, 0, 0}, antialiased, sh_degree, threads),
-            never, w);
+    const ProjectTask task{&scene, &camera, sh_degree < scene.sh_degree ? sh_degree : scene.sh_degree,
+                           antialiased};
+    std::vector<Splat> splats(kChunkGaussians);
     constexpr float kLn2 = 0.69314718f;
     for (std::size_t chunk = 0; chunk < scene.chunks.size(); ++chunk) {
-      for (std::uint32_t i = 0; i < w.survivors[chunk]; ++i) {
-        const Splat& s = w.splats.data()[chunk * kChunkGaussians + i];
+      const std::uint32_t count = kernels.project_chunk(task, chunk, splats.data());
+      for (std::uint32_t i = 0; i < count; ++i) {
+        const Splat& s = splats[i];
         index.push_back(s.index);
         means2d.insert(means2d.end(), {s.x, s.y});
         depths.push_back(s.depth);
@@ -208,7 +209,7 @@ double pairs_per_second_limit(const std::string& isa, int threads, int repeats) 
   std::vector<std::uint64_t> pairs(static_cast<std::size_t>(workers));
   std::vector<float> sinks(static_cast<std::size_t>(workers) * 16);
   const auto start = std::chrono::steady_clock::now();
-  ThreadPool::instance().parallel_for(pairs.size(), workers, [&](std::size_t i) {
+  ThreadPool::instance().parallel_for(pairs.size(), workers, [&](std::size_t i, int) {
     pairs[i] = kernels.composite_limit(repeats, &sinks[i * 16]);
   });
   const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
@@ -226,7 +227,8 @@ void to_uint8(const FloatArray& color, MutableBytes out, int threads) {
   nb::gil_scoped_release release;
   constexpr std::size_t kPart = 1 << 16;
   ThreadPool::instance().parallel_for(
-      (size + kPart - 1) / kPart, threads > 0 ? threads : default_threads(), [&](std::size_t part) {
+      (size + kPart - 1) / kPart, threads > 0 ? threads : default_threads(),
+      [&](std::size_t part, int) {
         const std::size_t end = std::min(size, (part + 1) * kPart);
         for (std::size_t i = part * kPart; i < end; ++i) {
           const float v = from[i] > 0.0f ? (from[i] < 1.0f ? from[i] : 1.0f) : 0.0f;
@@ -254,10 +256,10 @@ NB_MODULE(_native, m) {
   nb::class_<RenderStats>(m, "RenderStats")
       .def_ro("visible", &RenderStats::visible)
       .def_ro("tile_pairs", &RenderStats::tile_pairs)
-      .def_ro("project_ms", &RenderStats::project_ms)
-      .def_ro("sort_ms", &RenderStats::sort_ms)
-      .def_ro("bin_ms", &RenderStats::bin_ms)
-      .def_ro("composite_ms", &RenderStats::composite_ms);
+      .def_prop_ro("project_ms", [](const RenderStats& s) { return s.times.project_ms; })
+      .def_prop_ro("sort_ms", [](const RenderStats& s) { return s.times.sort_ms; })
+      .def_prop_ro("bin_ms", [](const RenderStats& s) { return s.times.bin_ms; })
+      .def_prop_ro("composite_ms", [](const RenderStats& s) { return s.times.composite_ms; });
 
   m.def("pack_scene", &pack, "means"_a, "quats"_a, "scales"_a, "opacities"_a, "sh"_a, "threads"_a);
   m.def("camera_params", &camera_params, "viewmat"_a, "K"_a, "width"_a, "height"_a, "near"_a,
@@ -267,7 +269,7 @@ NB_MODULE(_native, m) {
         "color"_a.none() = nb::none(), "depth"_a.none() = nb::none(),
         "median_depth"_a.none() = nb::none(), "count"_a.none() = nb::none());
   m.def("project", &project_scene, "scene"_a, "camera"_a, "isa"_a, nb::kw_only(), "antialiased"_a,
-        "sh_degree"_a, "threads"_a);
+        "sh_degree"_a);
   m.def("pairs_per_second_limit", &pairs_per_second_limit, "isa"_a, "threads"_a, "repeats"_a);
   m.def("to_uint8", &to_uint8, "color"_a, "out"_a, "threads"_a);
   m.def("default_threads", &default_threads);

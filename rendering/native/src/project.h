@@ -5,7 +5,6 @@
 // sxx syy − sxy², which cancels in float32 for long thin Gaussians.
 #pragma once
 
-#include "ellipse.h"
 #include "image_model.h"
 #include "simd.h"
 #include "types.h"
@@ -241,43 +240,34 @@ inline bool chunk_may_be_seen(const ChunkBounds& b, const CameraParams& c) {
          least(0, 1, -bottom) <= reach_y && least(0, -1, -top) <= reach_y;
 }
 
-inline int clamp_int(int v, int lo, int hi) { return v < lo ? lo : v > hi ? hi : v; }
-
-// Tiles of a splat whose pixel range is [x0, x1] × [y0, y1] (inclusive, inside the image).
-inline TileRect tile_rect(const Splat& s, int x0, int x1, int y0, int y1) {
-  const int tx0 = x0 / kTileSize, tx1 = x1 / kTileSize;
-  const int ty0 = y0 / kTileSize, ty1 = y1 / kTileSize;
-  const int nx = tx1 - tx0 + 1, ny = ty1 - ty0 + 1;
-  TileRect rect{static_cast<std::uint16_t>(tx0), static_cast<std::uint16_t>(ty0),
-                static_cast<std::uint16_t>(nx), static_cast<std::uint16_t>(ny), 0};
-  if (nx > 4 || ny > 4) return rect;
-  unsigned mask = 0;
-  for (int row = 0; row < ny; ++row) {
-    int first = 0, last = nx - 1;
-    if (nx > 1 && ny > 1) {  // a single row or column touches all its tiles
-      const float top = static_cast<float>((ty0 + row) * kTileSize);
-      const Span span = span_of_band(s, top + 0.5f, top + kTileSize - 0.5f);
-      if (span.empty) continue;
-      const int left = static_cast<int>(larger(span.left - 0.51f, 0.0f)) / kTileSize;
-      const int right = static_cast<int>(larger(span.right - 0.49f, 0.0f)) / kTileSize;
-      first = clamp_int(left - tx0, 0, nx - 1);
-      last = clamp_int(right - tx0, 0, nx - 1);
-    }
-    for (int column = first; column <= last; ++column) mask |= 1u << (4 * row + column);
+// Writes kLanes splats, given word by word, to consecutive places: those of `survivors`.
+inline std::uint32_t compact(const VF (&words)[kSplatWords], std::uint32_t survivors, Splat* out) {
+#if defined(__AVX512F__)
+  VF rows[16];
+  transpose(words, rows);
+  std::uint32_t written = 0;
+  for (; survivors; survivors &= survivors - 1) {
+    _mm512_store_ps(reinterpret_cast<float*>(out + written++), rows[__builtin_ctz(survivors)]);
   }
-  rect.mask = static_cast<std::uint16_t>(mask);
-  return rect;
+  return written;
+#else
+  alignas(64) float columns[kSplatWords][kLanes];
+  for (std::size_t w = 0; w < kSplatWords; ++w) store(columns[w], words[w]);
+  std::uint32_t written = 0;
+  for (; survivors; survivors &= survivors - 1) {
+    const int lane = __builtin_ctz(survivors);
+    float* const fields = reinterpret_cast<float*>(out + written++);
+    for (std::size_t w = 0; w < kSplatWords; ++w) fields[w] = columns[w][lane];
+  }
+  return written;
+#endif
 }
 
 template <CameraModel model>
-std::uint32_t project_chunk(const ProjectTask& task, std::size_t chunk) {
+std::uint32_t project_chunk(const ProjectTask& task, std::size_t chunk, Splat* splats) {
   const PackedScene& scene = *task.scene;
   if (!chunk_may_be_seen(scene.chunks[chunk], *task.camera)) return 0;
   const CameraLanes cam = camera_lanes(*task.camera);
-  const std::size_t base = chunk * kChunkGaussians;
-  Splat* const splats = task.splats + base;
-  TileRect* const rects = task.rects + base;
-  std::uint32_t* const keys = task.depth_keys + base;
   const std::size_t end = (chunk + 1) * kChunkBlocks < scene.blocks ? (chunk + 1) * kChunkBlocks
                                                                     : scene.blocks;
   std::uint32_t written = 0;
@@ -328,42 +318,34 @@ std::uint32_t project_chunk(const ProjectTask& task, std::size_t chunk) {
       alive = both(alive, both(greater_equal(x1, x0), greater_equal(y1, y0)));
       alive = both(alive, both(greater(det, splat(0.0f)), greater(splat(1e30f), det)));
       alive = both(alive, greater(splat(1e30f), fma(s.u, s.u, s.v * s.v)));
-      std::uint32_t survivors = bits(alive);
+      const std::uint32_t survivors = bits(alive);
       if (!survivors) continue;
 
       VF rgb[3];
       const VF inv_length = 1.0f / sqrt(max(dot(d, d), splat(1e-30f)));
       shade(scene, block, lane, task.sh_degree, scaled(d, inv_length), rgb);
       const VF inv_det = 1.0f / det;
-      const VF inv_syy = 1.0f / syy;
-      alignas(64) float out[16][kLanes];
-      store(out[0], s.u), store(out[1], s.v);
-      store(out[2], (-0.5f * kLog2E) * syy * inv_det);
-      store(out[3], kLog2E * sxy * inv_det);
-      store(out[4], (-0.5f * kLog2E) * sxx * inv_det);
-      store(out[5], log2_opacity);
-      store(out[6], rgb[0]), store(out[7], rgb[1]), store(out[8], rgb[2]);
-      store(out[9], s.depth);
-      store(out[10], sxy * inv_syy), store(out[11], sqrt(det) * inv_syy);
-      store(out[12], extent_y), store(out[13], extent_y * sxy / sqrt(sxx * syy));
-      store(out[15], extent_x);
-      alignas(64) float box[4][kLanes];
-      store(box[0], x0), store(box[1], x1), store(box[2], y0), store(box[3], y1);
-      while (survivors) {
-        const int i = __builtin_ctz(survivors);
-        survivors &= survivors - 1;
-        Splat& splat_out = splats[written];
-        float* fields = reinterpret_cast<float*>(&splat_out);
-        for (int f = 0; f < 16; ++f) fields[f] = out[f][i];
-        splat_out.index = static_cast<std::uint32_t>(block * kPackLanes + lane + i);
-        rects[written] = tile_rect(splat_out, static_cast<int>(box[0][i]),
-                                   static_cast<int>(box[1][i]), static_cast<int>(box[2][i]),
-                                   static_cast<int>(box[3][i]));
-        std::uint32_t key;  // positive floats order like their bits
-        std::memcpy(&key, &splat_out.depth, 4);
-        keys[written] = key;
-        ++written;
-      }
+      const VI first_index =
+          splat_int(static_cast<std::int32_t>(block * kPackLanes) + lane) + lane_numbers();
+      const VI tx0 = truncate(x0) / kTileSize, tx1 = truncate(x1) / kTileSize;
+      const VI ty0 = truncate(y0) / kTileSize, ty1 = truncate(y1) / kTileSize;
+      const VF words[kSplatWords] = {s.u,
+                                     s.v,
+                                     (-0.5f * kLog2E) * syy * inv_det,
+                                     kLog2E * sxy * inv_det,
+                                     (-0.5f * kLog2E) * sxx * inv_det,
+                                     log2_opacity,
+                                     rgb[0],
+                                     rgb[1],
+                                     rgb[2],
+                                     s.depth,
+                                     (VF)first_index,
+                                     extent_x,
+                                     extent_y,
+                                     sqrt(det) / syy,
+                                     (VF)(tx0 | tx1 << 16),
+                                     (VF)(ty0 | ty1 << 16)};
+      written += compact(words, survivors, splats + written);
     }
   }
   return written;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstring>
 #include <numeric>
 
 #include "thread_pool.h"
@@ -22,20 +23,76 @@ class Stopwatch {
   std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
 };
 
-// Survivors of all chunks in scene order, ready to be sorted.
-KeyedSlot* collect(const PackedScene& scene, std::size_t visible, int threads, Workspace& w) {
-  std::vector<std::size_t> begin(w.survivors.size());
-  std::exclusive_scan(w.survivors.begin(), w.survivors.end(), begin.begin(), std::size_t{0});
-  KeyedSlot* items = w.items.resize_uncleared(visible);
-  w.scratch.resize_uncleared(visible);
-  ThreadPool::instance().parallel_for(scene.chunks.size(), threads, [&](std::size_t chunk) {
-    const std::size_t slot = chunk * kChunkGaussians;
-    for (std::uint32_t i = 0; i < w.survivors[chunk]; ++i) {
-      items[begin[chunk] + i] = {w.depth_keys.data()[slot + i],
-                                 static_cast<std::uint32_t>(slot + i)};
+// All threads' records of one tile, in no particular order.
+std::size_t collect(const Workspace& workspace, std::size_t tile, Worker& mine) {
+  std::size_t count = 0;
+  for (const Worker& worker : workspace) count += worker.bins.list(tile).count;
+  DepthItem* items = mine.items.resize_uncleared(count);
+  const Record** positions = mine.positions.resize_uncleared(count);
+  mine.scratch.resize_uncleared(count);
+  mine.records.resize_uncleared(count);
+  std::uint32_t at = 0;
+  for (const Worker& worker : workspace) {
+    const TileBins::List list = worker.bins.list(tile);
+    std::size_t left = list.count;
+    for (const Page* page = list.first; left; page = page->next) {
+      const std::size_t here = std::min(left, kPageRecords);
+      for (std::size_t line = 0; line < sizeof(Page); line += 64) {
+        __builtin_prefetch(reinterpret_cast<const char*>(page->next) + line, 0, 2);
+      }
+      for (std::size_t i = 0; i < here; ++i, ++at) {
+        items[at] = {page->keys[i], at};
+        positions[at] = &page->records[i];
+      }
+      left -= here;
     }
-  });
-  return items;
+  }
+  return count;
+}
+
+// Records front to back; equal depths by scene index, whichever thread projected them.
+void order(std::size_t count, Worker& mine) {
+  constexpr std::size_t kIndexWord = offsetof(Splat, index) / 4;
+  const DepthItem* sorted = sort_by_depth(mine.items.data(), mine.scratch.data(), count);
+  const Record** records = mine.records.data();
+  const Record* const* positions = mine.positions.data();
+  std::size_t run = 0;  // start of the current run of equal depths
+  for (std::size_t i = 0; i < count; ++i) {
+    records[i] = positions[sorted[i].position];
+    const bool run_ends = i + 1 == count || sorted[i + 1].key != sorted[i].key;
+    if (!run_ends) continue;
+    if (i > run) {
+      std::sort(records + run, records + i + 1, [](const Record* a, const Record* b) {
+        return a->words[kIndexWord] < b->words[kIndexWord];
+      });
+    }
+    run = i + 1;
+  }
+}
+
+// Longest tiles first, so that no thread is left alone with a long one at the end.
+std::vector<std::uint32_t> tiles_by_length(const Workspace& workspace, std::size_t tiles) {
+  std::vector<std::size_t> length(tiles, 0);
+  for (const Worker& worker : workspace) {
+    for (std::size_t tile = 0; tile < tiles; ++tile) length[tile] += worker.bins.list(tile).count;
+  }
+  std::vector<std::uint32_t> order(tiles);
+  std::iota(order.begin(), order.end(), 0u);
+  std::stable_sort(order.begin(), order.end(),
+                   [&](std::uint32_t a, std::uint32_t b) { return length[a] > length[b]; });
+  return order;
+}
+
+void sum_up(const Workspace& workspace, RenderStats& stats) {
+  for (const Worker& worker : workspace) {
+    stats.visible += worker.visible;
+    stats.tile_pairs += worker.tile_pairs;
+    const double share = 1.0 / static_cast<double>(workspace.size());
+    stats.times.project_ms += share * worker.times.project_ms;
+    stats.times.bin_ms += share * worker.times.bin_ms;
+    stats.times.sort_ms += share * worker.times.sort_ms;
+    stats.times.composite_ms += share * worker.times.composite_ms;
+  }
 }
 
 }  // namespace
@@ -53,67 +110,56 @@ void WorkspacePool::give_back(std::unique_ptr<Workspace> workspace) {
   idle_.push_back(std::move(workspace));
 }
 
-std::size_t project(const Kernels& kernels, const PackedScene& scene, const CameraParams& camera,
-                    const RenderOptions& options, const CancelFlag& cancel, Workspace& w) {
-  const std::size_t slots = scene.blocks * kPackLanes;
-  const ProjectTask task{&scene,
-                         &camera,
-                         std::min(options.sh_degree, scene.sh_degree),
-                         options.antialiased,
-                         w.splats.resize_uncleared(slots),
-                         w.rects.resize_uncleared(slots),
-                         w.depth_keys.resize_uncleared(slots)};
-  w.survivors.assign(scene.chunks.size(), 0);
-  ThreadPool::instance().parallel_for(
-      scene.chunks.size(), options.threads, [&](std::size_t chunk) {
-        if (cancel.load(std::memory_order_relaxed)) return;
-        w.survivors[chunk] = kernels.project_chunk(task, chunk);
-      });
-  return std::accumulate(w.survivors.begin(), w.survivors.end(), std::size_t{0});
-}
-
 bool render(const Kernels& kernels, const PackedScene& scene, const CameraParams& camera,
             const RenderOptions& options, const CancelFlag& cancel, const ImageTargets& targets,
-            Workspace& w, RenderStats& stats) {
-  Stopwatch watch;
+            Workspace& workspace, RenderStats& stats) {
   const auto cancelled = [&] { return cancel.load(std::memory_order_relaxed); };
-  stats.visible = project(kernels, scene, camera, options, cancel, w);
-  stats.project_ms = watch.lap_ms();
-  if (cancelled()) return false;
-
-  KeyedSlot* const items = collect(scene, stats.visible, options.threads, w);
-  const KeyedSlot* sorted =
-      radix_sort(items, w.scratch.data(), stats.visible, options.threads);
-  stats.sort_ms = watch.lap_ms();
-  if (cancelled()) return false;
-
   const TileGrid grid{(camera.width + kTileSize - 1) / kTileSize,
                       (camera.height + kTileSize - 1) / kTileSize};
-  bin_tiles(sorted, stats.visible, w.splats.data(), w.rects.data(), grid, options.threads, w.lists);
-  stats.tile_pairs = w.lists.begin.back();
-  stats.bin_ms = watch.lap_ms();
+  workspace.resize(static_cast<std::size_t>(options.threads));
+  for (Worker& worker : workspace) {
+    worker.bins.reset(grid);
+    worker.times = {};
+    worker.visible = worker.tile_pairs = 0;
+  }
+
+  const ProjectTask project{&scene, &camera, std::min(options.sh_degree, scene.sh_degree),
+                            options.antialiased};
+  ThreadPool& pool = ThreadPool::instance();
+  pool.parallel_for(scene.chunks.size(), options.threads, [&](std::size_t chunk, int thread) {
+    if (cancelled()) return;
+    Worker& mine = workspace[static_cast<std::size_t>(thread)];
+    Stopwatch watch;
+    Splat* const splats = mine.splats.resize_uncleared(kChunkGaussians);
+    const std::size_t survivors = kernels.project_chunk(project, chunk, splats);
+    mine.visible += survivors;
+    mine.times.project_ms += watch.lap_ms();
+    mine.bins.append(splats, survivors);
+    mine.times.bin_ms += watch.lap_ms();
+  });
   if (cancelled()) return false;
 
-  // Longest tiles first, so that no thread is left alone with a long one at the end.
-  std::vector<int> tiles(static_cast<std::size_t>(grid.tiles()));
-  std::iota(tiles.begin(), tiles.end(), 0);
-  const auto length = [&](int tile) { return w.lists.begin[tile + 1] - w.lists.begin[tile]; };
-  std::stable_sort(tiles.begin(), tiles.end(), [&](int a, int b) { return length(a) > length(b); });
-  ThreadPool::instance().parallel_for(tiles.size(), options.threads, [&](std::size_t i) {
+  const std::vector<std::uint32_t> tiles = tiles_by_length(workspace, grid.tiles());
+  pool.parallel_for(tiles.size(), options.threads, [&](std::size_t i, int thread) {
     if (cancelled()) return;
-    const int tile = tiles[i];
-    CompositeTask task{w.splats.data(),
-                       w.lists.slots.data() + w.lists.begin[tile],
-                       length(tile),
-                       tile % grid.columns * kTileSize,
-                       tile / grid.columns * kTileSize,
-                       camera.width,
-                       camera.height,
-                       {options.background[0], options.background[1], options.background[2]},
-                       targets};
-    kernels.composite_tile(task);
+    Worker& mine = workspace[static_cast<std::size_t>(thread)];
+    Stopwatch watch;
+    const int tile = static_cast<int>(tiles[i]);
+    const std::size_t count = collect(workspace, tiles[i], mine);
+    order(count, mine);
+    mine.tile_pairs += count;
+    mine.times.sort_ms += watch.lap_ms();
+    kernels.composite_tile({mine.records.data(),
+                            count,
+                            tile % grid.columns * kTileSize,
+                            tile / grid.columns * kTileSize,
+                            camera.width,
+                            camera.height,
+                            {options.background[0], options.background[1], options.background[2]},
+                            targets});
+    mine.times.composite_ms += watch.lap_ms();
   });
-  stats.composite_ms = watch.lap_ms();
+  sum_up(workspace, stats);
   return !cancelled();
 }
 

@@ -1,11 +1,12 @@
-// One image from one camera: project, sort, bin, composite.
+// One image from one camera: project and bin by chunk, then sort and composite by tile.
 #pragma once
 
 #include <memory>
 #include <mutex>
 #include <vector>
 
-#include "bin.h"
+#include "sort.h"
+#include "tile_bins.h"
 #include "types.h"
 
 namespace belvedere {
@@ -17,21 +18,29 @@ struct RenderOptions {
   int threads;
 };
 
+// Times are the threads' own, summed and divided by their number: they add up to the wall
+// clock when no thread idles.
+struct StageTimes {
+  double project_ms = 0, bin_ms = 0, sort_ms = 0, composite_ms = 0;
+};
+
 struct RenderStats {
   std::size_t visible = 0;
   std::size_t tile_pairs = 0;
-  double project_ms = 0, sort_ms = 0, bin_ms = 0, composite_ms = 0;
+  StageTimes times;
 };
 
-// The arrays of one render, kept for the next so that a frame allocates nothing.
-struct Workspace {
-  Buffer<Splat> splats;
-  Buffer<TileRect> rects;
-  Buffer<std::uint32_t> depth_keys;
-  Buffer<KeyedSlot> items, scratch;
-  std::vector<std::uint32_t> survivors;  // by chunk
-  TileLists lists;
+// What one thread needs for a frame, kept for the next so that a frame allocates nothing.
+struct alignas(64) Worker {
+  TileBins bins;
+  Buffer<Splat> splats;  // of one chunk
+  Buffer<DepthItem> items, scratch;
+  Buffer<const Record*> positions, records;
+  StageTimes times;
+  std::size_t visible = 0, tile_pairs = 0;
 };
+
+using Workspace = std::vector<Worker>;
 
 // Hands out workspaces to concurrent renders.
 class WorkspacePool {
@@ -43,11 +52,6 @@ class WorkspacePool {
   std::mutex mutex_;
   std::vector<std::unique_ptr<Workspace>> idle_;
 };
-
-// Projects all chunks. Survivors of chunk c lie from slot c · kChunkGaussians on. Returns
-// their number, or nothing useful once `cancel` is set.
-std::size_t project(const Kernels& kernels, const PackedScene& scene, const CameraParams& camera,
-                    const RenderOptions& options, const CancelFlag& cancel, Workspace& workspace);
 
 // Renders into `targets`. Returns false if `cancel` was set before the image was complete.
 bool render(const Kernels& kernels, const PackedScene& scene, const CameraParams& camera,

@@ -77,7 +77,7 @@ void pack_scene(const GaussianArrays& in, int threads, PackedScene& out) {
   std::int16_t* rest = out.sh_rest.resize_uncleared(out.blocks * rows * kPackLanes);
   float* rest_scale = out.sh_rest_scale.resize_uncleared(out.blocks);
   out.chunks.resize(chunks);
-  ThreadPool::instance().parallel_for(chunks, threads, [&](std::size_t chunk) {
+  ThreadPool::instance().parallel_for(chunks, threads, [&](std::size_t chunk, int) {
     out.chunks[chunk] = bounds_of(in, chunk);
     const std::size_t end = std::min(out.blocks, (chunk + 1) * kChunkBlocks);
     for (std::size_t block = chunk * kChunkBlocks; block < end; ++block) {

@@ -44,6 +44,12 @@ BELVEDERE_INLINE void store(float* p, VF v) { std::memcpy(p, &v, sizeof v); }
 BELVEDERE_INLINE VF to_float(VI v) { return __builtin_convertvector(v, VF); }
 BELVEDERE_INLINE VI truncate(VF v) { return __builtin_convertvector(v, VI); }
 
+BELVEDERE_INLINE VI lane_numbers() {
+  VI v;
+  for (int i = 0; i < kLanes; ++i) v[i] = i;
+  return v;
+}
+
 BELVEDERE_INLINE VF fma(VF a, VF b, VF c) {
 #if defined(__AVX512F__)
   return _mm512_fmadd_ps(a, b, c);
@@ -140,6 +146,37 @@ BELVEDERE_INLINE std::uint32_t bits(Mask m) {
 #endif
 }
 BELVEDERE_INLINE bool any(Mask m) { return bits(m) != 0; }
+#endif
+
+#if defined(__AVX512F__)
+// rows[i] holds lane i of columns[0..15]; the same function turns rows into columns.
+BELVEDERE_INLINE void transpose(const VF (&columns)[16], VF (&rows)[16]) {
+  VF pairs[16], quads[16], halves[16];
+  for (int i = 0; i < 16; i += 2) {
+    pairs[i] = _mm512_unpacklo_ps(columns[i], columns[i + 1]);
+    pairs[i + 1] = _mm512_unpackhi_ps(columns[i], columns[i + 1]);
+  }
+  for (int i = 0; i < 16; i += 4) {
+    for (int k = 0; k < 2; ++k) {
+      const __m512d a = (__m512d)pairs[i + k], b = (__m512d)pairs[i + k + 2];
+      quads[i + 2 * k] = (VF)_mm512_unpacklo_pd(a, b);
+      quads[i + 2 * k + 1] = (VF)_mm512_unpackhi_pd(a, b);
+    }
+  }
+  // quads[4 j + k] holds, in 128-bit lane q, row 4 q + k of columns 4 j .. 4 j + 3.
+  for (int k = 0; k < 4; ++k) {
+    halves[k] = _mm512_shuffle_f32x4(quads[k], quads[4 + k], 0x88);
+    halves[4 + k] = _mm512_shuffle_f32x4(quads[k], quads[4 + k], 0xdd);
+    halves[8 + k] = _mm512_shuffle_f32x4(quads[8 + k], quads[12 + k], 0x88);
+    halves[12 + k] = _mm512_shuffle_f32x4(quads[8 + k], quads[12 + k], 0xdd);
+  }
+  for (int k = 0; k < 4; ++k) {
+    rows[k] = _mm512_shuffle_f32x4(halves[k], halves[8 + k], 0x88);
+    rows[8 + k] = _mm512_shuffle_f32x4(halves[k], halves[8 + k], 0xdd);
+    rows[4 + k] = _mm512_shuffle_f32x4(halves[4 + k], halves[12 + k], 0x88);
+    rows[12 + k] = _mm512_shuffle_f32x4(halves[4 + k], halves[12 + k], 0xdd);
+  }
+}
 #endif
 
 // 2^x for x in [-126, 1], relative error below 3e-6: 2^round(x) by the exponent bits times

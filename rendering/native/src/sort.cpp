@@ -1,76 +1,60 @@
 #include "sort.h"
 
 #include <algorithm>
-#include <array>
 #include <bit>
-#include <vector>
-
-#include "thread_pool.h"
+#include <utility>
 
 namespace belvedere {
 namespace {
 
-constexpr int kDigitBits = 11;
-constexpr std::size_t kDigits = std::size_t{1} << kDigitBits;
-using Histogram = std::array<std::uint32_t, kDigits>;
+constexpr int kMaxDigitBits = 9;
+constexpr int kMaxPasses = 4;
+constexpr std::size_t kSmall = 48;  // below, insertion beats clearing histograms
 
-// Shares small enough to balance, large enough that a histogram is cheap beside them.
-std::size_t share_count(std::size_t count, int threads) {
-  return std::clamp<std::size_t>(count / 16384, 1, static_cast<std::size_t>(std::max(threads, 1)));
+void insertion_sort(DepthItem* items, std::size_t count) {
+  for (std::size_t i = 1; i < count; ++i) {
+    const DepthItem item = items[i];
+    std::size_t at = i;
+    for (; at > 0 && items[at - 1].key > item.key; --at) items[at] = items[at - 1];
+    items[at] = item;
+  }
 }
 
 }  // namespace
 
-KeyedSlot* radix_sort(KeyedSlot* items, KeyedSlot* scratch, std::size_t count, int threads) {
-  if (count < 2) return items;
-  ThreadPool& pool = ThreadPool::instance();
-  const std::size_t shares = share_count(count, threads);
-  const auto begin_of = [&](std::size_t share) { return count * share / shares; };
-
-  // Depths of one view share their high bits: sorting (key − lowest) needs fewer passes.
-  std::vector<std::pair<std::uint32_t, std::uint32_t>> ranges(shares);
-  pool.parallel_for(shares, threads, [&](std::size_t share) {
-    std::uint32_t lo = ~0u, hi = 0;
-    for (std::size_t i = begin_of(share); i < begin_of(share + 1); ++i) {
-      lo = std::min(lo, items[i].key);
-      hi = std::max(hi, items[i].key);
-    }
-    ranges[share] = {lo, hi};
-  });
-  std::uint32_t lowest = ~0u, highest = 0;
-  for (const auto& [lo, hi] : ranges) {
-    lowest = std::min(lowest, lo);
-    highest = std::max(highest, hi);
+DepthItem* sort_by_depth(DepthItem* items, DepthItem* scratch, std::size_t count) {
+  if (count <= kSmall) {
+    insertion_sort(items, count);
+    return items;
   }
-  const int passes = (std::bit_width(highest - lowest) + kDigitBits - 1) / kDigitBits;
+  std::uint32_t lowest = ~0u, highest = 0;
+  for (std::size_t i = 0; i < count; ++i) {
+    lowest = std::min(lowest, items[i].key);
+    highest = std::max(highest, items[i].key);
+  }
+  // Depths of one tile share their high bits: (key − lowest) needs fewer passes.
+  const int bits = std::bit_width(highest - lowest);
+  const int passes = (bits + kMaxDigitBits - 1) / kMaxDigitBits;
+  if (passes == 0) return items;
+  const int digit_bits = (bits + passes - 1) / passes;
+  const std::uint32_t mask = (1u << digit_bits) - 1;
 
-  std::vector<Histogram> histograms(shares);
+  std::uint32_t histograms[kMaxPasses][1u << kMaxDigitBits];
+  for (int pass = 0; pass < passes; ++pass) std::fill_n(histograms[pass], mask + 1, 0u);
+  for (std::size_t i = 0; i < count; ++i) {
+    std::uint32_t key = items[i].key - lowest;
+    for (int pass = 0; pass < passes; ++pass, key >>= digit_bits) ++histograms[pass][key & mask];
+  }
   for (int pass = 0; pass < passes; ++pass) {
-    const int shift = pass * kDigitBits;
-    const auto digit = [=](const KeyedSlot& item) {
-      return ((item.key - lowest) >> shift) & (kDigits - 1);
-    };
-    pool.parallel_for(shares, threads, [&](std::size_t share) {
-      Histogram& histogram = histograms[share];
-      histogram.fill(0);
-      for (std::size_t i = begin_of(share); i < begin_of(share + 1); ++i) {
-        ++histogram[digit(items[i])];
-      }
-    });
+    std::uint32_t* const next = histograms[pass];
     std::uint32_t offset = 0;
-    for (std::size_t d = 0; d < kDigits; ++d) {
-      for (Histogram& histogram : histograms) {
-        const std::uint32_t here = histogram[d];
-        histogram[d] = offset;
-        offset += here;
-      }
+    for (std::uint32_t digit = 0; digit <= mask; ++digit) {
+      offset += std::exchange(next[digit], offset);
     }
-    pool.parallel_for(shares, threads, [&](std::size_t share) {
-      Histogram& next = histograms[share];
-      for (std::size_t i = begin_of(share); i < begin_of(share + 1); ++i) {
-        scratch[next[digit(items[i])]++] = items[i];
-      }
-    });
+    const int shift = pass * digit_bits;
+    for (std::size_t i = 0; i < count; ++i) {
+      scratch[next[(items[i].key - lowest) >> shift & mask]++] = items[i];
+    }
     std::swap(items, scratch);
   }
   return items;

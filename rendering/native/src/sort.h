@@ -1,4 +1,4 @@
-// Depth order: a stable parallel radix sort.
+// Depth order within a tile.
 #pragma once
 
 #include <cstddef>
@@ -8,13 +8,13 @@
 
 namespace belvedere {
 
-struct KeyedSlot {
-  std::uint32_t key;
-  std::uint32_t slot;
+struct DepthItem {
+  std::uint32_t key;  // bits of a positive float: they order like the float
+  std::uint32_t position;
 };
 
-// Sorts `items` by key, equal keys in their given order, using `scratch` of the same size.
-// Returns whichever of the two holds the result. The result does not depend on `threads`.
-KeyedSlot* radix_sort(KeyedSlot* items, KeyedSlot* scratch, std::size_t count, int threads);
+// Sorts `items` by key, equal keys in their given order (LSD radix sort). `scratch` has the
+// same size. Returns whichever of the two holds the result.
+DepthItem* sort_by_depth(DepthItem* items, DepthItem* scratch, std::size_t count);
 
 }  // namespace belvedere

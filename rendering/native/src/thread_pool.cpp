@@ -10,7 +10,7 @@
 namespace belvedere {
 
 struct ThreadPool::Job {
-  const std::function<void(std::size_t)>* task;
+  const Task* task;
   std::size_t count;
   int helpers_wanted;
   std::atomic<std::size_t> next{0};
@@ -18,8 +18,13 @@ struct ThreadPool::Job {
   std::condition_variable finished;
   int helpers_running = 0;  // guarded by the pool's mutex when rising, by `mutex` when falling
 
+  std::atomic<int> workers{0};
+
   void run() {
-    for (std::size_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;) (*task)(i);
+    const int worker = workers.fetch_add(1, std::memory_order_relaxed);
+    for (std::size_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;) {
+      (*task)(i, worker);
+    }
   }
 };
 
@@ -57,12 +62,11 @@ void ThreadPool::work() {
   }
 }
 
-void ThreadPool::parallel_for(std::size_t count, int threads,
-                              const std::function<void(std::size_t)>& task) {
+void ThreadPool::parallel_for(std::size_t count, int threads, const Task& task) {
   const int helpers =
       static_cast<int>(std::min<std::size_t>(threads > 0 ? threads - 1 : 0, count ? count - 1 : 0));
   if (helpers <= 0) {
-    for (std::size_t i = 0; i < count; ++i) task(i);
+    for (std::size_t i = 0; i < count; ++i) task(i, 0);
     return;
   }
   auto job = std::make_shared<Job>();

@@ -18,9 +18,11 @@ class ThreadPool {
   // a Python interpreter shuts down is a known way to hang.
   static ThreadPool& instance();
 
-  // Runs task(i) for every i in [0, count) on at most `threads` threads, this one included,
-  // and returns when all are done. Tasks are handed out in order. They must not throw.
-  void parallel_for(std::size_t count, int threads, const std::function<void(std::size_t)>& task);
+  // Runs task(i, worker) for every i in [0, count) on at most `threads` threads, this one
+  // included, and returns when all are done. Tasks are handed out in order; `worker` is in
+  // [0, threads), and tasks with the same worker never overlap. Tasks must not throw.
+  using Task = std::function<void(std::size_t index, int worker)>;
+  void parallel_for(std::size_t count, int threads, const Task& task);
 
  private:
   struct Job;

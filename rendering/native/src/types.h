@@ -91,27 +91,27 @@ struct CameraParams {
 
 // One projected Gaussian: a cache line. The exponent at an offset (dx, dy) from the
 // centre, in log2 units with the opacity folded in, is
-//   a dx² + b dx dy + c dy² + log2_opacity,
-// and the row at dy covers x + shear dy ± spread sqrt(extent_y² − dy²) above the alpha cut.
+//   a dx² + b dx dy + c dy² + log2_opacity.
+// The part before `tx0` is what a tile needs of it (kRecordBytes).
 struct alignas(64) Splat {
   float x, y;  // pixels
   float a, b, c, log2_opacity;
   float r, g, bl;
-  float depth;
-  float shear, spread;
-  float extent_y;     // half height of the visible ellipse, pixels
-  float dy_rightmost;  // dy of its rightmost point; the leftmost is at the negative
+  float depth;          // sort key and depth images
   std::uint32_t index;  // in the scene
-  float extent_x;
+  float extent_x, extent_y;  // half size of the box in which alpha reaches the cut, pixels
+  float spread;              // sqrt(det Σ) / Σyy; see ellipse.h
+  std::uint16_t tx0, tx1, ty0, ty1;  // tiles of that box, inclusive, clipped to the image
 };
 static_assert(sizeof(Splat) == 64);
+constexpr std::size_t kSplatWords = sizeof(Splat) / 4;
+constexpr std::size_t kRecordWords = offsetof(Splat, tx0) / 4;
+constexpr std::size_t kRecordBytes = 4 * kRecordWords;
 
-// The tiles a splat touches. Up to 4×4 tiles the exact answer is stored in `mask` (bit
-// 4·row + column); larger splats have mask 0 and are solved again while binning.
-struct TileRect {
-  std::uint16_t tx, ty;
-  std::uint16_t nx, ny;
-  std::uint16_t mask;
+// A splat as a tile holds it: the first kRecordBytes of a Splat, without alignment. Reading
+// sixteen words of one is allowed: pages end with slack.
+struct Record {
+  std::uint32_t words[kRecordWords];
 };
 
 struct ImageTargets {  // row-major; null where not wanted, alpha is always there
@@ -129,15 +129,10 @@ struct ProjectTask {
   const CameraParams* camera;
   int sh_degree;
   bool antialiased;
-  // Per Gaussian slot: chunk c writes its survivors from slot c · kChunkGaussians on.
-  Splat* splats;
-  TileRect* rects;
-  std::uint32_t* depth_keys;
 };
 
 struct CompositeTask {
-  const Splat* splats;
-  const std::uint32_t* order;  // splat slots of the tile, front to back
+  const Record* const* records;  // of the tile, front to back
   std::size_t count;
   int tile_x, tile_y;  // pixel coordinates of the tile's corner
   int width, height;
@@ -150,8 +145,8 @@ struct Kernels {
   const char* name;
   int lanes;
   bool (*supported)();
-  // Projects one chunk; returns how many survivors it wrote.
-  std::uint32_t (*project_chunk)(const ProjectTask&, std::size_t chunk);
+  // Projects one chunk into `splats`, room for kChunkGaussians; returns how many survived.
+  std::uint32_t (*project_chunk)(const ProjectTask&, std::size_t chunk, Splat* splats);
   void (*composite_tile)(const CompositeTask&);
   // Blends `repeats` rounds of L1-resident splats that cover their block entirely;
   // returns the (pixel, Gaussian) pairs done. The measure of the machine's own limit.
