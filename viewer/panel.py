@@ -131,7 +131,7 @@ class Panel:
             max(1, self._sh_degree),
             1,
             min(self._sh_degree, 3 if options.sh_degree is None else options.sh_degree),
-            disabled=self._sh_degree == 0,
+            visible=self._sh_degree > 0,
             hint="View-dependent colour; 0 is the mean colour",
         )
         self._max_scale = gui.add_slider(
@@ -190,12 +190,16 @@ class Panel:
             hint="Of walking with the keys; each step of 1 doubles it",
         )
         speed.on_update(lambda _: actions.set_speed(2.0**speed.value))
-        up = gui.add_button_group("Up", tuple(AXES))
-        up.on_click(lambda _: actions.set_up(AXES[up.value]))
-        along = gui.add_button_group("Look along", tuple(AXES))
-        along.on_click(lambda _: actions.look_along(AXES[along.value]))
+        self._add_axis_buttons("Up", "Which way is up", actions.set_up)
+        self._add_axis_buttons("Look along", "From where the camera is", actions.look_along)
         reset = gui.add_button("Reset view", icon=viser.Icon.HOME)
         reset.on_click(lambda _: actions.reset_view())
+
+    def _add_axis_buttons(self, label: str, hint: str, act: Callable[[ArrayLike], None]) -> None:
+        """Two rows of three: six in a row would wrap unevenly."""
+        for row, names in enumerate((("+X", "+Y", "+Z"), ("−X", "−Y", "−Z"))):
+            group = self._gui.add_button_group("" if row else label, names, hint=hint)
+            group.on_click(lambda event: act(AXES[event.target.value]))
 
     def _add_training_cameras(self, count: int) -> None:
         gui, actions = self._gui, self._actions
@@ -255,7 +259,7 @@ class LoadingPanel:
 
 def _heading(title: str, facts: str) -> str:
     return (
-        '<div style="padding:0.2em 0.9em 0.3em">'
+        '<div style="padding:2px 14px 4px">'
         f'<div style="font-weight:600;overflow-wrap:anywhere">{html.escape(title)}</div>'
         f'<div style="opacity:0.7;font-size:0.85em">{html.escape(facts)}</div></div>'
     )
@@ -278,14 +282,14 @@ def stats_html(stats: SessionStats) -> str:
     if stats.error:
         rows.append(("Error", stats.error))
     cells = "".join(
-        f'<tr><td style="opacity:0.7;padding-right:1em;vertical-align:top">{name}</td>'
-        f"<td>{html.escape(value)}</td></tr>"
+        f'<tr><td style="opacity:0.7;padding:0 1em 0 0;vertical-align:top">{name}</td>'
+        f'<td style="padding:0">{html.escape(value)}</td></tr>'
         for name, value in rows
         if value
     )
     return (
-        '<table style="margin:0 0.9em 0.4em;font-size:0.8em;line-height:1.5;'
-        f'font-variant-numeric:tabular-nums;border-spacing:0">{cells}</table>'
+        '<table style="margin:0 14px 6px;font-size:0.8em;line-height:1.5;'
+        f'font-variant-numeric:tabular-nums;border-spacing:0;border-collapse:collapse">{cells}</table>'
     )
 
 

@@ -22,7 +22,8 @@ Float64Array = NDArray[np.float64]
 
 SAMPLES = 100_000
 DEFAULT_UP = (0.0, -1.0, 0.0)  # COLMAP's and so most scenes'
-BODY_PERCENTILES = (4.0, 96.0)
+AZIMUTH_RAD = math.radians(40.0)  # between the front and the right side
+BODY_PERCENTILES = (2.0, 98.0)
 CORE_PERCENTILES = (20.0, 80.0)
 
 # A scene is flat (a drone's) if its height is less than this share of its width.
@@ -127,8 +128,8 @@ def choose_start_view(
     if is_unbounded(body.size, core.size):
         return _outside(core, axes, fov_y_rad, elevation_rad=math.radians(18), fill=1.0)
     if is_flat(body.size):
-        return _outside(body, axes, fov_y_rad, elevation_rad=math.radians(28), fill=1.6)
-    return _outside(body, axes, fov_y_rad, elevation_rad=math.radians(20), fill=1.15)
+        return _outside(body, axes, fov_y_rad, elevation_rad=math.radians(26), fill=1.35)
+    return _outside(body, axes, fov_y_rad, elevation_rad=math.radians(16), fill=1.0)
 
 
 def is_flat(size: ArrayLike) -> bool:
@@ -207,26 +208,49 @@ def _radius(extent: _Extent) -> float:
 def _outside(
     extent: _Extent, axes: Float64Array, fov_y_rad: float, *, elevation_rad: float, fill: float
 ) -> StartView:
-    """A view of a box from outside; ``fill`` > 1 comes closer than its bounding sphere fits."""
-    radius = _radius(extent)
-    distance = radius / math.sin(0.5 * fov_y_rad) / fill
-    azimuth_rad = math.radians(40.0)
-    direction = np.array(
+    """A view of a box from outside; ``fill`` is its share of the picture (1 touches an edge)."""
+    azimuth_rad = AZIMUTH_RAD
+    toward_eye = np.array(
         [
             math.cos(elevation_rad) * math.sin(azimuth_rad),
             math.cos(elevation_rad) * math.cos(azimuth_rad),
             math.sin(elevation_rad),
         ]
     )
+    distance = fitting_distance(extent.size, toward_eye, fov_y_rad, fill)
     center = extent.center @ axes
     return StartView(
-        position=center + distance * direction @ axes,
+        position=center + distance * toward_eye @ axes,
         look_at=center,
         up=axes[2],
         fov_y_rad=fov_y_rad,
         center=center,
-        radius=radius,
+        radius=_radius(extent),
     )
+
+
+def fitting_distance(
+    size: Float64Array, toward_eye: Float64Array, fov_y_rad: float, fill: float
+) -> float:
+    """Distance from a box's centre at which its projection takes ``fill`` of a 16:9 picture.
+
+    Args:
+        size: [3] of the box, which is centred and upright (third axis up).
+        toward_eye: [3] unit vector from the centre to the camera, not vertical.
+        fov_y_rad: Vertical field of view.
+        fill: Half the picture's height, or width, that the farthest corner reaches.
+    """
+    signs = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)])
+    corners = 0.5 * signs * size
+    right = np.cross(-toward_eye, (0.0, 0.0, 1.0))
+    right /= np.linalg.norm(right)
+    upward = np.cross(right, -toward_eye)
+    tangent = fill * math.tan(0.5 * fov_y_rad)
+    reach = np.maximum(
+        np.abs(corners @ upward) / tangent, np.abs(corners @ right) / (tangent * 16 / 9)
+    )
+    # A corner that is nearer to the eye by z must be seen from z further away.
+    return float((reach + corners @ toward_eye).max())
 
 
 def _from_training_camera(

@@ -1,0 +1,92 @@
+"""What the commands open: a file of any format, or the built-in town."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from scene_store.scene import Scene, Vector3
+from splat.errors import SceneNotFoundError
+from viewer.start_view import StartView, choose_start_view
+
+TOWN_NAME = "Town"
+Progress = Callable[[float, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class SceneChoice:
+    """Which scene, and what the user says about it.
+
+    Attributes:
+        path: File or folder; None for the town.
+        gaussians: Size of the town.
+        lod: Level of detail to read, 0 the finest; None for the reader's choice.
+        up: Upward direction, where the user knows better.
+        fov_deg: Vertical field of view of the start view.
+    """
+
+    path: Path | None
+    gaussians: int
+    lod: int | None = None
+    up: Vector3 | None = None
+    fov_deg: float = 60.0
+
+    @property
+    def title(self) -> str:
+        """The scene's name, for people."""
+        if self.path is None:
+            return TOWN_NAME
+        path = self.path.resolve()
+        named_by_folder = path.name in ("lod-meta.json", "meta.json", "point_cloud.ply")
+        return path.parent.name if named_by_folder else path.name
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OpenedScene:
+    """A scene in memory and a view of it."""
+
+    title: str
+    scene: Scene
+    start: StartView
+
+    @property
+    def facts(self) -> str:
+        """One line: format, size, harmonics."""
+        meta = self.scene.meta
+        return f"{meta.format_name} · {len(self.scene.gaussians):,} Gaussians · SH {meta.sh_degree}"
+
+
+def check_exists(choice: SceneChoice) -> None:
+    """Fail early, before anything is started.
+
+    Raises:
+        SceneNotFoundError: If the path names nothing.
+    """
+    if choice.path is not None and not choice.path.exists():
+        raise SceneNotFoundError(f"{choice.path}: no such file or folder")
+
+
+def open_scene(choice: SceneChoice, progress: Progress = lambda share, what: None) -> OpenedScene:
+    """Read or make the scene and choose its start view.
+
+    Raises:
+        SceneError: If it cannot be read.
+    """
+    check_exists(choice)
+    if choice.path is None:
+        return _make_town(choice, progress)
+    from scene_store.loading import load_scene
+
+    def on_progress(done: int, total: int) -> None:
+        progress(done / max(total, 1), f"Reading {total:,} Gaussians")
+
+    scene = load_scene(choice.path, lod=choice.lod, progress=on_progress)
+    start = choose_start_view(
+        scene.gaussians,
+        up=choice.up if choice.up is not None else scene.meta.up,
+        cameras=scene.meta.cameras,
+        fov_y_rad=math.radians(choice.fov_deg),
+    )
+    return OpenedScene(choice.title, scene, start)

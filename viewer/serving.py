@@ -1,0 +1,167 @@
+"""``belvedere view``: the page is up at once, the scene is opened behind it."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+import webbrowser
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from configs.settings import Settings
+from scene_store.scene import Vector3
+from viewer.ports import is_loopback
+from viewer.scenes import OpenedScene, SceneChoice, check_exists, open_scene
+
+if TYPE_CHECKING:
+    from rendering.engine import RenderEngine
+    from viewer.client import ShownScene
+    from viewer.server import ViewerServer
+
+Say = Callable[[str], None]
+
+
+class _Abandoned(Exception):
+    """The viewer closes before its scene was read."""
+
+
+class _Opening:
+    """A scene being opened on its own thread, so that the page need not wait."""
+
+    def __init__(self, choice: SceneChoice, settings: Settings) -> None:
+        self.share, self.what = 0.0, "Opening …"
+        self.result: tuple[OpenedScene, RenderEngine] | None = None
+        self.error: BaseException | None = None
+        self.done = threading.Event()
+        self._abandoned = False
+        self._choice, self._settings = choice, settings
+        threading.Thread(target=self._open, name="scene-opening", daemon=True).start()
+
+    def abandon(self) -> None:
+        """Stop at the next opportunity."""
+        self._abandoned = True
+
+    def _progress(self, share: float, what: str) -> None:
+        if self._abandoned:
+            raise _Abandoned
+        self.share, self.what = share, what
+
+    def _open(self) -> None:
+        from rendering.engine import RenderEngine
+        from viewer.engines import create_rasterizer
+
+        try:
+            rasterizer = create_rasterizer(self._settings.render.engine)
+            opened = open_scene(self._choice, self._progress)
+            self._progress(1.0, "Preparing …")
+            self.result = opened, RenderEngine(rasterizer, opened.scene.gaussians)
+        except BaseException as error:
+            self.error = error
+        finally:
+            self.done.set()
+
+
+def serve(
+    choice: SceneChoice,
+    settings: Settings,
+    *,
+    explicit_port: bool = False,
+    position: Vector3 | None = None,
+    look_at: Vector3 | None = None,
+    say: Say = lambda line: None,
+    open_browser: bool = False,
+) -> None:
+    """Show a scene until interrupted.
+
+    Args:
+        choice: The scene.
+        settings: All of them.
+        explicit_port: Only the configured port will do.
+        position, look_at: Where to start, where the user knows better.
+        say: Takes lines for the user.
+        open_browser: Open the page in the user's browser.
+
+    Raises:
+        BelvedereError: If the scene cannot be opened or the page not be served.
+    """
+    began_s = time.monotonic()
+    check_exists(choice)
+    opening = _Opening(choice, settings)
+    # Imported while the scene is being read: viser takes a good part of a second.
+    from viewer.server import ViewerServer
+
+    engine: RenderEngine | None = None
+    try:
+        with ViewerServer(settings, title=choice.title, explicit_port=explicit_port) as server:
+            if settings.viewer.port not in (0, server.port):
+                say(f"Port {settings.viewer.port} is in use; taking {server.port}.")
+            say(f"Serving {server.url} (Ctrl-C to stop)")
+            _announce_exposure(server.host, say)
+            if open_browser:
+                webbrowser.open(server.url)
+            with _interrupted_by_sigterm():
+                opened, engine = _wait_for_scene(opening, server)
+                if position is not None or look_at is not None:
+                    start = opened.start.changed(position=position, look_at=look_at)
+                    opened = replace(opened, start=start)
+                server.show(_shown(opened), engine)
+                count = len(opened.scene.gaussians)
+                # The engine holds its own form of the scene; this one is no longer needed.
+                del opened
+                say(f"Ready: {count:,} Gaussians after {time.monotonic() - began_s:.1f} s")
+                threading.Event().wait()
+    except KeyboardInterrupt:
+        say("")
+    finally:
+        opening.abandon()
+        if engine is not None:
+            engine.close()
+
+
+def _wait_for_scene(opening: _Opening, server: ViewerServer) -> tuple[OpenedScene, RenderEngine]:
+    while not opening.done.wait(0.1):
+        server.progress(opening.share, opening.what)
+    if opening.error is not None:
+        server.fail(str(opening.error))
+        raise opening.error
+    assert opening.result is not None
+    result, opening.result = opening.result, None
+    return result
+
+
+def _shown(opened: OpenedScene) -> ShownScene:
+    from viewer.client import ShownScene
+
+    return ShownScene(
+        title=opened.title,
+        facts=opened.facts,
+        start=opened.start,
+        sh_degree=opened.scene.gaussians.sh_degree,
+        cameras=opened.scene.meta.cameras,
+    )
+
+
+def _announce_exposure(host: str, say: Say) -> None:
+    if not is_loopback(host):
+        say(f"Anyone who can reach this machine can see the scene: the page listens on {host}.")
+
+
+@contextlib.contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """Let a polite kill end the viewer as Ctrl-C does."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are the business of the main thread
+        return
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
