@@ -4,18 +4,24 @@ The image model (``docs/conventions.md``) is the same for all of them, so any tw
 be compared pixel by pixel:
 
 1. A Gaussian is drawn if ``near <= depth <= far`` (``Camera``) and its opacity is at
-   least ``ALPHA_CUT``.
+   least ``ALPHA_CUT``. Depth is the view depth z of its mean; for a fisheye camera, which
+   also sees sideways, it is the distance of the mean, and means further than
+   ``FISHEYE_MAX_THETA_RAD`` from the axis are not drawn. Everything below that says depth
+   means this number, computed in float64 and rounded once to float32.
 2. Its screen covariance is ``J W Σ Wᵀ Jᵀ + DILATION_PX2 · I`` (EWA, Zwicker et al. 2001).
+   For a pinhole camera J is linearized at most 0.3 · tan(fov / 2) beyond the image's edge,
+   as in gsplat: further out the linearization would blow Gaussians up.
    With ``antialiased`` its opacity is scaled by ``sqrt(det before / det after)`` (Mip-
    Splatting), which compensates the dilation.
 3. At a pixel centre ``alpha = min(ALPHA_MAX, opacity · exp(−½ dᵀ Σ⁻¹ d))``; contributions
    with ``alpha < ALPHA_CUT`` are skipped.
-4. Front to back by view depth z (ties by index), a pixel takes a Gaussian only while its
+4. Front to back by depth (ties by index), a pixel takes a Gaussian only while its
    transmittance is still above ``TRANSMITTANCE_STOP``.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import Flag, auto
 from typing import Any, Protocol
@@ -30,6 +36,7 @@ DILATION_PX2 = 0.3
 ALPHA_CUT = 1.0 / 255.0
 ALPHA_MAX = 0.999
 TRANSMITTANCE_STOP = 1e-4
+FISHEYE_MAX_THETA_RAD = math.radians(145.0)  # from the optical axis, as in Fisheye-GS
 
 
 class Outputs(Flag):
@@ -85,8 +92,8 @@ class RasterImage:
     Attributes:
         alpha: [H, W] float32, one minus the final transmittance.
         color: [H, W, 3] float32, composited over the background, not clamped above 1.
-        depth: [H, W] float32, expected view depth ``Σ w z / Σ w``; 0 where alpha is 0.
-        median_depth: [H, W] float32, depth z of the first Gaussian at which the
+        depth: [H, W] float32, expected depth ``Σ w z / Σ w``; 0 where alpha is 0.
+        median_depth: [H, W] float32, depth of the first Gaussian at which the
             transmittance falls to 0.5 or below; 0 where it never does.
         count: [H, W] int32, Gaussians blended into the pixel.
         stats: What it cost.
