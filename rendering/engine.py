@@ -70,6 +70,15 @@ class RenderEngine:
         """Draw another scene from the next frame on. Returns when that is so."""
         self._worker.replace_scene(gaussians)
 
+    def add_coarser(self, gaussians: Gaussians) -> None:
+        """Offer a coarser form of the scene as the next level of detail."""
+        self._worker.add_coarser(gaussians)
+
+    @property
+    def detail_shares(self) -> tuple[float, ...]:
+        """Gaussians by level of detail, as shares of the finest; starts with 1."""
+        return self._worker.detail_shares
+
     def close(self) -> None:
         """Abandon the running frame and the waiting ones, and end the thread."""
         with self._wake:

@@ -23,6 +23,8 @@ class FrameRequest:
             slow frames that nobody needs after the camera moved on (a refinement); False
             for the quick frames of a moving camera, which would otherwise cancel each
             other and never arrive.
+        detail: Level of detail to draw, 0 the finest; the coarsest there is if there are
+            fewer (``RenderEngine.add_coarser``).
         submitted_s: ``time.monotonic()`` at the asking.
     """
 
@@ -31,6 +33,7 @@ class FrameRequest:
     cameras: tuple[Camera, ...]
     settings: RasterSettings = RasterSettings()
     preemptible: bool = False
+    detail: int = 0
     submitted_s: float = field(default_factory=time.monotonic)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from rendering.base import CancelFlag, Rasterizer
@@ -13,6 +14,14 @@ from splat.errors import RenderCancelled, RenderError
 from splat.gaussians import Gaussians
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Level:
+    """One level of detail, prepared."""
+
+    count: int
+    scene: Any
 
 
 class Worker:
@@ -32,11 +41,25 @@ class Worker:
     ) -> None:
         self.rasterizer = rasterizer
         self._clock = clock
-        self._scene: Any = rasterizer.prepare(gaussians)
+        # Finest first. Replaced as a whole, so that a frame sees one state of it.
+        self._levels: tuple[Level, ...] = (self._prepare(gaussians),)
+
+    @property
+    def detail_shares(self) -> tuple[float, ...]:
+        """Gaussians by level of detail, as shares of the finest; starts with 1."""
+        levels = self._levels
+        return tuple(level.count / max(1, levels[0].count) for level in levels)
 
     def replace_scene(self, gaussians: Gaussians) -> None:
         """Draw another scene from the next frame on; the present frame keeps the old one."""
-        self._scene = self.rasterizer.prepare(gaussians)
+        self._levels = (self._prepare(gaussians),)
+
+    def add_coarser(self, gaussians: Gaussians) -> None:
+        """Have one more level of detail, coarser than those there are."""
+        self._levels = (*self._levels, self._prepare(gaussians))
+
+    def _prepare(self, gaussians: Gaussians) -> Level:
+        return Level(len(gaussians), self.rasterizer.prepare(gaussians))
 
     def draw(self, request: FrameRequest, cancel: CancelFlag) -> Frame:
         """All images of ``request``, or none.
@@ -45,7 +68,8 @@ class Worker:
             RenderCancelled: If ``cancel`` was set before the last image was complete.
             RenderError: If anything else went wrong; the worker can go on.
         """
-        scene = self._scene  # one scene for all eyes, even if it is replaced meanwhile
+        levels = self._levels  # one scene for all eyes, even if it is replaced meanwhile
+        scene = levels[min(request.detail, len(levels) - 1)].scene
         started_s = self._clock()
         try:
             images = tuple(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import Future
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -157,9 +158,24 @@ def test_a_future_cancelled_by_its_owner_is_not_drawn(
 
 def test_a_new_scene_is_drawn_from_the_next_frame_on(engine: RenderEngine) -> None:
     assert engine.submit(ask(sequence=0)).result(WAIT_S).stats.raster[0].gaussians == 0
-    one = Gaussians(*(np.ones(s, np.float32) for s in ((1, 3), (1, 4), (1, 3), (1,), (1, 1, 3))))
-    engine.replace_scene(one)
+    engine.replace_scene(some(1))
     assert engine.submit(ask(sequence=1)).result(WAIT_S).stats.raster[0].gaussians == 1
+
+
+def some(count: int) -> Gaussians:
+    shapes = ((count, 3), (count, 4), (count, 3), (count,), (count, 1, 3))
+    return Gaussians(*(np.ones(shape, np.float32) for shape in shapes))
+
+
+def test_a_request_chooses_its_level_of_detail(rasterizer: FakeRasterizer) -> None:
+    with RenderEngine(rasterizer, some(8)) as engine:
+        engine.add_coarser(some(2))
+        assert engine.detail_shares == (1.0, 0.25)
+        drawn = [
+            engine.submit(replace(ask(sequence=detail), detail=detail)).result(WAIT_S)
+            for detail in (0, 1, 7)
+        ]
+    assert [frame.stats.raster[0].gaussians for frame in drawn] == [8, 2, 2]
 
 
 def test_close_resolves_every_future(rasterizer: FakeRasterizer) -> None:

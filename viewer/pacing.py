@@ -3,7 +3,8 @@
 Every method takes the time it happens at, so tests need no clock. One ``Pacer`` serves one
 browser:
 
-- While the camera moves, pictures are as large as the time between two of them allows.
+- While the camera moves, pictures are as large and as detailed as the time between two of
+  them allows.
 - A rest after the last motion, one picture is drawn in full resolution and quality; a new
   motion interrupts it.
 - Then nothing is drawn until something changes.
@@ -18,13 +19,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 SIZE_STEP_PX = 16
 FIRST_SCALE = 0.5
-SMOOTHING = 0.3  # weight of the newest measurement
-RAISE_MARGIN = 0.8  # a larger size must fit this share of the time allowed …
-RAISE_PATIENCE = 3  # … in this many frames in a row, so that sizes do not flicker
+SMOOTHING = 0.3  # weight of the newest measurement of the transport
+NOISE = 0.15  # of a measured cost, relative
+DRIFT = 0.05  # of the true costs from one picture to the next, relative
+RAISE_MARGIN = 0.8  # a better picture must fit this share of the time allowed …
+RAISE_PATIENCE = 3  # … in this many frames in a row
 LOWER_MARGIN = 1.15
-PIXEL_SHARE_FLOOR = 0.6
+NOTHING_GAINED = 1.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,19 @@ class PacingPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class Reduction:
+    """How a moving picture is cheaper than the full one.
+
+    Attributes:
+        scale: Resolution, a share of the full one, per side.
+        detail: Level of detail, 0 the full one.
+    """
+
+    scale: float
+    detail: int
+
+
+@dataclass(frozen=True, slots=True)
 class FramePlan:
     """One picture to draw.
 
@@ -61,6 +79,7 @@ class FramePlan:
         jpeg_quality: 1 to 100.
         still: The full picture of a resting camera; motion interrupts it.
         version: The view that it shows, as counted by ``Pacer.change``.
+        reduction: How it is cheaper than the full picture.
     """
 
     width: int
@@ -68,19 +87,7 @@ class FramePlan:
     jpeg_quality: int
     still: bool
     version: int
-
-
-@dataclass(frozen=True, slots=True)
-class FrameCost:
-    """What a picture cost.
-
-    Attributes:
-        fixed_ms: Work that does not shrink with the resolution (projection, sorting).
-        pixel_ms: Work that does (binning, compositing, encoding).
-    """
-
-    fixed_ms: float
-    pixel_ms: float
+    reduction: Reduction
 
 
 def full_size(canvas: tuple[int, int], max_side: int, scale: float = 1.0) -> tuple[int, int]:
@@ -104,62 +111,100 @@ def scale_ladder(min_scale: float) -> tuple[float, ...]:
     return tuple(min_scale ** (step / steps) for step in range(steps + 1))
 
 
-class ScaleController:
-    """Chooses the scale of moving pictures from what earlier ones cost.
+class CostModel:
+    """Predicts ``cost = per_gaussian · share + per_pixel · area`` from what pictures cost.
 
-    Costs are split into a part that pixels cause and one that they do not; a scale is
-    judged by its predicted cost. Where the fixed part alone takes more than the time
-    allowed, lowering the resolution would blur the picture for nothing, so pixels are
-    always granted ``PIXEL_SHARE_FLOOR`` of the fixed part.
+    ``share`` is that of the scene's Gaussians and ``area`` that of the full picture's pixels.
+    A Kalman filter: what one kind of picture cannot tell (all of the same share and area)
+    stays as other pictures told it. The first picture is taken to be half of each.
     """
 
-    def __init__(self, min_scale: float, first_scale: float = FIRST_SCALE) -> None:
+    def __init__(self) -> None:
+        self._state = np.zeros(2)  # per_gaussian, per_pixel
+        self._covariance = np.zeros((2, 2))
+
+    def observe(self, share: float, area: float, cost_ms: float) -> None:
+        """Learn from one picture."""
+        features = np.array([share, area])
+        if not self._state.any():
+            self._state = 0.5 * cost_ms / features
+            self._covariance = np.diag((2.0 * self._state) ** 2)
+        drift = DRIFT * max(cost_ms, 1e-3)
+        self._covariance = self._covariance + drift**2 * np.eye(2)
+        noise = (NOISE * max(cost_ms, 1e-3)) ** 2
+        gain = self._covariance @ features
+        gain /= features @ gain + noise
+        self._state = self._state + gain * (cost_ms - features @ self._state)
+        self._state = np.maximum(self._state, 0.0)
+        self._covariance = self._covariance - np.outer(gain, features @ self._covariance)
+
+    def predict_ms(self, share: float, area: float) -> float:
+        """Expected cost; 0 before the first observation."""
+        return float(self._state @ (share, area))
+
+
+class ReductionController:
+    """Chooses how to draw moving pictures so that they hold the time allowed.
+
+    Of all combinations of resolution and detail that fit, the one that looks best; where
+    none fits, lowering either further would cost quality for nothing, so the best of those
+    that are nearly as quick as the quickest. Changes wait for evidence, so that sizes do not
+    flicker.
+    """
+
+    def __init__(self, min_scale: float, shares: tuple[float, ...] = (1.0,)) -> None:
         self._ladder = scale_ladder(min_scale)
-        self._rung = min(
-            range(len(self._ladder)), key=lambda rung: abs(self._ladder[rung] - first_scale)
-        )
-        self._fixed_ms = 0.0
-        self._ms_per_pixel = 0.0
-        self._measured = False
-        self._could_raise = 0
+        self._shares = shares
+        self._model = CostModel()
+        self._patience = 0
+        first = min(self._ladder, key=lambda scale: abs(scale - FIRST_SCALE))
+        self.current = Reduction(first, 0)
 
-    @property
-    def scale(self) -> float:
-        """The scale to draw the next moving picture at, per side."""
-        return self._ladder[self._rung]
+    def set_shares(self, shares: tuple[float, ...]) -> None:
+        """Shares of the scene's Gaussians by level of detail, finest (1.0) first."""
+        self._shares = shares
+        if self.current.detail >= len(shares):
+            self.current = Reduction(self.current.scale, len(shares) - 1)
 
-    def predict_ms(self, pixels: float) -> float:
-        """Expected cost of a picture of ``pixels``; 0 before the first measurement."""
-        return self._fixed_ms + self._ms_per_pixel * pixels
+    def predict_ms(self, reduction: Reduction) -> float:
+        """Expected cost of a picture so reduced; 0 before the first observation."""
+        return self._model.predict_ms(self._share(reduction), reduction.scale**2)
 
-    def observe(self, pixels: int, cost: FrameCost, full_pixels: int, budget_ms: float) -> None:
-        """Learn from a moving picture and choose the scale of the next one."""
-        weight = SMOOTHING if self._measured else 1.0
-        self._fixed_ms += weight * (cost.fixed_ms - self._fixed_ms)
-        self._ms_per_pixel += weight * (cost.pixel_ms / max(pixels, 1) - self._ms_per_pixel)
-        self._measured = True
-        allowed_ms = max(budget_ms - self._fixed_ms, PIXEL_SHARE_FLOOR * self._fixed_ms)
-        self._choose(full_pixels, allowed_ms)
+    def observe(self, reduction: Reduction, cost_ms: float) -> None:
+        """Learn from a picture, moving or still."""
+        self._model.observe(self._share(reduction), reduction.scale**2, cost_ms)
 
-    def _pixel_ms(self, rung: int, full_pixels: int) -> float:
-        return self._ms_per_pixel * full_pixels * self._ladder[rung] ** 2
-
-    def _choose(self, full_pixels: int, allowed_ms: float) -> None:
-        lowest = len(self._ladder) - 1
-        if self._pixel_ms(self._rung, full_pixels) > LOWER_MARGIN * allowed_ms:
-            while self._rung < lowest and self._pixel_ms(self._rung, full_pixels) > allowed_ms:
-                self._rung += 1
-            self._could_raise = 0
-        elif (
-            self._rung > 0
-            and self._pixel_ms(self._rung - 1, full_pixels) < RAISE_MARGIN * allowed_ms
-        ):
-            self._could_raise += 1
-            if self._could_raise >= RAISE_PATIENCE:
-                self._rung -= 1
-                self._could_raise = 0
+    def choose(self, budget_ms: float) -> Reduction:
+        """How to draw the next moving picture, ``budget_ms`` after the last one."""
+        cost_ms = self.predict_ms(self.current)
+        if cost_ms > LOWER_MARGIN * budget_ms:
+            self._patience = 0
+            self.current = self._best(budget_ms)
         else:
-            self._could_raise = 0
+            better = self._best(RAISE_MARGIN * budget_ms)
+            improves = self._quality(better) > self._quality(self.current)
+            self._patience = self._patience + 1 if improves else 0
+            if self._patience >= RAISE_PATIENCE:
+                self._patience = 0
+                self.current = better
+        return self.current
+
+    def _best(self, budget_ms: float) -> Reduction:
+        options = [
+            Reduction(scale, detail)
+            for detail in range(len(self._shares))
+            for scale in self._ladder
+        ]
+        cost_ms = {option: self.predict_ms(option) for option in options}
+        allowed_ms = max(budget_ms, NOTHING_GAINED * min(cost_ms.values()))
+        return max((o for o in options if cost_ms[o] <= allowed_ms), key=self._quality)
+
+    def _share(self, reduction: Reduction) -> float:
+        return self._shares[min(reduction.detail, len(self._shares) - 1)]
+
+    def _quality(self, reduction: Reduction) -> float:
+        """Pixels count fully, Gaussians half: a coarser scene blurs less than fewer pixels."""
+        return 2.0 * math.log(reduction.scale) + 0.5 * math.log(self._share(reduction))
 
 
 class Pacer:
@@ -169,7 +214,7 @@ class Pacer:
         self.policy = policy
         self.max_scale = 1.0
         self.version = 0
-        self._controller = ScaleController(policy.min_scale)
+        self._controller = ReductionController(policy.min_scale)
         self._canvas = (0, 0)
         self._changed_s = -math.inf
         self._started: FramePlan | None = None
@@ -212,13 +257,15 @@ class Pacer:
         """The picture that was started will not come; draw its view again."""
         self._started = None
 
-    def drawn(self, plan: FramePlan, cost: FrameCost, sharers: int = 1) -> None:
+    def set_details(self, shares: tuple[float, ...]) -> None:
+        """Shares of the scene's Gaussians that may be drawn while moving, 1.0 first."""
+        self._controller.set_shares(shares)
+
+    def drawn(self, plan: FramePlan, cost_ms: float, sharers: int = 1) -> None:
         """``plan`` was drawn; ``sharers`` browsers in motion share the engine's time."""
-        if plan.still:
-            return
-        full = self._full()
-        budget_ms = 1e3 * self.policy.interval_s / max(1, sharers)
-        self._controller.observe(plan.width * plan.height, cost, full[0] * full[1], budget_ms)
+        self._controller.observe(plan.reduction, cost_ms)
+        if not plan.still:
+            self._controller.choose(1e3 * self.policy.interval_s / max(1, sharers))
 
     def sent(self, now_s: float) -> None:
         """A picture went out."""
@@ -237,8 +284,7 @@ class Pacer:
         """Not faster than the target, and not so early that the picture would have to wait."""
         earliest_s = self._started_s + self.policy.interval_s
         if self._sent_s is not None:
-            width, height = moving_size(self._full(), self._controller.scale)
-            cost_s = 1e-3 * self._controller.predict_ms(width * height)
+            cost_s = 1e-3 * self._controller.predict_ms(self._controller.current)
             earliest_s = max(earliest_s, self._sent_s + self._transit_s - cost_s)
         return earliest_s
 
@@ -246,6 +292,9 @@ class Pacer:
         if now_s < start_s:
             return start_s - now_s
         full = self._full()
-        size = full if still else moving_size(full, self._controller.scale)
-        quality = self.policy.still_quality if still else self.policy.moving_quality
-        return FramePlan(*size, quality, still, self.version)
+        if still:
+            whole = Reduction(1.0, 0)
+            return FramePlan(*full, self.policy.still_quality, True, self.version, whole)
+        reduction = self._controller.current
+        size = moving_size(full, reduction.scale)
+        return FramePlan(*size, self.policy.moving_quality, False, self.version, reduction)

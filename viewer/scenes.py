@@ -78,6 +78,7 @@ def open_scene(choice: SceneChoice, progress: Progress = lambda share, what: Non
     if choice.path is None:
         return _make_town(choice, progress)
     from scene_store.loading import load_scene
+    from scene_store.statistics import likely_up
 
     def on_progress(done: int, total: int) -> None:
         progress(done / max(total, 1), f"Reading {total:,} Gaussians")
@@ -85,7 +86,7 @@ def open_scene(choice: SceneChoice, progress: Progress = lambda share, what: Non
     scene = load_scene(choice.path, lod=choice.lod, progress=on_progress)
     start = choose_start_view(
         scene.gaussians,
-        up=choice.up if choice.up is not None else scene.meta.up,
+        up=choice.up if choice.up is not None else likely_up(scene.meta, scene.gaussians),
         cameras=scene.meta.cameras,
         fov_y_rad=math.radians(choice.fov_deg),
     )

@@ -13,7 +13,9 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from configs.settings import Settings
+from rendering.coarsen import coarsen
 from scene_store.scene import Vector3
+from splat.gaussians import Gaussians
 from viewer.ports import is_loopback
 from viewer.scenes import OpenedScene, SceneChoice, check_exists, open_scene
 
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
     from rendering.engine import RenderEngine
     from viewer.client import ShownScene
     from viewer.server import ViewerServer
+
+# Moving pictures of larger scenes may be drawn from a third of the Gaussians, and so on.
+COARSEN_FROM = 300_000
+COARSEN_GROUP = 3
 
 Say = Callable[[str], None]
 
@@ -109,10 +115,11 @@ def serve(
                     start = opened.start.changed(position=position, look_at=look_at)
                     opened = replace(opened, start=start)
                 server.show(_shown(opened), engine)
-                count = len(opened.scene.gaussians)
-                # The engine holds its own form of the scene; this one is no longer needed.
-                del opened
-                say(f"Ready: {count:,} Gaussians after {time.monotonic() - began_s:.1f} s")
+                gaussians = opened.scene.gaussians
+                say(f"Ready: {len(gaussians):,} Gaussians after {time.monotonic() - began_s:.1f} s")
+                del opened  # the engine holds its own form of the scene
+                _add_details(engine, gaussians)
+                del gaussians
                 threading.Event().wait()
     except KeyboardInterrupt:
         say("")
@@ -131,6 +138,13 @@ def _wait_for_scene(opening: _Opening, server: ViewerServer) -> tuple[OpenedScen
     assert opening.result is not None
     result, opening.result = opening.result, None
     return result
+
+
+def _add_details(engine: RenderEngine, gaussians: Gaussians) -> None:
+    """Let the engine draw large scenes coarsely while a camera moves."""
+    while len(gaussians) >= COARSEN_FROM:
+        gaussians = coarsen(gaussians, COARSEN_GROUP)
+        engine.add_coarser(gaussians)
 
 
 def _shown(opened: OpenedScene) -> ShownScene:

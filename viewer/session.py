@@ -22,13 +22,11 @@ from rendering.engine import RenderEngine
 from rendering.frame import Frame, FrameRequest
 from splat.errors import BelvedereError, CameraError, RenderCancelled, RenderError
 from viewer.images import Mode, Picture, UInt8Array, picture
-from viewer.pacing import FrameCost, FramePlan, Pacer, PacingPolicy
+from viewer.pacing import FramePlan, Pacer, PacingPolicy
 from viewer.pose import Pose
 
 log = logging.getLogger(__name__)
 
-# Stages whose cost does not depend on the resolution (``RasterStats.stage_ms``).
-FIXED_STAGES = frozenset({"project", "sort"})
 RETRY_S = 1.0  # after a frame that failed
 
 
@@ -82,7 +80,7 @@ class SessionStats:
         age_ms: From the pose's arrival to the acknowledgement of its picture.
         width, height: Size of the last picture.
         still: Whether it is the full picture of a resting camera.
-        gaussians, visible: Gaussians in the scene, and in the picture.
+        gaussians, visible: Gaussians drawn from, and those in the picture.
         queue_ms, render_ms, stage_ms: As in ``FrameStats`` and ``RasterStats``.
         encode_ms: Conversion, JPEG and hand-over to the socket.
         legend: What the colours mean.
@@ -251,6 +249,7 @@ class Session:
         with self._wake:
             if self._closed:
                 return
+            self._pacer.set_details(self._engine.detail_shares)
             due: FramePlan | float | None = None
             if drawing is None or self._outdated(drawing):
                 due = self._pacer.plan(self._clock())
@@ -288,6 +287,7 @@ class Session:
             (camera,),
             options.raster_settings(self._threads),
             preemptible=plan.still,
+            detail=plan.reduction.detail,
         )
         try:
             future = self._engine.submit(request)
@@ -336,11 +336,9 @@ class Session:
         self, drawing: _Drawing, frame: Frame, shown: Picture, encode_ms: float
     ) -> None:
         raster, plan = frame.stats.raster[0], drawing.plan
-        fixed_ms = sum(ms for stage, ms in raster.stage_ms.items() if stage in FIXED_STAGES)
-        cost = FrameCost(fixed_ms, max(0.0, frame.stats.render_ms - fixed_ms) + encode_ms)
         sharers = self._sharers()
         with self._wake:
-            self._pacer.drawn(plan, cost, sharers)
+            self._pacer.drawn(plan, frame.stats.render_ms + encode_ms, sharers)
             self._sent_at.append(self._clock())
             self._stats = SessionStats(
                 shown=self._stats.shown + 1,

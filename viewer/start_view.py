@@ -21,7 +21,6 @@ from splat.gaussians import Gaussians
 Float64Array = NDArray[np.float64]
 
 SAMPLES = 100_000
-DEFAULT_UP = (0.0, -1.0, 0.0)  # COLMAP's and so most scenes'
 AZIMUTH_RAD = math.radians(40.0)  # between the front and the right side
 BODY_PERCENTILES = (2.0, 98.0)
 CORE_PERCENTILES = (20.0, 80.0)
@@ -101,7 +100,7 @@ class _Extent:
 def choose_start_view(
     gaussians: Gaussians,
     *,
-    up: ArrayLike | None = None,
+    up: ArrayLike,
     cameras: Sequence[Camera] = (),
     fov_y_rad: float = math.radians(60.0),
 ) -> StartView:
@@ -109,15 +108,12 @@ def choose_start_view(
 
     Args:
         gaussians: The scene; a sample of it is looked at.
-        up: The direction that is known or wished to be up; without it the training
-            cameras are asked, then ``DEFAULT_UP`` is taken.
+        up: The direction that is up, of any length (``scene_store.statistics.likely_up``).
         cameras: Training cameras; the first one is the view.
         fov_y_rad: Vertical field of view.
     """
     points, weights = _sample(gaussians)
-    upward = _unit(up) if up is not None else up_of_cameras(cameras)
-    upward = upward if upward is not None else np.asarray(DEFAULT_UP)
-    axes = scene_axes(upward)
+    axes = scene_axes(_unit(up))
     if len(points) == 0:
         points, weights = np.array([[-1.0] * 3, [1.0] * 3]), np.ones(2)
     local = points @ axes.T
@@ -142,15 +138,6 @@ def is_unbounded(body: ArrayLike, core: ArrayLike) -> bool:
     """Whether a scene reaches far beyond its dense core, as captures from within do."""
     ground_body, ground_core = np.asarray(body)[:2], np.asarray(core)[:2]
     return bool(np.linalg.norm(ground_body) > UNBOUNDED_RATIO * np.linalg.norm(ground_core))
-
-
-def up_of_cameras(cameras: Sequence[Camera]) -> Float64Array | None:
-    """The up direction that training cameras share; None without cameras or agreement."""
-    if not cameras:
-        return None
-    mean = np.mean([-camera.viewmat[1, :3] for camera in cameras], axis=0)
-    length = float(np.linalg.norm(mean))
-    return mean / length if length > 0.1 else None
 
 
 def scene_axes(up: Float64Array) -> Float64Array:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from viewer.pacing import (
-    FrameCost,
+    CostModel,
     FramePlan,
     Pacer,
     PacingPolicy,
-    ScaleController,
+    Reduction,
+    ReductionController,
     full_size,
     moving_size,
     scale_ladder,
@@ -17,19 +18,34 @@ from viewer.pacing import (
 
 POLICY = PacingPolicy(target_fps=30, min_scale=0.25, max_side=1920, refine_delay_s=0.15)
 CANVAS = (1280, 720)
-FULL_PIXELS = 1280 * 720
+FULL = Reduction(1.0, 0)
 
 
-def settle(cost_at_full_ms: float, fixed_ms: float = 0.0, frames: int = 60) -> list[float]:
-    """Scales chosen while every pixel costs the same."""
-    controller = ScaleController(POLICY.min_scale)
-    scales = []
-    for _ in range(frames):
-        pixels = round(FULL_PIXELS * controller.scale**2)
-        cost = FrameCost(fixed_ms, cost_at_full_ms * pixels / FULL_PIXELS)
-        controller.observe(pixels, cost, FULL_PIXELS, 1e3 / POLICY.target_fps)
-        scales.append(controller.scale)
-    return scales
+class Machine:
+    """Costs of a made-up scene on a made-up machine."""
+
+    def __init__(self, per_gaussian_ms: float, per_pixel_ms: float) -> None:
+        self.per_gaussian_ms, self.per_pixel_ms = per_gaussian_ms, per_pixel_ms
+
+    def cost_ms(self, reduction: Reduction, shares: tuple[float, ...] = (1.0,)) -> float:
+        return (
+            self.per_gaussian_ms * shares[reduction.detail]
+            + self.per_pixel_ms * reduction.scale**2
+        )
+
+
+def settle(
+    machine: Machine, shares: tuple[float, ...] = (1.0,), frames: int = 60
+) -> list[Reduction]:
+    """What is chosen over time, after one full picture as every start shows it."""
+    controller = ReductionController(POLICY.min_scale, shares)
+    chosen = []
+    for frame in range(frames):
+        controller.observe(controller.current, machine.cost_ms(controller.current, shares))
+        if frame == 0:
+            controller.observe(Reduction(1.0, 0), machine.cost_ms(Reduction(1.0, 0)))
+        chosen.append(controller.choose(1e3 / POLICY.target_fps))
+    return chosen
 
 
 def test_the_ladder_ends_at_its_bounds() -> None:
@@ -40,40 +56,64 @@ def test_the_ladder_ends_at_its_bounds() -> None:
     assert scale_ladder(1.0) == (1.0, 1.0)
 
 
+def test_the_model_tells_gaussians_from_pixels() -> None:
+    model = CostModel()
+    for share, area in ((1.0, 0.25), (1.0, 1.0), (0.3, 0.5)) * 5:
+        model.observe(share, area, 40 * share + 60 * area)
+    assert model.predict_ms(1.0, 0.0) == pytest.approx(40, rel=0.05)
+    assert model.predict_ms(0.0, 1.0) == pytest.approx(60, rel=0.05)
+
+
 def test_a_cheap_scene_is_drawn_in_full_while_moving() -> None:
-    assert settle(cost_at_full_ms=10)[-1] == 1.0
+    assert settle(Machine(3, 10), (1.0, 0.3))[-1] == Reduction(1.0, 0)
 
 
-def test_a_heavy_scene_holds_the_target_rate() -> None:
-    scale = settle(cost_at_full_ms=200)[-1]
-    cost_ms = 200 * scale**2
+@pytest.mark.parametrize("per_gaussian_ms", [0.0, 10.0, 20.0])
+@pytest.mark.parametrize("per_pixel_ms", [50.0, 200.0])
+def test_a_heavy_scene_holds_the_target_rate(per_gaussian_ms: float, per_pixel_ms: float) -> None:
+    machine = Machine(per_gaussian_ms, per_pixel_ms)
+    cost_ms = machine.cost_ms(settle(machine)[-1])
     assert 0.6 * 33.3 < cost_ms <= 1.15 * 33.3
 
 
 def test_a_hopeless_scene_stops_at_the_lowest_scale() -> None:
-    assert settle(cost_at_full_ms=5000)[-1] == pytest.approx(0.25)
+    assert settle(Machine(0, 5000))[-1].scale == pytest.approx(0.25)
 
 
-def test_fixed_costs_do_not_blur_the_picture_for_nothing() -> None:
-    """With 100 ms of projection the target is lost; 60 ms of pixels are still granted."""
-    scale = settle(cost_at_full_ms=60, fixed_ms=100)[-1]
-    assert scale >= 0.8
+def test_pixels_are_not_given_up_for_nothing() -> None:
+    """Where Gaussians take 100 ms and pixels 20, blurring the picture would not help."""
+    assert settle(Machine(100, 20))[-1].scale == 1.0
 
 
-def test_scales_settle_without_flicker() -> None:
-    scales = settle(cost_at_full_ms=120, fixed_ms=5)
-    assert len(set(scales[20:])) == 1
+def test_detail_is_given_up_where_gaussians_cost() -> None:
+    machine, shares = Machine(100, 10), (1.0, 1 / 3, 1 / 9)
+    chosen = settle(machine, shares)[-1]
+    assert chosen.detail > 0
+    assert chosen.scale > 0.7
+    assert machine.cost_ms(chosen, shares) <= 1.15 * 33.3
 
 
-def test_one_slow_frame_does_not_change_a_settled_size_for_long() -> None:
-    controller = ScaleController(POLICY.min_scale)
+def test_choices_settle_without_flicker() -> None:
+    for machine in (Machine(5, 120), Machine(100, 10), Machine(30, 30)):
+        assert len(set(settle(machine, (1.0, 1 / 3, 1 / 9))[20:])) == 1
+
+
+def test_one_slow_frame_is_forgotten() -> None:
+    machine = Machine(10, 60)
+    controller = ReductionController(POLICY.min_scale)
+    chosen = []
     for frame in range(60):
-        pixels = round(FULL_PIXELS * controller.scale**2)
-        pixel_ms = 90 * pixels / FULL_PIXELS * (3 if frame == 30 else 1)
-        controller.observe(pixels, FrameCost(0, pixel_ms), FULL_PIXELS, 33.3)
-        if frame == 29:
-            before = controller.scale
-    assert controller.scale == before
+        hiccup = 4 if frame == 30 else 1
+        controller.observe(controller.current, hiccup * machine.cost_ms(controller.current))
+        chosen.append(controller.choose(33.3))
+    assert chosen[29] == chosen[-1]
+
+
+def test_losing_the_coarser_levels_returns_to_what_is_left() -> None:
+    controller = ReductionController(0.25, (1.0, 0.1))
+    controller.current = Reduction(0.5, 1)
+    controller.set_shares((1.0,))
+    assert controller.current == Reduction(0.5, 0)
 
 
 def test_sizes_are_multiples_of_sixteen_and_keep_the_shape() -> None:
@@ -111,7 +151,7 @@ def test_a_view_is_drawn_quickly_then_fully_then_no_more() -> None:
     assert first.jpeg_quality == POLICY.moving_quality
     assert pacer.plan(10.05) == pytest.approx(0.10)
     refined = start(pacer, 10.15)
-    assert refined == FramePlan(1280, 720, POLICY.still_quality, True, first.version)
+    assert refined == FramePlan(1280, 720, POLICY.still_quality, True, first.version, FULL)
     assert pacer.plan(10.2) is None
     assert pacer.plan(99.0) is None
 
@@ -159,7 +199,7 @@ def test_on_a_slow_link_drawing_waits_so_that_the_picture_is_fresh() -> None:
     for _ in range(40):
         pacer.change(now_s, CANVAS)
         plan = start(pacer, now_s)
-        pacer.drawn(plan, FrameCost(20.0, 0.0))
+        pacer.drawn(plan, 20.0)
         pacer.sent(now_s + 0.02)
         pacer.acknowledged(now_s + 0.22)
         now_s += 0.3
@@ -176,14 +216,13 @@ def test_browsers_in_motion_share_the_time() -> None:
     """Four moving browsers draw smaller pictures, so that all hold the rate."""
 
     def settled_width(sharers: int) -> int:
-        pacer = Pacer(POLICY)
-        plan = FramePlan(1, 1, 1, False, 0)
+        pacer, widths = Pacer(POLICY), [0]
         for step in range(60):
             pacer.change(step, CANVAS)
             plan = start(pacer, step)
-            pixel_ms = 80 * plan.width * plan.height / FULL_PIXELS
-            pacer.drawn(plan, FrameCost(0, pixel_ms), sharers)
-        return plan.width
+            pacer.drawn(plan, 80 * plan.reduction.scale**2, sharers)
+            widths.append(plan.width)
+        return widths[-1]
 
     assert settled_width(4) < 0.8 * settled_width(1)
 
