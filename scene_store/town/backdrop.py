@@ -1,0 +1,260 @@
+"""What lies around the town: fields, woods and hills, and the sky above them."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scene_store.town.light import sky_color, surface_light
+from scene_store.town.plan import RIVER_ROW, SKY_RADIUS, TownPlan, bend, cell_at
+from scene_store.town.recipe import load_recipe
+from scene_store.town.river import WATER_DEPTH, banks
+from scene_store.town.shading import displayed
+from scene_store.town.surfels import normalized, upright_quats
+from splat.gaussians import SH_COUNT_OF_DEGREE, Float32Array, Gaussians
+from splat.harmonics import rgb_to_sh0
+
+HILLS_FROM, HILLS_TO, HILL_HEIGHT = 900.0, 3200.0, 330.0
+_HAZE_M = 5200.0
+
+
+def backdrop(plan: TownPlan, sh_degree: int) -> Gaussians:
+    """The plan's ``backdrop`` Gaussians: sky, clouds, land and woods."""
+    rng = np.random.default_rng([plan.seed & 0x7FFFFFFF, 3])
+    total = plan.backdrop
+    sky = min(round(0.16 * total), 7000)
+    clouds = min(round(0.10 * total), 4200)
+    woods = round(0.30 * (total - sky - clouds))
+    land = total - sky - clouds - woods
+    return Gaussians.concatenate(
+        [
+            _sky(sky, sh_degree),
+            _clouds(clouds, rng, sh_degree),
+            _land(plan, land, rng, sh_degree),
+            _woods(plan, woods, rng, sh_degree),
+        ]
+    )
+
+
+def _sky(count: int, sh_degree: int) -> Gaussians:
+    """A closed sphere of overlapping discs; its lower half is what the river mirrors."""
+    k = np.arange(count) + 0.5
+    height = 1.0 - 2.0 * k / max(count, 1)
+    angle = k * np.pi * (3.0 - np.sqrt(5.0))
+    ring = np.sqrt(1.0 - height * height)
+    direction = np.stack([ring * np.cos(angle), height, ring * np.sin(angle)], axis=1)
+    size = 0.78 * SKY_RADIUS * np.sqrt(4.0 * np.pi / max(count, 1))
+    scales = np.broadcast_to(np.float32([size, size, 0.1 * size]), (count, 3))
+    return _plain(
+        direction * SKY_RADIUS, -direction, scales, 0.995, sky_color(direction), sh_degree
+    )
+
+
+def _clouds(count: int, rng: np.random.Generator, sh_degree: int) -> Gaussians:
+    """Heaps of soft discs, white towards the sun and grey below, thinner near the zenith."""
+    heaps = 46
+    azimuth = rng.uniform(0, 2 * np.pi, heaps)
+    rise = np.radians(rng.uniform(3.5, 30.0, heaps))
+    spread = rng.uniform(0.05, 0.15, heaps)
+    which = rng.integers(heaps, size=count)
+    across = rng.normal(0.0, 1.0, count) * spread[which]
+    # Flat bases, rounded tops.
+    lift = np.abs(rng.normal(0.0, 0.30, count)) * spread[which] * np.exp(-(across / spread[which]) ** 2)
+    a, e = azimuth[which] + across / np.cos(rise[which]), rise[which] + 0.8 * lift
+    direction = np.stack([np.cos(e) * np.cos(a), -np.sin(e), np.cos(e) * np.sin(a)], axis=1)
+    light = load_recipe().light
+    white = np.array([1.0, 0.985, 0.96])
+    shadow = np.array([0.70, 0.73, 0.80])
+    bright = np.clip(0.35 + 4.2 * lift / spread[which] + 0.15 * direction @ light.to_sun, 0.0, 1.0)
+    color = shadow + (white - shadow) * bright[:, None]
+    near = np.clip(direction @ light.to_sun, 0.0, 1.0)[:, None] ** 3
+    color = color * (1.0 - 0.45 * near) + 0.45 * near * np.minimum(1.0, light.glow * 1.1)
+    haze = np.exp(-7.0 * np.sin(rise[which]))[:, None]
+    color = color * (1.0 - 0.6 * haze) + 0.6 * haze * light.horizon
+    radius = 0.93 * SKY_RADIUS * (1.0 - 0.02 * rng.random(count))
+    width = radius * spread[which] * rng.uniform(0.12, 0.30, count)
+    scales = np.stack([width * 1.5, width * 0.62, 0.3 * width], axis=1)
+    gaussians = _plain(
+        direction * radius[:, None], -direction, scales, 0.0, color, sh_degree, level=True
+    )
+    gaussians.opacities[:] = rng.uniform(0.06, 0.24, count)
+    return gaussians
+
+
+def land_height(x: NDArray[np.floating], z: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Height of the country at plan (x, z): level near the town, hills far away."""
+    away = np.hypot(x, z)
+    rise = np.clip((away - HILLS_FROM) / (HILLS_TO - HILLS_FROM), 0.0, 1.0)
+    angle = np.arctan2(z, x)
+    ridge = 0.55 + 0.22 * np.sin(3 * angle + 1.0) + 0.15 * np.sin(7 * angle + 2.0)
+    ridge = ridge + 0.10 * np.sin(x / 310.0) * np.cos(z / 270.0) + 0.05 * np.sin(x / 97.0 + z / 131.0)
+    valley = np.clip(np.abs(z + 62.0) / 700.0, 0.12, 1.0)  # the river's own way out
+    return HILL_HEIGHT * rise * rise * (3 - 2 * rise) * np.maximum(ridge, 0.1) * valley
+
+
+def _land(plan: TownPlan, count: int, rng: np.random.Generator, sh_degree: int) -> Gaussians:
+    """Fields, meadows and the river's course, finer towards the town."""
+    x, z, spacing = _around(plan, count, rng, outer=4600.0)
+    height = land_height(x, z)
+    step = 3.0
+    slope_x = (land_height(x + step, z) - land_height(x - step, z)) / (2 * step)
+    slope_z = (land_height(x, z + step) - land_height(x, z - step)) / (2 * step)
+    normals = normalized(np.stack([-slope_x, -np.ones(count), -slope_z], 1).astype(np.float32))
+    albedo = _field_colors(x, z, rng)
+    albedo *= (1.0 - 0.42 * _wooded(x, z))[:, None]
+    ambient, sun = surface_light(normals)
+    color = displayed((albedo**2 * (ambient + sun)).astype(np.float32)) * 0.28209479 + 0.5
+    south, north = banks(cell_at(0, RIVER_ROW, plan.seed))
+    wet = (z > south) & (z < north)
+    height = np.where(wet, -WATER_DEPTH, height)
+    water = sky_color(np.array([[0.0, -0.2, 1.0]]) / np.sqrt(1.04)) * 0.72
+    color = np.where(wet[:, None], water, color)
+    color = _hazed(color, x, z)
+    wx, wz = bend(x.astype(np.float32), z.astype(np.float32))
+    means = np.stack([wx, -height - 0.05, wz], axis=1)
+    size = 0.72 * spacing
+    scales = np.stack([size, size, 0.06 * size + 0.02], axis=1)
+    return _plain(means, normals, scales, 0.97, color, sh_degree)
+
+
+def _woods(plan: TownPlan, count: int, rng: np.random.Generator, sh_degree: int) -> Gaussians:
+    """Trees in woods and hedgerows, a few Gaussians each."""
+    x, z, spacing = _around(plan, 4 * count, rng, outer=3900.0)
+    score = _wooded(x, z) + 0.35 * _hedgerow(x, z) + rng.uniform(0.0, 0.25, len(x))
+    south, north = banks(cell_at(0, RIVER_ROW, plan.seed))
+    score -= 10.0 * ((z > south - 6.0) & (z < north + 6.0))
+    best = np.sort(np.argsort(-score, kind="stable")[:count])
+    x, z, spacing = x[best], z[best], spacing[best]
+    size = np.clip(0.42 * spacing, 1.1, 26.0) * rng.uniform(0.8, 1.3, count)
+    level = rng.uniform(0.5, 1.6, count)
+    normals = normalized(rng.normal(0, 0.7, (count, 3)).astype(np.float32) + np.float32([0, -0.9, 0]))
+    leaf = load_recipe().pick("leaf", rng, count) * 0.82
+    ambient, sun = surface_light(normals)
+    linear = leaf**2 * (0.75 * ambient + 0.75 * sun) * (0.55 + 0.4 * level)[:, None]
+    color = displayed(linear.astype(np.float32)) * 0.28209479 + 0.5
+    wx, wz = bend(x.astype(np.float32), z.astype(np.float32))
+    means = np.stack([wx, -land_height(x, z) - size * level, wz], axis=1)
+    scales = np.stack([size, size * rng.uniform(0.7, 1.0, count), 0.5 * size], axis=1)
+    return _plain(means, normals, scales, 0.93, _hazed(color, x, z), sh_degree)
+
+
+def _around(
+    plan: TownPlan, count: int, rng: np.random.Generator, outer: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """(x, z, spacing) of ``count`` points outside the town, sparser with the distance."""
+    cells = {(q.cell.i, q.cell.j) for q in plan.quotas}
+    inner = _free_radius(plan)
+    # An even spiral in (log r, angle); points on the town's cells are tried again elsewhere.
+    x = np.empty(0)
+    z = np.empty(0)
+    drawn = count
+    for _ in range(12):
+        k = np.arange(drawn) + 0.5
+        r = inner * (outer / inner) ** (k / drawn)
+        angle = k * np.pi * (3.0 - np.sqrt(5.0))
+        x, z = r * np.cos(angle), r * np.sin(angle)
+        free = ~_in_cells(cells, plan.seed, x, z)
+        x, z, r = x[free], z[free], r[free]
+        if len(x) >= count:
+            break
+        drawn = int(drawn * 1.05 * count / max(1, len(x))) + 8
+    keep = np.sort(rng.permutation(len(x))[:count])
+    x, z = x[keep], z[keep]
+    spacing = np.hypot(x, z) * np.sqrt(2.0 * np.pi * np.log(outer / inner) / drawn)
+    jitter = rng.normal(0.0, 0.12, (2, count)) * spacing
+    return x + jitter[0], z + jitter[1], spacing
+
+
+def _free_radius(plan: TownPlan) -> float:
+    """The largest distance from the centre at which everything is town."""
+    cells = {(q.cell.i, q.cell.j) for q in plan.quotas}
+    angle = np.linspace(0.0, 2 * np.pi, 180, endpoint=False)
+    for r in np.arange(30.0, 2 * plan.radius + 200.0, 8.0):
+        inside = _in_cells(cells, plan.seed, r * np.cos(angle), r * np.sin(angle))
+        if not inside.all():
+            return max(20.0, float(r) - 8.0)
+    return float(plan.radius)
+
+
+def _in_cells(
+    cells: set[tuple[int, int]], seed: int, x: NDArray[np.floating], z: NDArray[np.floating]
+) -> NDArray[np.bool_]:
+    """Whether plan points lie in one of the cells."""
+    i_low, i_high = min(i for i, _ in cells), max(i for i, _ in cells)
+    j_low, j_high = min(j for _, j in cells), max(j for _, j in cells)
+    lines_x = np.array([cell_at(i, 0, seed).x0 for i in range(i_low, i_high + 2)])
+    lines_z = np.array([cell_at(0, j, seed).z0 for j in range(j_low, j_high + 2)])
+    taken = np.zeros((len(lines_x) + 1, len(lines_z) + 1), np.bool_)
+    for i, j in cells:
+        taken[i - i_low + 1, j - j_low + 1] = True
+    taken[-1, :] = taken[:, -1] = False
+    return taken[np.searchsorted(lines_x, x), np.searchsorted(lines_z, z)]
+
+
+def _field_colors(
+    x: NDArray[np.floating], z: NDArray[np.floating], rng: np.random.Generator
+) -> Float32Array:
+    """A patchwork of fields, ploughed one way or the other."""
+    u = x + 40.0 * np.sin(z / 260.0)
+    v = z + 35.0 * np.sin(x / 230.0)
+    column = np.floor(u / 118.0)
+    row = np.floor((v + 37.0 * column) / 84.0)
+    field = (column.astype(np.int64) * 73856093) ^ (row.astype(np.int64) * 19349663)
+    field = (field ^ (field >> 7)) * 2654435761 & 0xFFFFFFFF
+    colors = load_recipe().palettes["field"]
+    furrow = np.where(field & 64, np.sin(u * 0.9), np.sin(v * 0.9))
+    tone = 1.0 + 0.05 * furrow + rng.normal(0.0, 0.035, len(x))
+    return (colors[(field >> 8) % len(colors)] * tone[:, None]).astype(np.float32)
+
+
+def _wooded(x: NDArray[np.floating], z: NDArray[np.floating]) -> NDArray[np.float64]:
+    """0 in the open … 1 in a wood; hills are mostly wooded."""
+    noise = np.sin(x / 170.0 + 1.7 * np.sin(z / 240.0)) + np.sin(z / 140.0 + 1.3 * np.sin(x / 310.0))
+    hills = np.clip((np.hypot(x, z) - HILLS_FROM) / 900.0, 0.0, 1.0)
+    return np.clip(1.3 * (0.5 * noise - 0.45 + 0.75 * hills), 0.0, 1.0)
+
+
+def _hedgerow(x: NDArray[np.floating], z: NDArray[np.floating]) -> NDArray[np.float64]:
+    """1 along the borders of fields."""
+    u = x + 40.0 * np.sin(z / 260.0)
+    v = z + 35.0 * np.sin(x / 230.0)
+    across = np.abs((u / 118.0 + 0.5) % 1.0 - 0.5) * 118.0
+    along = np.abs(((v + 37.0 * np.floor(u / 118.0)) / 84.0 + 0.5) % 1.0 - 0.5) * 84.0
+    return np.exp(-(np.minimum(across, along) ** 2) / 9.0)
+
+
+def _hazed(
+    color: NDArray[np.floating], x: NDArray[np.floating], z: NDArray[np.floating]
+) -> NDArray[np.floating]:
+    """Aerial perspective as it is seen from the centre."""
+    d = np.hypot(x, z)
+    direction = np.stack([x, -0.03 * d - 1e-3, z], axis=1) / np.hypot(d, 0.03 * d + 1e-3)[:, None]
+    veil = (1.0 - np.exp(-d / _HAZE_M))[:, None]
+    return color * (1.0 - veil) + (0.93 * sky_color(direction)) * veil
+
+
+def _plain(
+    means: NDArray[np.floating],
+    normals: NDArray[np.floating],
+    scales: NDArray[np.floating],
+    opacity: float,
+    rgb: NDArray[np.floating],
+    sh_degree: int,
+    *,
+    level: bool = False,
+) -> Gaussians:
+    """Gaussians of one colour from every side; ``level`` keeps their first axis horizontal."""
+    count = len(means)
+    sh = np.zeros((count, SH_COUNT_OF_DEGREE[sh_degree], 3), np.float32)
+    sh[:, 0] = rgb_to_sh0(np.asarray(rgb, np.float32))
+    normals = np.asarray(normals, np.float32)
+    quats = _level_quats(normals) if level else upright_quats(normals)
+    opacities = np.full(count, opacity, np.float32)
+    return Gaussians(means, quats, np.ascontiguousarray(scales), opacities, sh)
+
+
+def _level_quats(normals: Float32Array) -> Float32Array:
+    from scene_store.town.surfels import frame_quats
+
+    right = normalized(np.cross(np.float32([0.0, -1.0, 0.0]), normals))
+    return frame_quats(right, np.cross(normals, right), normals)

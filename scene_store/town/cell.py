@@ -1,0 +1,108 @@
+"""All the parts of one cell."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from scene_store.town.house import build_house
+from scene_store.town.kit import Finish, Kit
+from scene_store.town.landmark import build_church_volume, build_park, build_square
+from scene_store.town.nature import build_flowerbed, build_hedge, build_tree
+from scene_store.town.parts import PartTable
+from scene_store.town.plan import RIVER_ROW, Cell, Kind
+from scene_store.town.river import WATER_Y, build_river
+from scene_store.town.site import Site, site_at
+from scene_store.town.street import KERB, PAVING, build_lamp, build_streets
+
+LAWN = (0.38, 0.47, 0.21)
+_MIRROR_DIM = 0.88
+_MIRROR_DEPTH = 17.0
+
+
+def cell_parts(cell: Cell, seed: int, detail: float) -> PartTable:
+    """The parts of a cell at a spacing of ``detail`` times the recipe's, plan coordinates."""
+    rng = np.random.default_rng([seed & 0x7FFFFFFF, cell.i & 0xFFFFFFFF, cell.j & 0xFFFFFFFF, 2])
+    kit = Kit(rng, Finish.at_spacing(detail))
+    site = site_at(cell.i, cell.j, seed)
+    if cell.kind is Kind.RIVER:
+        build_river(kit, cell)
+    else:
+        build_streets(kit, cell)
+        _GROUNDS[cell.kind](kit, cell, site)
+    for house in site.houses:
+        if house.church:
+            build_church_volume(kit, house)
+        else:
+            build_house(kit, house)
+    for tree in site.trees:
+        build_tree(kit, tree)
+    table = kit.parts.table()
+    return _with_reflection(cell, table)
+
+
+def _with_reflection(cell: Cell, table: PartTable) -> PartTable:
+    """Add the mirror image of what the river can show of the cell."""
+    standing = table.standing()
+    if cell.j == RIVER_ROW:
+        shown = standing
+    elif cell.j == RIVER_ROW + 1:
+        shown = standing.selected(cell.z0, cell.z0 + cell.south + _MIRROR_DEPTH)
+    elif cell.j == RIVER_ROW - 1:
+        shown = standing.selected(cell.z1 - cell.north - _MIRROR_DEPTH, cell.z1)
+    elif cell.kind is Kind.CHURCH and abs(cell.j - RIVER_ROW) <= 2:
+        shown = standing.above(8.0)
+    else:
+        return table
+    return table.joined(shown.mirrored(WATER_Y, _MIRROR_DIM))
+
+
+def _block_ground(kit: Kit, cell: Cell, site: Site) -> None:
+    x0, x1, z0, z1 = cell.lot
+    d = 11.5
+    kit.parts.floor(kit.material("paving"), x0 + d, x1 - d, z0 + d, z0 + d + 3, PAVING, KERB)
+    kit.parts.floor(kit.material("paving"), x0 + d, x1 - d, z1 - d - 3, z1 - d, PAVING, KERB)
+    kit.parts.floor(kit.material("lawn"), x0 + d, x1 - d, z0 + d + 3, z1 - d - 3, LAWN, KERB)
+
+
+def _villa_ground(kit: Kit, cell: Cell, site: Site) -> None:
+    x0, x1, z0, z1 = cell.lot
+    kit.parts.floor(kit.material("lawn"), x0, x1, z0, z1, LAWN, KERB)
+    for house in site.houses:
+        a, b, c, d = house.box
+        middle = (a + b) / 2
+        path = (middle - 0.7, middle + 0.7, z0, c) if house.sides["s"].value == "street" else (
+            middle - 0.7, middle + 0.7, d, z1)
+        kit.parts.floor(kit.material("paving"), *path, PAVING, KERB + 0.03)
+        gate = 1.4
+        for z in (z0 + 0.5, z1 - 0.5):
+            if abs(z - path[2]) < 1 or abs(z - path[3]) < 1:
+                build_hedge(kit, (a - 2.5, z), (middle - gate, z))
+                build_hedge(kit, (middle + gate, z), (b + 2.5, z))
+        build_flowerbed(kit, a - 1.0, (c + d) / 2, 0.8)
+    build_hedge(kit, (x0 + 1, (z0 + z1) / 2), (x1 - 1, (z0 + z1) / 2))
+
+
+def _park_ground(kit: Kit, cell: Cell, site: Site) -> None:
+    build_park(kit, cell)
+
+
+def _square_ground(kit: Kit, cell: Cell, site: Site) -> None:
+    build_square(kit, cell)
+
+
+def _church_ground(kit: Kit, cell: Cell, site: Site) -> None:
+    x0, x1, z0, z1 = cell.lot
+    kit.parts.floor(kit.material("cobble"), x0, x1, z0, z0 + 14, (0.60, 0.56, 0.50), KERB)
+    kit.parts.floor(kit.material("lawn"), x0, x1, z0 + 14, z1, LAWN, KERB)
+    for x in (x0 + 6.0, x1 - 6.0):
+        build_lamp(kit, x, z0 + 6.0)
+        build_flowerbed(kit, x, z0 + 12.0, 1.1)
+
+
+_GROUNDS = {
+    Kind.BLOCK: _block_ground,
+    Kind.VILLAS: _villa_ground,
+    Kind.PARK: _park_ground,
+    Kind.SQUARE: _square_ground,
+    Kind.CHURCH: _church_ground,
+}

@@ -1,0 +1,208 @@
+"""Colours of Gaussians: texture, baked sun and sky, and what the view changes."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scene_store.town import parts as P
+from scene_store.town.light import ShadeMap, mirror_table, surface_light
+from scene_store.town.recipe import Material, load_recipe
+from scene_store.town.river import WATER_Y
+from splat.gaussians import Float32Array, Gaussians
+from splat.harmonics import SH_C0, SH_C1
+
+Points = tuple[Float32Array, Float32Array, Float32Array]
+IntArray = NDArray[np.int64]
+
+
+def elevation(y: Float32Array) -> Float32Array:
+    """Height above the ground; of a point of the river's mirror image, its original's."""
+    return np.where(y > WATER_Y, y - 2.0 * WATER_Y, -y).astype(np.float32)
+
+
+def displayed(linear: Float32Array) -> Float32Array:
+    """Degree-0 coefficient of a linear colour: square-root transfer, soft highlights."""
+    color = np.sqrt(linear / (1.0 + 0.16 * linear))
+    color -= 0.5
+    color *= 1.0 / SH_C0
+    return color
+
+
+def paint_panels(
+    out: Gaussians,
+    rows: Float32Array,
+    which: IntArray,
+    points: Points,
+    meters: tuple[Float32Array, Float32Array],
+    normals: Float32Array,
+    material: Material,
+    shade: ShadeMap,
+    rng: np.random.Generator,
+) -> None:
+    """Colour and opacity of the samples ``which`` of panels ``rows`` at plan ``points``;
+    ``meters`` run along and across each panel."""
+    x, y, z = points
+    lit = normals.copy()
+    lit[rows[:, 1] > WATER_Y + 0.01, 1] *= -1.0
+    height = elevation(y)
+    # Look up shadows half a metre off the wall, or its own house would shade it.
+    sun, sky = shade.shade(
+        x + (0.55 * lit[:, 0])[which],
+        z + (0.55 * lit[:, 2])[which],
+        height + (0.4 * np.maximum(0.0, -lit[:, 1]))[which],
+    )
+    eaves = rows[:, P.EAVES]
+    if float(eaves.min(initial=P.NO_EAVES)) < P.NO_EAVES:
+        under = np.clip((height - eaves[which]) * 3.0 + 0.5, 0.0, 1.0)
+        sun *= 1.0 - under
+        sky *= 1.0 - 0.3 * under
+    vertical = np.abs(lit[:, 1]) < 0.5
+    if vertical.any():
+        sky *= 1.0 - (0.3 * vertical).astype(np.float32)[which] * np.exp(-1.2 * np.abs(height))
+    ambient, direct = surface_light(lit)
+    albedo = rows[:, P.COLOR] ** 2
+    color = (albedo * ambient)[which]
+    color *= sky[:, None]
+    color += (albedo * direct)[which] * sun[:, None]
+    _texture(color, material, meters, points, which, rng)
+    out.sh[:, 0] = displayed(color)
+    out.opacities[:] = material.opacity
+
+
+def _texture(
+    color: Float32Array,
+    material: Material,
+    meters: tuple[Float32Array, Float32Array],
+    points: Points,
+    which: IntArray,
+    rng: np.random.Generator,
+) -> None:
+    """Multiply ``color`` by blocks, stains and speckle."""
+    tone = np.ones(len(which), np.float32)
+    if material.speckle > 0.0:
+        tone += (2.0 * material.speckle) * (rng.random(len(which), dtype=np.float32) - 0.5)
+    if material.stain > 0.0:
+        tone += material.stain * _stain(*points)
+    if material.vary > 0.0:
+        tone += (2.0 * material.vary) * (_blocks(material, meters, which) - 0.5)
+    color *= np.maximum(tone, 0.05)[:, None]
+    if material.warm > 0.0:
+        drift = material.warm * _stain(points[2], points[1], points[0] + 31.0)
+        if material.vary > 0.0:
+            drift += (tone - 1.0) * material.warm * 2.0
+        color[:, 0] *= 1.0 + drift
+        color[:, 2] *= 1.0 - drift
+
+
+def _stain(x: Float32Array, y: Float32Array, z: Float32Array) -> Float32Array:
+    """Smooth noise in [−1, 1] with features of one to ten metres: warped sines."""
+    slow = np.sin(0.61 * x + 1.3 * np.sin(0.37 * z + 0.5) + 0.8 * y)
+    fast = np.sin(1.9 * z + 2.1 * slow + 1.7 * y)
+    return 0.6 * slow + 0.4 * fast
+
+
+def _blocks(
+    material: Material, meters: tuple[Float32Array, Float32Array], which: IntArray
+) -> Float32Array:
+    """A number in [0, 1) for each brick, slab or tile."""
+    size_u, size_v = material.block
+    course = np.floor(meters[1] * (1.0 / size_v)).astype(np.int32)
+    shift = material.stagger * (course & 1)
+    brick = np.floor(meters[0] * (1.0 / size_u) + shift.astype(np.float32)).astype(np.int32)
+    h = course.astype(np.uint32) * np.uint32(0x9E3779B1)
+    h ^= brick.astype(np.uint32) * np.uint32(0x85EBCA77)
+    h ^= which.astype(np.uint32) * np.uint32(0xC2B2AE3D)
+    h ^= h >> np.uint32(15)
+    h *= np.uint32(0x2C1B3C6D)
+    return (h >> np.uint32(8)).astype(np.float32) * np.float32(1.0 / (1 << 24))
+
+
+def add_reflection(
+    out: Gaussians,
+    rows: Float32Array,
+    which: IntArray,
+    normals: Float32Array,
+    material: Material,
+    rng: np.random.Generator,
+) -> None:
+    """Add what the surface mirrors, as harmonics of the view direction."""
+    degree = out.sh_degree
+    table = mirror_table(degree)
+    if material.name == "water":
+        _ripple(out, rows, which, normals, rng)
+        return
+    # Panes are never quite plane: each house's windows show another bit of sky.
+    tilt = rng.normal(0.0, 0.035, normals.shape) * (material.gloss > 0.9)
+    skyline = np.clip((0.5 * (16.0 - elevation(rows[:, 1])) / 4.5).astype(np.intp), 0, 2)
+    fits = table.sh[skyline, table.nearest((normals + tilt).astype(np.float32))]
+    gain = np.float32(material.gloss)
+    bright = np.maximum(0.35, 1.0 - 0.5 * np.maximum(0.0, 3.0 - elevation(rows[:, 1])) / 3.0)
+    out.sh[:] += (gain * bright[:, None, None].astype(np.float32) * fits)[which]
+
+
+def _ripple(
+    out: Gaussians,
+    rows: Float32Array,
+    which: IntArray,
+    normals: Float32Array,
+    rng: np.random.Generator,
+) -> None:
+    """Water: every Gaussian mirrors the sky with a slightly different tilt."""
+    table = mirror_table(out.sh_degree)
+    kinds = 24
+    tilt = rng.normal(0.0, 0.06, (kinds, 3)).astype(np.float32)
+    nearest = table.nearest(np.float32([0.0, -1.0, 0.0]) + tilt)
+    pick = rng.integers(kinds, size=len(which))
+    gain = rng.uniform(0.75, 1.05, len(which)).astype(np.float32)
+    out.sh[:] += table.sh[0, nearest][pick] * gain[:, None, None]
+
+
+def paint_round(out: Gaussians, color: Float32Array, points: Points, shade: ShadeMap) -> None:
+    """Rods: brighter when seen from the sun's side."""
+    light = load_recipe().light
+    sun, sky = shade.shade(points[0], points[2], elevation(points[1]) + 0.3)
+    albedo = color * color
+    linear = albedo * (0.62 * sky[:, None] * (light.sky + light.bounce))
+    linear += albedo * light.sun * (0.30 * sun)[:, None]
+    out.sh[:, 0] = displayed(linear)
+    _favor(out, -light.to_sun, 0.16 * sun[:, None] * color)
+
+
+def paint_leaves(
+    out: Gaussians,
+    color: Float32Array,
+    points: Points,
+    direction: Float32Array,
+    reach: Float32Array,
+    fuzz: Float32Array,
+    shade: ShadeMap,
+    rng: np.random.Generator,
+) -> None:
+    """Foliage: lit on the sun's side, dark inside and below, glowing against the light."""
+    light = load_recipe().light
+    sun, sky = shade.shade(points[0], points[2], elevation(points[1]) + 2.5 * fuzz)
+    up = np.where(points[1] > WATER_Y, direction[:, 1], -direction[:, 1])
+    toward = direction[:, 0] * light.to_sun[0] + direction[:, 2] * light.to_sun[2]
+    toward -= up * light.to_sun[1]
+    wrapped = np.clip(0.42 + 0.58 * toward, 0.0, 1.0)
+    inside = 1.0 - fuzz * np.clip((1.0 - reach) * 1.7, 0.0, 0.65)
+    inside *= 0.66 + 0.34 * up
+    albedo = color * color
+    albedo *= (1.0 + fuzz * rng.normal(0.0, 0.20, len(fuzz)).clip(-0.5, 0.6).astype(np.float32))[:, None]
+    linear = albedo * light.sky * (sky * inside * (0.8 + 0.2 * up))[:, None]
+    linear += albedo * light.sun * (sun * inside * wrapped)[:, None]
+    hue = rng.normal(0.0, 0.06, len(fuzz)).astype(np.float32) * fuzz
+    linear[:, 0] *= 1.0 + hue
+    linear[:, 2] *= 1.0 - hue
+    out.sh[:, 0] = displayed(linear)
+    glow = color * np.float32([1.0, 1.0, 0.45])
+    _favor(out, light.to_sun, (0.13 * fuzz * inside)[:, None] * glow)
+
+
+def _favor(out: Gaussians, direction: Float32Array, color: Float32Array) -> None:
+    """Add ``color`` × cos(angle between the view and ``direction``), if the degree allows."""
+    if out.sh_degree < 1:
+        return
+    for band, axis, sign in ((1, 1, -1.0), (2, 2, 1.0), (3, 0, -1.0)):
+        out.sh[:, band] += color * np.float32(sign * direction[axis] / SH_C1)

@@ -1,0 +1,226 @@
+"""Streets: carriageways, markings, crossings, kerbs, pavements, lamps, parked cars."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from scene_store.town.kit import IRON, Finish, Kit
+from scene_store.town.parts import Wall
+from scene_store.town.plan import STREET_HALF, Cell
+from scene_store.town.site import Box
+
+KERB = 0.12
+ASPHALT = (0.33, 0.33, 0.34)
+PAVING = (0.66, 0.63, 0.58)
+KERBSTONE = (0.70, 0.68, 0.64)
+PAINT = (0.88, 0.88, 0.85)
+_DASH, _LINE, _ZEBRA, _STRIPE = 3.0, 0.07, 3.2, 0.5
+
+
+def carriageway_half(half_width: float) -> float:
+    """Half the carriageway of a street of a given half width; pavements take the rest."""
+    return 3.4 if half_width <= STREET_HALF else 4.4
+
+
+def build_streets(kit: Kit, cell: Cell, sides: str = "wesn") -> None:
+    """The cell's halves of the streets on the given sides, with everything on them."""
+    half = {side: carriageway_half(width) for side, width in _widths(cell).items()}
+    inner = (
+        cell.x0 + half["w"],
+        cell.x1 - half["e"],
+        cell.z0 + half["s"],
+        cell.z1 - half["n"],
+    )
+    _corners(kit, cell, inner, sides)
+    for side in sides:
+        _carriageway(kit, side, cell, inner)
+    _pavement(kit, cell, inner, sides)
+
+
+def _widths(cell: Cell) -> dict[str, float]:
+    return {"w": cell.west, "e": cell.east, "s": cell.south, "n": cell.north}
+
+
+def _corners(kit: Kit, cell: Cell, inner: Box, sides: str) -> None:
+    """The quarters of the four junctions."""
+    x0, x1, z0, z1 = inner
+    asphalt = kit.material("asphalt")
+    for sx, (a, b) in (("w", (cell.x0, x0)), ("e", (x1, cell.x1))):
+        for sz, (c, d) in (("s", (cell.z0, z0)), ("n", (z1, cell.z1))):
+            if sx in sides or sz in sides:
+                kit.parts.floor(asphalt, a, b, c, d, ASPHALT)
+
+
+def _carriageway(kit: Kit, side: str, cell: Cell, inner: Box) -> None:
+    """Half a street between two junctions: zebra, dashed middle line, asphalt, zebra."""
+    x0, x1, z0, z1 = inner
+    low, high = (x0, x1) if side in "sn" else (z0, z1)
+    centre, kerb = {
+        "s": (cell.z0, z0), "n": (cell.z1, z1), "w": (cell.x0, x0), "e": (cell.x1, x1)
+    }[side]
+
+    def strip(material: str, along: tuple, across: tuple, color: object) -> None:
+        # ``across`` runs from 0 at the street's middle to 1 at the kerb.
+        sign = 1.0 if kerb > centre else -1.0
+        a, b = (centre + sign * np.asarray(v, np.float32) for v in across)
+        near, far = np.minimum(a, b), np.maximum(a, b)
+        box = (*along, near, far) if side in "sn" else (near, far, *along)
+        kit.parts.floor(kit.material(material), *box, color)
+
+    width = abs(kerb - centre)
+    if kit.finish is Finish.MASSING:
+        strip("asphalt", (low, high), (0.0, width), ASPHALT)
+        return
+    z = _ZEBRA + 0.8
+    for a, b in ((low + 0.8, low + z), (high - z, high - 0.8)):
+        stripes = np.arange(0.0, width - 0.1, _STRIPE)
+        white = (np.arange(len(stripes)) % 2 == 0)[:, None]
+        color = np.where(white, PAINT, ASPHALT)
+        strip("marking", (a, b), (stripes, np.minimum(stripes + _STRIPE, width)), color)
+    strip("asphalt", ((low, high - 0.8), (low + 0.8, high)), (0.0, width), ASPHALT)
+    low, high = low + z, high - z
+    dashes = np.arange(low, high, _DASH)
+    white = (np.arange(len(dashes)) % 2 == 0)[:, None]
+    ends = np.minimum(dashes + _DASH, high)
+    strip("marking", (dashes, ends), (0.0, _LINE), np.where(white, PAINT, ASPHALT))
+    strip("asphalt", (low, high), (_LINE, width), ASPHALT)
+    _park_cars(kit, side, (low + 1.0, high - 1.0), kerb)
+    _lamps(kit, side, (low, high), kerb)
+
+
+def _pavement(kit: Kit, cell: Cell, inner: Box, sides: str) -> None:
+    """A kerb with a face, and slabs up to the lot."""
+    x0, x1, z0, z1 = inner
+    lot = cell.lot
+    e = 0.28
+    kerb, paving = kit.material("kerb"), kit.material("paving")
+    for side, (kerb_box, slab_box) in {
+        "s": ((x0, x1, z0, z0 + e), (x0, x1, z0 + e, lot[2])),
+        "n": ((x0, x1, z1 - e, z1), (x0, x1, lot[3], z1 - e)),
+        "w": ((x0, x0 + e, z0 + e, z1 - e), (x0 + e, lot[0], lot[2], lot[3])),
+        "e": ((x1 - e, x1, z0 + e, z1 - e), (lot[1], x1 - e, lot[2], lot[3])),
+    }.items():
+        if side not in sides:
+            continue
+        kit.parts.floor(kerb, *kerb_box, KERBSTONE, KERB)
+        kit.parts.floor(paving, *slab_box, PAVING, KERB)
+        face = Wall.of_box(side, kerb_box, KERB)
+        face.rect(kit.parts, kerb, 0.0, face.width, 0.0, KERB, KERBSTONE)
+
+
+def _park_cars(kit: Kit, side: str, span: tuple[float, float], kerb: float) -> None:
+    """Cars along the kerb, some places free."""
+    if kit.finish is Finish.MASSING:
+        return
+    inward = 1.0 if side in "sw" else -1.0
+    for s in np.arange(span[0] + 2.6, span[1] - 2.4, 5.7):
+        if not kit.chance(0.42):
+            continue
+        offset = kerb - inward * (1.05 + kit.rng.normal(0, 0.05))
+        along = s + kit.rng.normal(0, 0.25)
+        x, z = (along, offset) if side in "sn" else (offset, along)
+        build_car(kit, float(x), float(z), side in "sn", kit.chance(0.5))
+
+
+def build_car(kit: Kit, x: float, z: float, along_x: bool, reverse: bool) -> None:
+    """A parked car: body, cabin, windows, wheels, lamps."""
+    paint = kit.color("car")
+    length, half = float(kit.rng.uniform(4.0, 4.6)), 0.86
+    tall = float(kit.rng.uniform(1.40, 1.62))
+    sill, waist = 0.28, 0.82
+    glass_color = (0.12, 0.14, 0.16)
+    sign = -1.0 if reverse else 1.0
+
+    def p(a: float, b: float, h: float) -> tuple[float, float, float]:
+        # a runs to the car's nose, b to its left, h up.
+        u, v = sign * a, sign * b
+        return (x + u, -h, z - v) if along_x else (x + v, -h, z + u)
+
+    def face(material: str, corners: list, color: object) -> None:
+        kit.parts.quad(kit.material(material), [p(*c) for c in corners], color)
+
+    n, t = length / 2, -length / 2
+    hood, screen, roof_front, roof_back, rear = n - 0.95, n - 1.05, n - 1.75, t + 0.75, t + 0.12
+    top = half - 0.16
+    nose = waist - 0.10
+    for s in (1.0, -1.0):
+        side = [(n - 0.1, s * half, sill), (t + 0.1, s * half, sill),
+                (t + 0.05, s * half, waist), (n - 0.15, s * half, waist)]
+        pane = [(screen, s * half, waist), (rear, s * half, waist),
+                (roof_back, s * top, tall), (roof_front, s * top, tall)]
+        for material, corners, color in (("paint", side, paint), ("glass", pane, glass_color)):
+            face(material, corners if s > 0 else _turned(corners), color)
+        pillar = 0.5 * (roof_front + roof_back)
+        kit.parts.strut(p(pillar, s * (half + 0.01), waist), p(pillar, s * (top + 0.02), tall),
+                        0.05, paint * 0.5)
+        for a in (n - 0.8, t + 0.75):
+            kit.parts.strut(p(a, s * (half - 0.18), 0.31), p(a, s * (half + 0.03), 0.31), 0.29,
+                            (0.08, 0.08, 0.085))
+            kit.parts.strut(p(a, s * (half + 0.03), 0.31), p(a, s * (half + 0.06), 0.31), 0.15,
+                            (0.55, 0.55, 0.56))
+    face("paint", [(n, -half, sill), (n, half, sill), (n - 0.06, half, nose), (n - 0.06, -half, nose)],
+         paint)
+    face("paint", [(t, half, sill), (t, -half, sill), (t + 0.05, -half, waist), (t + 0.05, half, waist)],
+         paint)
+    face("paint", [(n - 0.06, -half, nose), (n - 0.06, half, nose), (hood, half, waist + 0.03),
+                   (hood, -half, waist + 0.03)], paint)
+    face("glass", [(hood, -half, waist), (hood, half, waist), (roof_front, top, tall),
+                   (roof_front, -top, tall)], glass_color)
+    face("paint", [(roof_front, -top, tall), (roof_front, top, tall), (roof_back, top, tall),
+                   (roof_back, -top, tall)], paint)
+    face("glass", [(rear, half, waist), (rear, -half, waist), (roof_back, -top, tall),
+                   (roof_back, top, tall)], glass_color)
+    face("paint", [(rear, -half, waist), (rear, half, waist), (t + 0.05, half, waist),
+                   (t + 0.05, -half, waist)], paint)
+    kit.parts.floor(kit.material("rubber"), *_shadow_box(x, z, length, half, along_x),
+                    (0.10, 0.10, 0.105), 0.06)
+    for b in (-0.6, 0.6):
+        kit.parts.strut(p(n + 0.01, b - 0.14, 0.62), p(n + 0.01, b + 0.14, 0.62), 0.08, (0.95, 0.94, 0.88))
+        kit.parts.strut(p(t - 0.01, b - 0.14, 0.70), p(t - 0.01, b + 0.14, 0.70), 0.06, (0.62, 0.10, 0.08))
+
+
+def _turned(corners: list) -> list:
+    """The same quadrilateral seen from its other side."""
+    a, b, c, d = corners
+    return [b, a, d, c]
+
+
+def _shadow_box(x: float, z: float, length: float, half: float, along_x: bool) -> Box:
+    a, b = (length / 2 - 0.1, half) if along_x else (half, length / 2 - 0.1)
+    return (x - a, x + a, z - b, z + b)
+
+
+def _lamps(kit: Kit, side: str, span: tuple[float, float], kerb: float) -> None:
+    """A lamp every twenty metres, just behind the kerb."""
+    inward = 1.0 if side in "sw" else -1.0
+    for s in np.arange(span[0] + 4.0, span[1], 19.0):
+        x, z = (s, kerb + inward * 0.55) if side in "sn" else (kerb + inward * 0.55, s)
+        build_lamp(kit, float(x), float(z))
+
+
+def build_lamp(kit: Kit, x: float, z: float, height: float = 4.4) -> None:
+    """A cast-iron lamp post with a lantern."""
+    foot = np.array([x, 0.0, z])
+    up = np.array([0.0, -1.0, 0.0])
+    kit.parts.strut(foot, foot + 0.7 * up, 0.10, IRON)
+    kit.parts.strut(foot + 0.7 * up, foot + height * up, 0.05, IRON)
+    if kit.finish >= Finish.PLAIN:
+        kit.parts.strut(foot + (height - 0.5) * up + (-0.35, 0, 0),
+                        foot + (height - 0.5) * up + (0.35, 0, 0), 0.03, IRON)
+    kit.parts.strut(foot + height * up, foot + (height + 0.5) * up, 0.16, (0.96, 0.90, 0.74))
+    kit.parts.strut(foot + (height + 0.5) * up, foot + (height + 0.66) * up, 0.2, IRON)
+
+
+def build_bench(kit: Kit, x: float, z: float, along_x: bool = True) -> None:
+    """A wooden bench."""
+    wood, half = (0.45, 0.31, 0.20), 0.9
+    a = np.array([half, 0.0, 0.0]) if along_x else np.array([0.0, 0.0, half])
+    b = np.array([0.0, 0.0, 0.16]) if along_x else np.array([0.16, 0.0, 0.0])
+    seat = np.array([x, -0.46, z])
+    for offset in (-b, 0 * b, b):
+        kit.parts.strut(seat + offset - a, seat + offset + a, 0.055, wood)
+    for rise in (0.2, 0.38):
+        back = seat + 1.6 * b + (0.0, -rise, 0.0)
+        kit.parts.strut(back - a, back + a, 0.055, wood)
+    for end in (-0.8, 0.8):
+        kit.parts.strut((*(seat + end * a)[:1], 0.0, (seat + end * a)[2]), seat + end * a, 0.04, IRON)
