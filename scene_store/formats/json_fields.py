@@ -32,7 +32,11 @@ def parse_json(path: Path, text: bytes, place: str | None = None) -> object:
         )
     try:
         return json.loads(text)
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        raise SceneFormatError(
+            path, "is nested too deeply", where=place, remedy=DOWNLOAD_AGAIN
+        ) from None
+    except ValueError as error:
         line = f"line {error.lineno}" if isinstance(error, json.JSONDecodeError) else None
         where = ", ".join(part for part in (place, line) if part) or None
         raise SceneFormatError(

@@ -118,7 +118,8 @@ def map_file(path: Path) -> ByteArray:
 
 def read_head(path: Path, size: int) -> bytes:
     """At most the first ``size`` bytes of a file that ``require_file`` accepts."""
-    require_file(path)
+    # Reading allocates what is asked for, so that is never more than there is.
+    size = min(size, require_file(path))
     try:
         with path.open("rb") as file:
             return file.read(size)

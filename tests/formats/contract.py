@@ -14,6 +14,7 @@ from tests.formats.samples import (
     Tolerance,
     assert_close,
     assert_identical,
+    copy_of,
     random_gaussians,
     read_all,
 )
@@ -92,8 +93,7 @@ class ReaderContract:
     def test_closing_twice_is_harmless_and_batches_outlive_it(self, path: Path) -> None:
         source = open_scene(path)
         batch = next(source.batches(10))
-        copy = Gaussians(*(a.copy() for a in (batch.means, batch.quats, batch.scales)),
-                         batch.opacities.copy(), batch.sh.copy())  # fmt: skip
+        copy = copy_of(batch)
         source.close()
         source.close()
         assert_identical(batch, copy)

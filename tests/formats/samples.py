@@ -47,6 +47,13 @@ def read_all(source: SceneSource, max_count: int = 1 << 16) -> Gaussians:
     return Gaussians.concatenate(list(source.batches(max_count)))
 
 
+def copy_of(g: Gaussians) -> Gaussians:
+    """The same values in arrays of their own."""
+    arrays = (g.means, g.quats, g.scales, g.opacities, g.sh)
+    means, quats, scales, opacities, sh = (array.copy() for array in arrays)
+    return Gaussians(means, quats, scales, opacities, sh)
+
+
 def angles_deg(a: Gaussians, b: Gaussians) -> np.ndarray:
     """[N] angle between the rotations, degrees; q and −q are the same rotation."""
     dots = np.abs(np.einsum("ij,ij->i", a.quats.astype(np.float64), b.quats.astype(np.float64)))
