@@ -23,27 +23,32 @@ class Stopwatch {
   std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
 };
 
-// All threads' records of one tile, in no particular order.
+// All threads' records of one tile, in no particular order. An item's position counts through
+// whole pages: page position / kPageRecords, record position % kPageRecords.
 std::size_t collect(const Workspace& workspace, std::size_t tile, Worker& mine) {
-  std::size_t count = 0;
-  for (const Worker& worker : workspace) count += worker.bins.list(tile).count;
+  std::size_t count = 0, pages = 0;
+  for (const Worker& worker : workspace) {
+    const std::size_t here = worker.bins.list(tile).count;
+    count += here;
+    pages += (here + kPageRecords - 1) / kPageRecords;
+  }
   DepthItem* items = mine.items.resize_uncleared(count);
-  const Record** positions = mine.positions.resize_uncleared(count);
   mine.scratch.resize_uncleared(count);
   mine.records.resize_uncleared(count);
-  std::uint32_t at = 0;
+  const Page** page_table = mine.pages.resize_uncleared(pages);
+  std::uint32_t page_number = 0;
   for (const Worker& worker : workspace) {
     const TileBins::List list = worker.bins.list(tile);
     std::size_t left = list.count;
-    for (const Page* page = list.first; left; page = page->next) {
-      const std::size_t here = std::min(left, kPageRecords);
+    for (const Page* page = list.first; left; page = page->next, ++page_number) {
       for (std::size_t line = 0; line < sizeof(Page); line += 64) {
         __builtin_prefetch(reinterpret_cast<const char*>(page->next) + line, 0, 2);
       }
-      for (std::size_t i = 0; i < here; ++i, ++at) {
-        items[at] = {page->keys[i], at};
-        positions[at] = &page->records[i];
+      const std::uint32_t here = static_cast<std::uint32_t>(std::min(left, kPageRecords));
+      for (std::uint32_t i = 0; i < here; ++i) {
+        *items++ = {page->keys[i], page_number * static_cast<std::uint32_t>(kPageRecords) + i};
       }
+      page_table[page_number] = page;
       left -= here;
     }
   }
@@ -53,20 +58,21 @@ std::size_t collect(const Workspace& workspace, std::size_t tile, Worker& mine) 
 // Records front to back; equal depths by scene index, whichever thread projected them.
 void order(std::size_t count, Worker& mine) {
   constexpr std::size_t kIndexWord = offsetof(Splat, index) / 4;
-  const DepthItem* sorted = sort_by_depth(mine.items.data(), mine.scratch.data(), count);
+  sort_by_depth(mine.items.data(), mine.scratch.data(), count);
+  const DepthItem* sorted = mine.items.data();
+  const Page* const* pages = mine.pages.data();
   const Record** records = mine.records.data();
-  const Record* const* positions = mine.positions.data();
+  const auto by_index = [](const Record* a, const Record* b) {
+    return a->words[kIndexWord] < b->words[kIndexWord];
+  };
   std::size_t run = 0;  // start of the current run of equal depths
   for (std::size_t i = 0; i < count; ++i) {
-    records[i] = positions[sorted[i].position];
-    const bool run_ends = i + 1 == count || sorted[i + 1].key != sorted[i].key;
-    if (!run_ends) continue;
-    if (i > run) {
-      std::sort(records + run, records + i + 1, [](const Record* a, const Record* b) {
-        return a->words[kIndexWord] < b->words[kIndexWord];
-      });
+    const std::uint32_t at = sorted[i].position;
+    records[i] = &pages[at / kPageRecords]->records[at % kPageRecords];
+    if (i > 0 && sorted[i].key != sorted[i - 1].key) run = i;
+    if (i > run && (i + 1 == count || sorted[i + 1].key != sorted[i].key)) {
+      std::sort(records + run, records + i + 1, by_index);
     }
-    run = i + 1;
   }
 }
 

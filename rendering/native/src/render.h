@@ -35,7 +35,8 @@ struct alignas(64) Worker {
   TileBins bins;
   Buffer<Splat> splats;  // of one chunk
   Buffer<DepthItem> items, scratch;
-  Buffer<const Record*> positions, records;
+  Buffer<const Page*> pages;
+  Buffer<const Record*> records;
   StageTimes times;
   std::size_t visible = 0, tile_pairs = 0;
 };

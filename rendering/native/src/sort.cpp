@@ -7,9 +7,9 @@
 namespace belvedere {
 namespace {
 
-constexpr int kMaxDigitBits = 9;
-constexpr int kMaxPasses = 4;
-constexpr std::size_t kSmall = 48;  // below, insertion beats clearing histograms
+constexpr int kDigitBits = 11;
+constexpr std::uint32_t kDigits = 1u << kDigitBits;
+constexpr std::size_t kSmall = 24;  // up to here insertion beats clearing histograms
 
 void insertion_sort(DepthItem* items, std::size_t count) {
   for (std::size_t i = 1; i < count; ++i) {
@@ -20,44 +20,53 @@ void insertion_sort(DepthItem* items, std::size_t count) {
   }
 }
 
+// Deals `from` into `to` by the digit of (key − lowest) at `shift`; `counts` is its histogram.
+void deal(const DepthItem* from, DepthItem* to, std::size_t count, std::uint32_t lowest, int shift,
+          std::uint32_t (&counts)[kDigits]) {
+  std::uint32_t offset = 0;
+  for (std::uint32_t& n : counts) offset += std::exchange(n, offset);
+  for (std::size_t i = 0; i < count; ++i) {
+    to[counts[(from[i].key - lowest) >> shift & (kDigits - 1)]++] = from[i];
+  }
+}
+
+// Orders a run of keys that differ in fewer than kDigitBits trailing bits of (key − lowest).
+void finish_run(DepthItem* run, DepthItem* scratch, std::size_t count, std::uint32_t lowest) {
+  if (count <= kSmall) return insertion_sort(run, count);
+  std::uint32_t counts[kDigits] = {};
+  for (std::size_t i = 0; i < count; ++i) ++counts[(run[i].key - lowest) & (kDigits - 1)];
+  deal(run, scratch, count, lowest, 0, counts);
+  std::copy_n(scratch, count, run);
+}
+
 }  // namespace
 
-DepthItem* sort_by_depth(DepthItem* items, DepthItem* scratch, std::size_t count) {
-  if (count <= kSmall) {
-    insertion_sort(items, count);
-    return items;
-  }
+void sort_by_depth(DepthItem* items, DepthItem* scratch, std::size_t count) {
+  if (count <= kSmall) return insertion_sort(items, count);
   std::uint32_t lowest = ~0u, highest = 0;
   for (std::size_t i = 0; i < count; ++i) {
     lowest = std::min(lowest, items[i].key);
     highest = std::max(highest, items[i].key);
   }
-  // Depths of one tile share their high bits: (key − lowest) needs fewer passes.
-  const int bits = std::bit_width(highest - lowest);
-  const int passes = (bits + kMaxDigitBits - 1) / kMaxDigitBits;
-  if (passes == 0) return items;
-  const int digit_bits = (bits + passes - 1) / passes;
-  const std::uint32_t mask = (1u << digit_bits) - 1;
-
-  std::uint32_t histograms[kMaxPasses][1u << kMaxDigitBits];
-  for (int pass = 0; pass < passes; ++pass) std::fill_n(histograms[pass], mask + 1, 0u);
+  const int bits = static_cast<int>(std::bit_width(highest - lowest));
+  const int shift = std::max(0, bits - 2 * kDigitBits);
+  std::uint32_t low[kDigits] = {}, high[kDigits] = {};
   for (std::size_t i = 0; i < count; ++i) {
-    std::uint32_t key = items[i].key - lowest;
-    for (int pass = 0; pass < passes; ++pass, key >>= digit_bits) ++histograms[pass][key & mask];
+    const std::uint32_t key = (items[i].key - lowest) >> shift;
+    ++low[key & (kDigits - 1)];
+    ++high[key >> kDigitBits];
   }
-  for (int pass = 0; pass < passes; ++pass) {
-    std::uint32_t* const next = histograms[pass];
-    std::uint32_t offset = 0;
-    for (std::uint32_t digit = 0; digit <= mask; ++digit) {
-      offset += std::exchange(next[digit], offset);
+  deal(items, scratch, count, lowest, shift, low);
+  deal(scratch, items, count, lowest, shift + kDigitBits, high);
+  if (shift == 0) return;
+  std::size_t begin = 0;
+  for (std::size_t i = 1; i <= count; ++i) {
+    if (i < count && ((items[i].key - lowest) >> shift) == ((items[begin].key - lowest) >> shift)) {
+      continue;
     }
-    const int shift = pass * digit_bits;
-    for (std::size_t i = 0; i < count; ++i) {
-      scratch[next[(items[i].key - lowest) >> shift & mask]++] = items[i];
-    }
-    std::swap(items, scratch);
+    if (i - begin > 1) finish_run(items + begin, scratch, i - begin, lowest);
+    begin = i;
   }
-  return items;
 }
 
 }  // namespace belvedere

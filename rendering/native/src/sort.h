@@ -13,8 +13,8 @@ struct DepthItem {
   std::uint32_t position;
 };
 
-// Sorts `items` by key, equal keys in their given order (LSD radix sort). `scratch` has the
-// same size. Returns whichever of the two holds the result.
-DepthItem* sort_by_depth(DepthItem* items, DepthItem* scratch, std::size_t count);
+// Sorts `items` by key, equal keys in their given order: two radix passes over the 22 leading
+// bits that differ, then the rare runs that agree in all of those. `scratch` has the same size.
+void sort_by_depth(DepthItem* items, DepthItem* scratch, std::size_t count);
 
 }  // namespace belvedere
