@@ -75,9 +75,9 @@ class RenderEngine:
         self._worker.add_coarser(gaussians)
 
     @property
-    def detail_shares(self) -> tuple[float, ...]:
-        """Gaussians by level of detail, as shares of the finest; starts with 1."""
-        return self._worker.detail_shares
+    def detail_counts(self) -> tuple[int, ...]:
+        """Gaussians by level of detail, finest first."""
+        return self._worker.detail_counts
 
     def close(self) -> None:
         """Abandon the running frame and the waiting ones, and end the thread."""

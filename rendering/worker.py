@@ -45,10 +45,9 @@ class Worker:
         self._levels: tuple[Level, ...] = (self._prepare(gaussians),)
 
     @property
-    def detail_shares(self) -> tuple[float, ...]:
-        """Gaussians by level of detail, as shares of the finest; starts with 1."""
-        levels = self._levels
-        return tuple(level.count / max(1, levels[0].count) for level in levels)
+    def detail_counts(self) -> tuple[int, ...]:
+        """Gaussians by level of detail, finest first."""
+        return tuple(level.count for level in self._levels)
 
     def replace_scene(self, gaussians: Gaussians) -> None:
         """Draw another scene from the next frame on; the present frame keeps the old one."""

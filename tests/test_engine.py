@@ -170,7 +170,7 @@ def some(count: int) -> Gaussians:
 def test_a_request_chooses_its_level_of_detail(rasterizer: FakeRasterizer) -> None:
     with RenderEngine(rasterizer, some(8)) as engine:
         engine.add_coarser(some(2))
-        assert engine.detail_shares == (1.0, 0.25)
+        assert engine.detail_counts == (8, 2)
         drawn = [
             engine.submit(replace(ask(sequence=detail), detail=detail)).result(WAIT_S)
             for detail in (0, 1, 7)

@@ -25,11 +25,13 @@ SIZE_STEP_PX = 16
 FIRST_SCALE = 0.5
 SMOOTHING = 0.3  # weight of the newest measurement of the transport
 NOISE = 0.15  # of a measured cost, relative
-DRIFT = 0.05  # of the true costs from one picture to the next, relative
+DRIFT = 0.1  # of the true costs from one picture to the next, relative
 RAISE_MARGIN = 0.8  # a better picture must fit this share of the time allowed …
 RAISE_PATIENCE = 3  # … in this many frames in a row
-LOWER_MARGIN = 1.15
+LOWER_MARGIN = 1.25
 NOTHING_GAINED = 1.25
+# Pixels that a visible Gaussian gives detail to, about; many are behind others.
+DETAILS_PER_GAUSSIAN = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,13 +131,12 @@ class CostModel:
         if not self._state.any():
             self._state = 0.5 * cost_ms / features
             self._covariance = np.diag((2.0 * self._state) ** 2)
-        drift = DRIFT * max(cost_ms, 1e-3)
-        self._covariance = self._covariance + drift**2 * np.eye(2)
+        self._covariance = self._covariance + np.diag((DRIFT * self._state) ** 2)
         noise = (NOISE * max(cost_ms, 1e-3)) ** 2
         gain = self._covariance @ features
         gain /= features @ gain + noise
         self._state = self._state + gain * (cost_ms - features @ self._state)
-        self._state = np.maximum(self._state, 0.0)
+        self._state = np.maximum(self._state, 0.01 * cost_ms)
         self._covariance = self._covariance - np.outer(gain, features @ self._covariance)
 
     def predict_ms(self, share: float, area: float) -> float:
@@ -152,19 +153,19 @@ class ReductionController:
     flicker.
     """
 
-    def __init__(self, min_scale: float, shares: tuple[float, ...] = (1.0,)) -> None:
+    def __init__(self, min_scale: float, counts: tuple[int, ...] = (1,)) -> None:
         self._ladder = scale_ladder(min_scale)
-        self._shares = shares
+        self._counts = counts
         self._model = CostModel()
         self._patience = 0
         first = min(self._ladder, key=lambda scale: abs(scale - FIRST_SCALE))
         self.current = Reduction(first, 0)
 
-    def set_shares(self, shares: tuple[float, ...]) -> None:
-        """Shares of the scene's Gaussians by level of detail, finest (1.0) first."""
-        self._shares = shares
-        if self.current.detail >= len(shares):
-            self.current = Reduction(self.current.scale, len(shares) - 1)
+    def set_counts(self, counts: tuple[int, ...]) -> None:
+        """Gaussians by level of detail, finest first."""
+        self._counts = counts
+        if self.current.detail >= len(counts):
+            self.current = Reduction(self.current.scale, len(counts) - 1)
 
     def predict_ms(self, reduction: Reduction) -> float:
         """Expected cost of a picture so reduced; 0 before the first observation."""
@@ -174,37 +175,41 @@ class ReductionController:
         """Learn from a picture, moving or still."""
         self._model.observe(self._share(reduction), reduction.scale**2, cost_ms)
 
-    def choose(self, budget_ms: float) -> Reduction:
+    def choose(self, budget_ms: float, full_pixels: int) -> Reduction:
         """How to draw the next moving picture, ``budget_ms`` after the last one."""
         cost_ms = self.predict_ms(self.current)
         if cost_ms > LOWER_MARGIN * budget_ms:
             self._patience = 0
-            self.current = self._best(budget_ms)
-        else:
-            better = self._best(RAISE_MARGIN * budget_ms)
-            improves = self._quality(better) > self._quality(self.current)
-            self._patience = self._patience + 1 if improves else 0
-            if self._patience >= RAISE_PATIENCE:
-                self._patience = 0
-                self.current = better
+            self.current = self._best(budget_ms, full_pixels)
+            return self.current
+        better = self._best(RAISE_MARGIN * budget_ms, full_pixels)
+        gain = self.sharpness(better, full_pixels) / self.sharpness(self.current, full_pixels)
+        self._patience = self._patience + 1 if gain > 1.0 else 0
+        if self._patience >= RAISE_PATIENCE:
+            self._patience = 0
+            self.current = better
         return self.current
 
-    def _best(self, budget_ms: float) -> Reduction:
+    def sharpness(self, reduction: Reduction, full_pixels: int) -> float:
+        """Details that a picture can show: bounded by its pixels and by what they show."""
+        pixels = full_pixels * reduction.scale**2
+        gaussians = max(1, self._counts[min(reduction.detail, len(self._counts) - 1)])
+        return 1.0 / (1.0 / pixels + 1.0 / (DETAILS_PER_GAUSSIAN * gaussians))
+
+    def _best(self, budget_ms: float, full_pixels: int) -> Reduction:
         options = [
             Reduction(scale, detail)
-            for detail in range(len(self._shares))
+            for detail in range(len(self._counts))
             for scale in self._ladder
         ]
         cost_ms = {option: self.predict_ms(option) for option in options}
         allowed_ms = max(budget_ms, NOTHING_GAINED * min(cost_ms.values()))
-        return max((o for o in options if cost_ms[o] <= allowed_ms), key=self._quality)
+        fitting = [option for option in options if cost_ms[option] <= allowed_ms]
+        return max(fitting, key=lambda option: self.sharpness(option, full_pixels))
 
     def _share(self, reduction: Reduction) -> float:
-        return self._shares[min(reduction.detail, len(self._shares) - 1)]
-
-    def _quality(self, reduction: Reduction) -> float:
-        """Pixels count fully, Gaussians half: a coarser scene blurs less than fewer pixels."""
-        return 2.0 * math.log(reduction.scale) + 0.5 * math.log(self._share(reduction))
+        detail = min(reduction.detail, len(self._counts) - 1)
+        return max(self._counts[detail], 1) / max(self._counts[0], 1)
 
 
 class Pacer:
@@ -257,15 +262,17 @@ class Pacer:
         """The picture that was started will not come; draw its view again."""
         self._started = None
 
-    def set_details(self, shares: tuple[float, ...]) -> None:
-        """Shares of the scene's Gaussians that may be drawn while moving, 1.0 first."""
-        self._controller.set_shares(shares)
+    def set_details(self, counts: tuple[int, ...]) -> None:
+        """Gaussians by level of detail that may be drawn while moving, finest first."""
+        self._controller.set_counts(counts)
 
     def drawn(self, plan: FramePlan, cost_ms: float, sharers: int = 1) -> None:
         """``plan`` was drawn; ``sharers`` browsers in motion share the engine's time."""
         self._controller.observe(plan.reduction, cost_ms)
         if not plan.still:
-            self._controller.choose(1e3 * self.policy.interval_s / max(1, sharers))
+            budget_ms = 1e3 * self.policy.interval_s / max(1, sharers)
+            width, height = self._full()
+            self._controller.choose(budget_ms, width * height)
 
     def sent(self, now_s: float) -> None:
         """A picture went out."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from viewer.server import ViewerServer
 
 # Moving pictures of larger scenes may be drawn from a third of the Gaussians, and so on.
-COARSEN_FROM = 300_000
+COARSEN_FROM = 600_000
 COARSEN_GROUP = 3
 
 Say = Callable[[str], None]

@@ -249,7 +249,7 @@ class Session:
         with self._wake:
             if self._closed:
                 return
-            self._pacer.set_details(self._engine.detail_shares)
+            self._pacer.set_details(self._engine.detail_counts)
             due: FramePlan | float | None = None
             if drawing is None or self._outdated(drawing):
                 due = self._pacer.plan(self._clock())
