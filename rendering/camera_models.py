@@ -58,14 +58,14 @@ def _to_screen_fisheye(in_camera: Tensor, camera: Camera) -> tuple[Tensor, Tenso
 
     With c = x/r, s = y/r, the image plane stretches by θ/r across the radius and by
     ∂θ/∂r = z/ρ² along it (ρ² = r² + z²), and ∂θ/∂z = −r/ρ². On the axis both stretches
-    tend to 1/z and c, s drop out.
+    tend to 1/z, so any direction (c, s) will do.
     """
     fx, fy, cx, cy = _intrinsics(camera)
     x, y, z = in_camera.unbind(dim=1)
     r, rho2 = torch.hypot(x, y), (in_camera**2).sum(dim=1)
     off_axis = r > 0
     safe_r = torch.where(off_axis, r, 1.0)
-    c, s = x / safe_r, y / safe_r
+    c, s = torch.where(off_axis, x / safe_r, 1.0), y / safe_r
     across = torch.where(off_axis, torch.atan2(r, z) / safe_r, 1 / z)
     along = z / rho2
     means2d = torch.stack([fx * across * x + cx, fy * across * y + cy], dim=1)

@@ -1,0 +1,188 @@
+"""The native engine, on every instruction set of this processor, against the reference."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rendering.base import Outputs, RasterImage, RasterSettings
+from rendering.reference import ReferenceRasterizer, edge_masks, project
+from splat.camera import CameraModel
+from splat.errors import BackendUnavailable
+from tests.conftest import require_or_skip
+from tests.rasterizer_contract import ALL, RasterizerContract, bytes_of
+from tests.scenes import ODD_SIZES, orbit_camera, random_scene
+
+if TYPE_CHECKING:
+    from rendering.native.cpu import NativeRasterizer
+
+try:
+    from rendering.native import cpu
+except BackendUnavailable as error:
+    MISSING: str | None = str(error)
+    INSTRUCTION_SETS: tuple[str, ...] = ("none",)
+else:
+    MISSING = None
+    INSTRUCTION_SETS = cpu.instruction_sets()
+
+MIN_PSNR_DB = 60.0
+MAX_ERROR = 2 / 255
+
+
+def make_native(instruction_set: str | None = None) -> NativeRasterizer:
+    require_or_skip(MISSING is None, str(MISSING))
+    return cpu.NativeRasterizer(instruction_set)
+
+
+@pytest.fixture(params=INSTRUCTION_SETS)
+def native(request: pytest.FixtureRequest) -> NativeRasterizer:
+    return make_native(request.param)
+
+
+class TestNative(RasterizerContract):
+    # Float32: exp2 by polynomial, sums of hundreds of layers.
+    tolerance = 5e-5
+    depth_tolerance = 2e-5
+
+    @pytest.fixture(params=INSTRUCTION_SETS)
+    def rasterizer(self, request: pytest.FixtureRequest) -> NativeRasterizer:
+        return make_native(request.param)
+
+
+def check_against_reference(
+    rasterizer: NativeRasterizer,
+    seed: int,
+    count: int,
+    model: CameraModel,
+    size: tuple[int, int],
+    how: RasterSettings = ALL,
+) -> None:
+    """The bars of the ``exact`` benchmark, on a random scene."""
+    scene, view = random_scene(seed, count), orbit_camera(model, *size, angle_rad=seed)
+    truth_maker = ReferenceRasterizer()
+    prepared = truth_maker.prepare(scene)
+    truth = truth_maker.render(prepared, view, how)
+    image = rasterizer.render(rasterizer.prepare(scene), view, how)
+    masks = edge_masks(prepared, view, how)
+    safe = ~(masks.cut | masks.stop)
+    compare(image, truth, safe, safe & ~masks.half)
+
+
+def compare(
+    image: RasterImage, truth: RasterImage, safe: np.ndarray, safe_median: np.ndarray
+) -> None:
+    """Colour and alpha within the bars; counts and depths equal where nothing may flip."""
+    assert image.color is not None
+    assert truth.color is not None
+    error = np.abs(image.color - truth.color)
+    mean_square = float(np.square(error, dtype=np.float64).mean())
+    assert mean_square == 0 or -10 * np.log10(mean_square) >= MIN_PSNR_DB
+    assert error[safe].max(initial=0) <= MAX_ERROR
+    assert np.abs(image.alpha - truth.alpha)[safe].max(initial=0) <= MAX_ERROR
+    assert image.count is not None
+    assert truth.count is not None
+    np.testing.assert_array_equal(image.count[safe], truth.count[safe])
+    assert image.depth is not None
+    assert truth.depth is not None
+    np.testing.assert_allclose(image.depth[safe], truth.depth[safe], rtol=1e-3)
+    assert image.median_depth is not None
+    assert truth.median_depth is not None
+    np.testing.assert_allclose(
+        image.median_depth[safe_median], truth.median_depth[safe_median], rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("antialiased", [False, True])
+@pytest.mark.parametrize("size", ODD_SIZES)
+@pytest.mark.parametrize("model", list(CameraModel))
+def test_equals_the_reference(
+    native: NativeRasterizer, model: CameraModel, size: tuple[int, int], antialiased: bool
+) -> None:
+    how = replace(ALL, antialiased=antialiased, background=(0.2, 0.5, 0.8))
+    check_against_reference(native, 1, 800, model, size, how)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    count=st.integers(1, 600),
+    model=st.sampled_from(CameraModel),
+    size=st.tuples(st.integers(1, 90), st.integers(1, 90)),
+    antialiased=st.booleans(),
+    sh_degree=st.sampled_from([None, 0, 1, 2, 3]),
+)
+def test_equals_the_reference_on_any_scene(
+    seed: int,
+    count: int,
+    model: CameraModel,
+    size: tuple[int, int],
+    antialiased: bool,
+    sh_degree: int | None,
+) -> None:
+    how = replace(ALL, antialiased=antialiased, sh_degree=sh_degree)
+    check_against_reference(make_native(), seed, count, model, size, how)
+
+
+@pytest.mark.parametrize("model", list(CameraModel))
+def test_same_bytes_again_and_on_any_number_of_threads(
+    native: NativeRasterizer, model: CameraModel
+) -> None:
+    prepared = native.prepare(random_scene(2, 3000))
+    view = orbit_camera(model, 257, 131)
+    first = bytes_of(native.render(prepared, view, replace(ALL, threads=1)))
+    for threads in (1, 2, 3, 5, 16, 0):
+        assert bytes_of(native.render(prepared, view, replace(ALL, threads=threads))) == first
+
+
+def test_instruction_sets_agree() -> None:
+    """Not bit by bit (lanes and fused operations differ), but far below one 8-bit step."""
+    require_or_skip(MISSING is None, str(MISSING))
+    scene, view = random_scene(8, 1500), orbit_camera(CameraModel.PINHOLE, 129, 65)
+    masks = edge_masks(ReferenceRasterizer().prepare(scene), view)
+    safe = ~(masks.cut | masks.stop)
+    images = []
+    for name in INSTRUCTION_SETS:
+        rasterizer = make_native(name)
+        image = rasterizer.render(rasterizer.prepare(scene), view, ALL)
+        assert image.color is not None
+        images.append(image.color[safe])
+    for other in images[1:]:
+        np.testing.assert_allclose(other, images[0], atol=1e-4)
+
+
+def test_colour_without_depth_is_the_same_colour(native: NativeRasterizer) -> None:
+    """The kernels for fewer outputs are other code; they must not be other pictures."""
+    prepared = native.prepare(random_scene(9, 2000))
+    view = orbit_camera(CameraModel.PINHOLE, 131, 67)
+    full = bytes_of(native.render(prepared, view, ALL))
+    for outputs in (Outputs.COLOR, Outputs.COLOR | Outputs.DEPTH):
+        part = bytes_of(native.render(prepared, view, RasterSettings(outputs=outputs)))
+        assert part.items() <= full.items()
+
+
+def test_unknown_instruction_set_is_refused() -> None:
+    require_or_skip(MISSING is None, str(MISSING))
+    with pytest.raises(BackendUnavailable, match="abacus"):
+        make_native("abacus")
+
+
+@pytest.mark.parametrize("model", list(CameraModel))
+def test_projection_equals_the_reference(native: NativeRasterizer, model: CameraModel) -> None:
+    scene, view = random_scene(10, 2000), orbit_camera(model, 129, 65)
+    ours = native.project(native.prepare(scene), view)
+    truth = project(ReferenceRasterizer().prepare(scene), view)
+    both, at, there = np.intersect1d(ours.index, truth.index.numpy(), return_indices=True)
+    # They may differ about Gaussians that end exactly at the border of the image.
+    assert len(both) >= 0.999 * max(len(ours.index), len(truth))
+    np.testing.assert_allclose(ours.means2d[at], truth.means2d[there], rtol=1e-5, atol=1e-3)
+    np.testing.assert_allclose(ours.depths[at], truth.depths[there], rtol=1e-6)
+    scale = np.abs(truth.conics[there].numpy()).max(axis=1, keepdims=True)
+    assert (np.abs(ours.conics[at] - truth.conics[there].numpy()) <= 1e-4 * scale).all()
+    np.testing.assert_allclose(ours.opacities[at], truth.opacities[there], rtol=1e-5)
+    np.testing.assert_allclose(ours.colors[at], truth.colors[there], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(ours.extents[at], truth.extents[there], rtol=1e-4)
