@@ -32,7 +32,6 @@ DEBUG_VARIABLE = "BELVEDERE_DEBUG"
 LOG_FORMAT = "belvedere: %(message)s"
 DEBUG_LOG_FORMAT = "belvedere: %(levelname)s: %(name)s: %(message)s"
 
-Vector = Annotated[tuple[float, float, float] | None, arg(metavar="X Y Z")]
 Number = Annotated[float | None, arg(metavar="NUMBER")]
 Whole = Annotated[int | None, arg(metavar="INT")]
 File = Annotated[Path | None, arg(metavar="FILE")]
@@ -48,7 +47,10 @@ def parse_count(words: list[str]) -> int:
     """
     text = words[0].replace("_", "").replace(",", "")
     factor = {"k": 1e3, "m": 1e6, "g": 1e9}.get(text[-1:].lower(), 1.0)
-    number = float(text[:-1] if factor > 1 else text) * factor
+    try:
+        number = float(text[:-1] if factor > 1 else text) * factor
+    except ValueError:
+        number = math.nan
     if not (math.isfinite(number) and number >= 1 and number == int(number)):
         raise ValueError(f"{words[0]} is not a whole number of at least 1")
     return int(number)
@@ -64,6 +66,33 @@ Count = Annotated[
         str_from_instance=lambda value: [str(value)],
     ),
 ]
+
+
+def parse_vector(words: list[str]) -> tuple[float, float, float]:
+    """Three finite numbers.
+
+    Raises:
+        ValueError: If they are none.
+    """
+    x, y, z = (float(word) for word in words)
+    if not (math.isfinite(x) and math.isfinite(y) and math.isfinite(z)):
+        raise ValueError(f"{' '.join(words)} are not finite numbers")
+    return x, y, z
+
+
+def _vector_spec(metavar: str) -> PrimitiveConstructorSpec[tuple[float, float, float] | None]:
+    """Exactly three words: left to itself, an optional vector would swallow the scene, too."""
+    return PrimitiveConstructorSpec(
+        nargs=3,
+        metavar=metavar,
+        instance_from_str=parse_vector,
+        is_instance=lambda value: value is None or isinstance(value, tuple),
+        str_from_instance=lambda value: ["None"] if value is None else [f"{v:g}" for v in value],
+    )
+
+
+Vector = Annotated[tuple[float, float, float] | None, _vector_spec("X Y Z")]
+Color = Annotated[tuple[float, float, float] | None, _vector_spec("R G B")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +137,7 @@ class DrawArgs(SceneArgs):
     """Vertical field of view, degrees."""
     near: Number = None
     """Near plane, world units; without it, it is scaled to the scene."""
-    background: Annotated[tuple[float, float, float] | None, arg(metavar="R G B")] = None
+    background: Color = None
     """Background RGB, each 0 to 1."""
     antialiased: Annotated[bool | None, arg(metavar="{True,False}")] = None
     """Compensate opacities for the screen-space dilation (Mip-Splatting)."""
@@ -300,7 +329,7 @@ def _dispatch(words: list[str]) -> int:
 
         return int(bench(words[1:]) or 0)
     command: Any = tyro.cli(
-        Command,  # type: ignore[arg-type]
+        Command,
         args=words or ["--help"],
         prog="belvedere",
         description="A viewer for 3D Gaussian Splatting scenes.",

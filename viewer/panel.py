@@ -6,7 +6,8 @@ import html
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 import viser
@@ -14,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from viewer.images import Mode
 from viewer.session import SessionStats, ViewOptions
+from viewer.text import short_count
 
 AXES = {
     "+X": (1.0, 0.0, 0.0),
@@ -207,25 +209,25 @@ class Panel:
         index.on_update(lambda _: actions.go_to_camera(min(int(index.value), count) - 1))
         step = gui.add_button_group("Step", ("Previous", "Next"))
 
-        def go(_: viser.GuiEvent) -> None:
+        def go(_: object) -> None:
             change = 1 if step.value == "Next" else -1
-            index.value = (int(index.value) - 1 + change) % count + 1
+            index.value = (int(index.value) - 1 + change) % count + 1  # type: ignore[misc]
             actions.go_to_camera(int(index.value) - 1)
 
         step.on_click(go)
 
     def _add_hotkeys(self) -> None:
-        def command(label: str, key: str, action: Callable[[], None]) -> None:
+        def command(label: str, key: Any, action: Callable[[], None]) -> None:
             handle = self._gui.add_command(label, hotkey=key)
             handle.on_trigger(lambda _: action())
 
         def show(name: str) -> None:
-            self._mode.value = name
+            self._mode.value = name  # type: ignore[misc]
             self._apply()
 
         command("Reset view", "R", self._actions.reset_view)
         for key, name in enumerate(MODE_NAMES, start=1):
-            command(f"Show {name.lower()}", str(key), lambda name=name: show(name))
+            command(f"Show {name.lower()}", str(key), partial(show, name))
 
 
 class LoadingPanel:
@@ -244,7 +246,7 @@ class LoadingPanel:
     def progress(self, share: float, what: str) -> None:
         """``share`` of the work in [0, 1] is done; ``what`` goes on."""
         self._heading.content = _heading(self._title, what)
-        self._bar.value = float(np.clip(100.0 * share, 0.0, 100.0))
+        self._bar.value = float(np.clip(100.0 * share, 0.0, 100.0))  # type: ignore[misc]
 
     def failed(self, message: str) -> None:
         """The scene will not come."""
@@ -291,11 +293,3 @@ def stats_html(stats: SessionStats) -> str:
         '<table style="margin:0 14px 6px;font-size:0.8em;line-height:1.5;'
         f'font-variant-numeric:tabular-nums;border-spacing:0;border-collapse:collapse">{cells}</table>'
     )
-
-
-def short_count(count: int) -> str:
-    """4250000 as "4.25 M"."""
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if count >= size:
-            return f"{count / size:.3g} {unit}"
-    return str(count)

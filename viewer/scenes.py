@@ -7,11 +7,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from scene_store.scene import Scene, Vector3
-from splat.errors import SceneNotFoundError
+import numpy as np
+
+from scene_store.scene import Scene, SceneMeta, Vector3
+from splat.errors import SceneNotFoundError, SettingsError
 from viewer.start_view import StartView, choose_start_view
 
 TOWN_NAME = "Town"
+TOWN_UP: Vector3 = (0.0, -1.0, 0.0)
+TOWN_POSITION: Vector3 = (-58.0, -38.0, -80.0)
+TOWN_LOOK_AT: Vector3 = (4.0, -9.0, 4.0)
+TOWN_RADIUS = 40.0  # of the market square and what surrounds it: the scale to walk at
 Progress = Callable[[float, str], None]
 
 
@@ -91,3 +97,28 @@ def open_scene(choice: SceneChoice, progress: Progress = lambda share, what: Non
         fov_y_rad=math.radians(choice.fov_deg),
     )
     return OpenedScene(choice.title, scene, start)
+
+
+def _make_town(choice: SceneChoice, progress: Progress) -> OpenedScene:
+    from scene_store.loading import in_morton_order
+    from scene_store.town import generate_town
+
+    progress(0.1, f"Building {choice.gaussians:,} Gaussians")
+    try:
+        gaussians = generate_town(choice.gaussians)
+    except ValueError as error:  # too few for a town
+        raise SettingsError(f"--gaussians: {error}") from None
+    progress(0.8, "Sorting")
+    gaussians = in_morton_order(gaussians)
+    meta = SceneMeta(
+        path=Path(TOWN_NAME),
+        format_name="procedural",
+        count=len(gaussians),
+        sh_degree=gaussians.sh_degree,
+        up=TOWN_UP,
+    )
+    up = choice.up if choice.up is not None else TOWN_UP
+    start = choose_start_view(gaussians, up=up, fov_y_rad=math.radians(choice.fov_deg))
+    start = start.changed(position=TOWN_POSITION, look_at=TOWN_LOOK_AT)
+    start = replace(start, center=np.asarray(TOWN_LOOK_AT), radius=TOWN_RADIUS)
+    return OpenedScene(choice.title, Scene(meta, gaussians), start)

@@ -332,9 +332,7 @@ class Session:
             self._stats = replace(self._stats, age_ms=1e3 * (now_s - posed_s))
             self._wake.notify_all()
 
-    def _record(
-        self, drawing: _Drawing, frame: Frame, shown: Picture, encode_ms: float
-    ) -> None:
+    def _record(self, drawing: _Drawing, frame: Frame, shown: Picture, encode_ms: float) -> None:
         raster, plan = frame.stats.raster[0], drawing.plan
         sharers = self._sharers()
         with self._wake:

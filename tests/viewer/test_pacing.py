@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from viewer.pacing import (
@@ -55,7 +57,7 @@ def test_the_ladder_ends_at_its_bounds() -> None:
     ladder = scale_ladder(0.25)
     assert ladder[0] == 1.0
     assert ladder[-1] == pytest.approx(0.25)
-    assert all(0.8 < low / high < 0.9 for high, low in zip(ladder, ladder[1:], strict=False))
+    assert all(0.8 < low / high < 0.9 for high, low in pairwise(ladder))
     assert scale_ladder(1.0) == (1.0, 1.0)
 
 
