@@ -5,16 +5,18 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from scene_store.town.light import sky_color, surface_light
-from scene_store.town.plan import RIVER_ROW, SKY_RADIUS, TownPlan, bend, cell_at
+from scene_store.town.light import mirror_table, sky_color, surface_light
+from scene_store.town.plan import AVENUE_HALF, RIVER_ROW, SKY_RADIUS, TownPlan, bend, cell_at
 from scene_store.town.recipe import load_recipe
-from scene_store.town.river import WATER_DEPTH, banks
+from scene_store.town.river import BANK, WATER_DEPTH, banks
 from scene_store.town.shading import displayed
-from scene_store.town.surfels import normalized, upright_quats
+from scene_store.town.street import VERGE
+from scene_store.town.surfels import frame_quats, normalized, upright_quats
 from splat.gaussians import SH_COUNT_OF_DEGREE, Float32Array, Gaussians
 from splat.harmonics import rgb_to_sh0
 
 HILLS_FROM, HILLS_TO, HILL_HEIGHT = 900.0, 3200.0, 330.0
+TOWN_EDGE = AVENUE_HALF + VERGE - 1.0  # how far streets and verges reach beyond the cells
 _HAZE_M = 5200.0
 
 
@@ -51,33 +53,37 @@ def _sky(count: int, sh_degree: int) -> Gaussians:
 
 
 def _clouds(count: int, rng: np.random.Generator, sh_degree: int) -> Gaussians:
-    """Heaps of soft discs, white towards the sun and grey below, thinner near the zenith."""
-    heaps = 46
-    azimuth = rng.uniform(0, 2 * np.pi, heaps)
-    rise = np.radians(rng.uniform(3.5, 30.0, heaps))
-    spread = rng.uniform(0.05, 0.15, heaps)
-    which = rng.integers(heaps, size=count)
-    across = rng.normal(0.0, 1.0, count) * spread[which]
-    # Flat bases, rounded tops.
-    lift = np.abs(rng.normal(0.0, 0.30, count)) * spread[which] * np.exp(-(across / spread[which]) ** 2)
-    a, e = azimuth[which] + across / np.cos(rise[which]), rise[which] + 0.8 * lift
-    direction = np.stack([np.cos(e) * np.cos(a), -np.sin(e), np.cos(e) * np.sin(a)], axis=1)
+    """Cumulus: heaps of puffs on flat bases, white towards the sun and grey below."""
     light = load_recipe().light
-    white = np.array([1.0, 0.985, 0.96])
-    shadow = np.array([0.70, 0.73, 0.80])
-    bright = np.clip(0.35 + 4.2 * lift / spread[which] + 0.15 * direction @ light.to_sun, 0.0, 1.0)
-    color = shadow + (white - shadow) * bright[:, None]
-    near = np.clip(direction @ light.to_sun, 0.0, 1.0)[:, None] ** 3
-    color = color * (1.0 - 0.45 * near) + 0.45 * near * np.minimum(1.0, light.glow * 1.1)
-    haze = np.exp(-7.0 * np.sin(rise[which]))[:, None]
-    color = color * (1.0 - 0.6 * haze) + 0.6 * haze * light.horizon
+    heaps, puffs = 40, 9
+    azimuth = np.repeat(rng.uniform(0, 2 * np.pi, heaps), puffs)
+    rise = np.repeat(np.radians(4.0 + 30.0 * rng.random(heaps) ** 1.6), puffs)
+    spread = np.repeat(rng.uniform(0.05, 0.13, heaps), puffs)
+    across = rng.normal(0.0, 0.75, heaps * puffs)
+    crown = np.exp(-(across**2))
+    size = spread * (0.20 + 0.26 * rng.random(heaps * puffs)) * (0.5 + 0.6 * crown)
+    across, lift = across * spread, size * (0.5 + 0.9 * rng.random(heaps * puffs) * crown)
+    which = np.sort(rng.integers(heaps * puffs, size=count))
+    offset = rng.normal(0.0, 0.45, (count, 2))
+    a = azimuth[which] + (across[which] + offset[:, 0] * size[which] * 1.5) / np.cos(rise[which])
+    above = np.maximum(lift[which] + offset[:, 1] * size[which] * 0.8, -0.06 * spread[which])
+    e = rise[which] + above
+    direction = np.stack([np.cos(e) * np.cos(a), -np.sin(e), np.cos(e) * np.sin(a)], axis=1)
+    toward = direction @ light.to_sun
+    lit = 0.45 + 0.42 * offset[:, 1] + 2.0 * above / spread[which] * 0.35 + 0.12 * toward
+    bright = np.clip(lit, 0.0, 1.0)[:, None]
+    color = np.array([0.71, 0.74, 0.80]) * (1.0 - bright) + np.array([1.0, 0.98, 0.95]) * bright
+    near = 0.5 * np.clip(toward, 0.0, 1.0)[:, None] ** 3
+    color = color * (1.0 - near) + near * light.glow * 1.05
+    haze = 0.7 * np.exp(-6.0 * np.sin(rise[which]))[:, None]
+    color = color * (1.0 - haze) + haze * light.horizon
     radius = 0.93 * SKY_RADIUS * (1.0 - 0.02 * rng.random(count))
-    width = radius * spread[which] * rng.uniform(0.12, 0.30, count)
-    scales = np.stack([width * 1.5, width * 0.62, 0.3 * width], axis=1)
+    width = radius * size[which] * rng.uniform(0.22, 0.42, count)
+    scales = np.stack([width * 1.25, width * 0.8, 0.3 * width], axis=1)
     gaussians = _plain(
         direction * radius[:, None], -direction, scales, 0.0, color, sh_degree, level=True
     )
-    gaussians.opacities[:] = rng.uniform(0.06, 0.24, count)
+    gaussians.opacities[:] = rng.uniform(0.10, 0.38, count)
     return gaussians
 
 
@@ -94,7 +100,7 @@ def land_height(x: NDArray[np.floating], z: NDArray[np.floating]) -> NDArray[np.
 
 def _land(plan: TownPlan, count: int, rng: np.random.Generator, sh_degree: int) -> Gaussians:
     """Fields, meadows and the river's course, finer towards the town."""
-    x, z, spacing = _around(plan, count, rng, outer=4600.0)
+    x, z, spacing = _around(plan, count, rng, outer=4600.0, margin=TOWN_EDGE)
     height = land_height(x, z)
     step = 3.0
     slope_x = (land_height(x + step, z) - land_height(x - step, z)) / (2 * step)
@@ -106,20 +112,23 @@ def _land(plan: TownPlan, count: int, rng: np.random.Generator, sh_degree: int) 
     color = displayed((albedo**2 * (ambient + sun)).astype(np.float32)) * 0.28209479 + 0.5
     south, north = banks(cell_at(0, RIVER_ROW, plan.seed))
     wet = (z > south) & (z < north)
-    height = np.where(wet, -WATER_DEPTH, height)
-    water = sky_color(np.array([[0.0, -0.2, 1.0]]) / np.sqrt(1.04)) * 0.72
-    color = np.where(wet[:, None], water, color)
-    color = _hazed(color, x, z)
+    afloat = np.clip(np.minimum(z - south, north - z) / BANK, 0.0, 1.0)
+    height = np.where(wet, np.minimum(height, 2.0) * (1.0 - afloat) - WATER_DEPTH * afloat, height)
+    wet &= afloat > 0.7
+    color = np.where(wet[:, None], np.float32([0.22, 0.31, 0.34]), _hazed(color, x, z))
     wx, wz = bend(x.astype(np.float32), z.astype(np.float32))
     means = np.stack([wx, -height - 0.05, wz], axis=1)
     size = 0.72 * spacing
     scales = np.stack([size, size, 0.06 * size + 0.02], axis=1)
-    return _plain(means, normals, scales, 0.97, color, sh_degree)
+    gaussians = _plain(means, normals, scales, 0.97, color, sh_degree)
+    table = mirror_table(sh_degree)
+    gaussians.sh[wet] += 0.9 * table.sh[0, -1]
+    return gaussians
 
 
 def _woods(plan: TownPlan, count: int, rng: np.random.Generator, sh_degree: int) -> Gaussians:
     """Trees in woods and hedgerows, a few Gaussians each."""
-    x, z, spacing = _around(plan, 4 * count, rng, outer=3900.0)
+    x, z, spacing = _around(plan, 4 * count, rng, outer=3900.0, margin=TOWN_EDGE + 4.0)
     score = _wooded(x, z) + 0.35 * _hedgerow(x, z) + rng.uniform(0.0, 0.25, len(x))
     south, north = banks(cell_at(0, RIVER_ROW, plan.seed))
     score -= 10.0 * ((z > south - 6.0) & (z < north + 6.0))
@@ -139,35 +148,31 @@ def _woods(plan: TownPlan, count: int, rng: np.random.Generator, sh_degree: int)
 
 
 def _around(
-    plan: TownPlan, count: int, rng: np.random.Generator, outer: float
+    plan: TownPlan, count: int, rng: np.random.Generator, *, outer: float, margin: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """(x, z, spacing) of ``count`` points outside the town, sparser with the distance."""
-    cells = {(q.cell.i, q.cell.j) for q in plan.quotas}
+    """(x, z, spacing) of ``count`` points at least ``margin`` outside the town, sparser with the
+    distance."""
     inner = _free_radius(plan)
-    # An even spiral in (log r, angle); points on the town's cells are tried again elsewhere.
-    x = np.empty(0)
-    z = np.empty(0)
+    # An even spiral in (log r, angle); what falls on the town is made up for elsewhere.
     drawn = count
     for _ in range(12):
         k = np.arange(drawn) + 0.5
         r = inner * (outer / inner) ** (k / drawn)
         angle = k * np.pi * (3.0 - np.sqrt(5.0))
         x, z = r * np.cos(angle), r * np.sin(angle)
-        free = ~_in_cells(cells, plan.seed, x, z)
-        x, z, r = x[free], z[free], r[free]
-        if len(x) >= count:
+        kept = ~_near_cells(plan, x, z, margin)
+        if int(kept.sum()) >= count:
             break
-        drawn = int(drawn * 1.05 * count / max(1, len(x))) + 8
-    keep = np.sort(rng.permutation(len(x))[:count])
-    x, z = x[keep], z[keep]
-    spacing = np.hypot(x, z) * np.sqrt(2.0 * np.pi * np.log(outer / inner) / drawn)
+        drawn = int(drawn * 1.05 * count / max(1, int(kept.sum()))) + 8
+    keep = np.sort(rng.permutation(np.flatnonzero(kept))[:count])
+    spacing = r[keep] * np.sqrt(2.0 * np.pi * np.log(outer / inner) / drawn)
     jitter = rng.normal(0.0, 0.12, (2, count)) * spacing
-    return x + jitter[0], z + jitter[1], spacing
+    return x[keep] + jitter[0], z[keep] + jitter[1], spacing
 
 
 def _free_radius(plan: TownPlan) -> float:
     """The largest distance from the centre at which everything is town."""
-    cells = {(q.cell.i, q.cell.j) for q in plan.quotas}
+    cells = plan.cells
     angle = np.linspace(0.0, 2 * np.pi, 180, endpoint=False)
     for r in np.arange(30.0, 2 * plan.radius + 200.0, 8.0):
         inside = _in_cells(cells, plan.seed, r * np.cos(angle), r * np.sin(angle))
@@ -177,7 +182,7 @@ def _free_radius(plan: TownPlan) -> float:
 
 
 def _in_cells(
-    cells: set[tuple[int, int]], seed: int, x: NDArray[np.floating], z: NDArray[np.floating]
+    cells: frozenset[tuple[int, int]], seed: int, x: NDArray[np.floating], z: NDArray[np.floating]
 ) -> NDArray[np.bool_]:
     """Whether plan points lie in one of the cells."""
     i_low, i_high = min(i for i, _ in cells), max(i for i, _ in cells)
@@ -189,6 +194,17 @@ def _in_cells(
         taken[i - i_low + 1, j - j_low + 1] = True
     taken[-1, :] = taken[:, -1] = False
     return taken[np.searchsorted(lines_x, x), np.searchsorted(lines_z, z)]
+
+
+def _near_cells(
+    plan: TownPlan, x: NDArray[np.floating], z: NDArray[np.floating], margin: float
+) -> NDArray[np.bool_]:
+    """Whether plan points lie in the town or closer to it than ``margin``."""
+    near = np.zeros(len(x), np.bool_)
+    for dx in (-margin, 0.0, margin):
+        for dz in (-margin, 0.0, margin):
+            near |= _in_cells(plan.cells, plan.seed, x + dx, z + dz)
+    return near
 
 
 def _field_colors(
@@ -254,7 +270,5 @@ def _plain(
 
 
 def _level_quats(normals: Float32Array) -> Float32Array:
-    from scene_store.town.surfels import frame_quats
-
     right = normalized(np.cross(np.float32([0.0, -1.0, 0.0]), normals))
     return frame_quats(right, np.cross(normals, right), normals)

@@ -10,17 +10,27 @@ from scene_store.town.landmark import build_church_volume, build_park, build_squ
 from scene_store.town.nature import build_flowerbed, build_hedge, build_tree
 from scene_store.town.parts import PartTable
 from scene_store.town.plan import RIVER_ROW, Cell, Kind
-from scene_store.town.river import WATER_Y, build_river
+from scene_store.town.river import WATER_Y, build_river, build_river_edge
 from scene_store.town.site import Site, site_at
-from scene_store.town.street import KERB, PAVING, build_lamp, build_streets
+from scene_store.town.street import KERB, PAVING, build_edge, build_lamp, build_streets
 
 LAWN = (0.38, 0.47, 0.21)
-_MIRROR_DIM = 0.88
+_MIRROR_DIM = 0.97
 _MIRROR_DEPTH = 17.0
 
 
-def cell_parts(cell: Cell, seed: int, detail: float) -> PartTable:
-    """The parts of a cell at a spacing of ``detail`` times the recipe's, plan coordinates."""
+def cell_parts(
+    cell: Cell, seed: int, detail: float, open_sides: tuple[Cell, ...] = ()
+) -> PartTable:
+    """The parts of a cell in plan coordinates.
+
+    Args:
+        cell: The cell.
+        seed: The town's.
+        detail: Spacing relative to the recipe's that its Gaussians will have.
+        open_sides: Neighbours (of eight) that the town does not reach; this cell builds their
+            half of the street, or the town would end in the middle of the road.
+    """
     rng = np.random.default_rng([seed & 0x7FFFFFFF, cell.i & 0xFFFFFFFF, cell.j & 0xFFFFFFFF, 2])
     kit = Kit(rng, Finish.at_spacing(detail))
     site = site_at(cell.i, cell.j, seed)
@@ -29,6 +39,8 @@ def cell_parts(cell: Cell, seed: int, detail: float) -> PartTable:
     else:
         build_streets(kit, cell)
         _GROUNDS[cell.kind](kit, cell, site)
+    for neighbor in open_sides:
+        _build_edge(kit, cell, neighbor)
     for house in site.houses:
         if house.church:
             build_church_volume(kit, house)
@@ -38,6 +50,14 @@ def cell_parts(cell: Cell, seed: int, detail: float) -> PartTable:
         build_tree(kit, tree)
     table = kit.parts.table()
     return _with_reflection(cell, table)
+
+
+def _build_edge(kit: Kit, cell: Cell, neighbor: Cell) -> None:
+    side_x, side_z = cell.i - neighbor.i, cell.j - neighbor.j
+    if neighbor.kind is not Kind.RIVER:
+        build_edge(kit, neighbor, side_x, side_z)
+    elif side_z == 0:
+        build_river_edge(kit, neighbor, side_x)
 
 
 def _with_reflection(cell: Cell, table: PartTable) -> PartTable:

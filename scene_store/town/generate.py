@@ -12,7 +12,7 @@ import numpy as np
 from scene_store.town.backdrop import backdrop
 from scene_store.town.cell import cell_parts
 from scene_store.town.light import mirror_table, shade_map
-from scene_store.town.plan import Quota, TownPlan, plan_town
+from scene_store.town.plan import Cell, Quota, TownPlan, cell_at, plan_town
 from scene_store.town.recipe import load_recipe
 from scene_store.town.site import site_at
 from scene_store.town.surfels import emit
@@ -88,25 +88,41 @@ def _batches(plan: TownPlan, sh_degree: int, threads: int) -> Iterator[Gaussians
     threads = threads or os.cpu_count() or 1
     with ThreadPoolExecutor(threads, thread_name_prefix="town") as pool:
         pending: deque[Future[Gaussians]] = deque([pool.submit(backdrop, plan, sh_degree)])
-        quotas = iter(plan.quotas)
+        quotas, taken = iter(plan.quotas), plan.cells
         while pending:
             while len(pending) < threads + 2 and (quota := next(quotas, None)) is not None:
-                pending.append(pool.submit(_cell, plan, quota, sh_degree))
+                pending.append(pool.submit(_cell, plan, quota, taken, sh_degree))
             made = pending.popleft().result()
             for start in range(0, len(made), MAX_BATCH):
                 yield made[start : start + MAX_BATCH]
 
 
-def _cell(plan: TownPlan, quota: Quota, sh_degree: int) -> Gaussians:
+def _cell(
+    plan: TownPlan, quota: Quota, taken: frozenset[tuple[int, int]], sh_degree: int
+) -> Gaussians:
     cell = quota.cell
     seed = plan.seed
     density = load_recipe().density[cell.kind.value]
     detail = (density * cell.area / max(1, quota.count)) ** 0.5
-    around = tuple(
-        site_at(cell.i + di, cell.j + dj, seed) for dj in (-1, 0, 1) for di in (-1, 0, 1)
-    )
+    ring = [(cell.i + di, cell.j + dj) for dj in (-1, 0, 1) for di in (-1, 0, 1)]
+    around = tuple(site_at(i, j, seed) for i, j in ring)
+    outside = tuple(cell_at(i, j, seed) for i, j in _edges(cell, taken))
     rng = np.random.Generator(
         np.random.SFC64([seed & 0x7FFFFFFF, cell.i & 0xFFFFFFFF, cell.j & 0xFFFFFFFF, 4])
     )
-    table = cell_parts(cell, seed, detail)
+    table = cell_parts(cell, seed, detail, outside)
     return emit(table, quota.count, shade_map(cell, around), rng, sh_degree)
+
+
+def _edges(cell: Cell, taken: frozenset[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """The places around a cell that are open country and that it is the one to border.
+
+    A corner may touch two cells of the town that each build it from their own side; only
+    where both its neighbours are open too is the corner built on its own.
+    """
+    i, j = cell.i, cell.j
+    for di in (-1, 0, 1):
+        for dj in (-1, 0, 1):
+            near = {(i + di, j), (i, j + dj)} if di and dj else set()
+            if (i + di, j + dj) not in taken and not near & taken:
+                yield i + di, j + dj

@@ -45,7 +45,7 @@ def build_house(kit: Kit, house: House) -> None:
 
 def _style(kit: Kit, house: House) -> Style:
     rng = kit.rng
-    masonry = kit.chance(0.16)
+    masonry = kit.chance(0.11)
     wall = kit.color("masonry" if masonry else "plaster")
     levels = [0.0]
     ground, floor = (GROUND_FLOOR, FLOOR) if house.shops or house.floors > 2 else (3.3, 2.9)

@@ -26,7 +26,7 @@ class Finish(IntEnum):
     @classmethod
     def at_spacing(cls, detail: float) -> Finish:
         """The finish for a spacing of ``detail`` times the recipe's."""
-        return cls.FULL if detail < 1.9 else cls.PLAIN if detail < 4.0 else cls.MASSING
+        return cls.FULL if detail < 2.6 else cls.PLAIN if detail < 6.0 else cls.MASSING
 
 
 @dataclass(slots=True)

@@ -247,12 +247,21 @@ def build_parasol(kit: Kit, x: float, z: float) -> None:
         kit.parts.quad(kit.material("fabric"), [rim[n], rim[k], tip, tip],
                        color * (1.0 if k % 2 else 0.9))
     kit.parts.strut(middle, tip, 0.04, (0.55, 0.50, 0.42))
-    kit.parts.strut(middle + 0.74 * up, middle + 0.80 * up, 0.5, (0.85, 0.83, 0.78))
-    angle = np.arange(4) * np.pi / 2 + kit.rng.uniform(0, 1.5)
-    seats = middle + 0.45 * up + np.stack([np.cos(angle), 0 * angle, np.sin(angle)], 1)
-    kit.parts.strut(seats, seats + 0.06 * up, 0.24, (0.42, 0.28, 0.18))
-    backs = seats + 0.25 * np.stack([np.cos(angle), 0 * angle, np.sin(angle)], 1)
-    kit.parts.strut(backs, backs + 0.45 * up, 0.06, IRON)
+    kit.parts.strut(middle, middle + 0.72 * up, 0.04, IRON)
+    kit.parts.blob(middle + 0.76 * up, (0.5, 0.045, 0.5), (0.88, 0.86, 0.80), fuzz=0.0)
+    wood, timber = np.array([0.46, 0.31, 0.20], np.float32), kit.material("timber")
+    for angle in np.arange(4) * np.pi / 2 + kit.rng.uniform(0, 1.5):
+        out = np.array([np.cos(angle), 0.0, np.sin(angle)])
+        side = np.array([np.sin(angle), 0.0, -np.cos(angle)])
+        seat = middle + 0.45 * up + 0.95 * out
+        kit.parts.blob(seat, (0.23, 0.04, 0.23), wood, fuzz=0.0)
+        for a in (-0.17, 0.17):
+            for c in (-0.17, 0.17):
+                leg = seat + a * out + c * side
+                kit.parts.strut(leg, leg - 0.45 * up, 0.022, wood * 0.8)
+        low, high = seat + 0.22 * out + 0.12 * up, seat + 0.25 * out + 0.46 * up
+        kit.parts.quad(timber, [low - 0.2 * side, low + 0.2 * side, high + 0.2 * side,
+                                high - 0.2 * side], wood)
 
 
 def build_park(kit: Kit, cell: Cell) -> None:

@@ -17,6 +17,17 @@ from splat.gaussians import Float32Array
 UP = np.array([0.0, -1.0, 0.0], np.float32)
 NO_EAVES = 1e6
 
+# Right (as seen from outside) and outward unit vectors of a box's sides.
+_SIDES = {
+    side: (np.array(right, np.float32), np.array(out, np.float32))
+    for side, right, out in (
+        ("s", (1, 0, 0), (0, 0, -1)),
+        ("n", (-1, 0, 0), (0, 0, 1)),
+        ("w", (0, 0, -1), (-1, 0, 0)),
+        ("e", (0, 0, 1), (1, 0, 0)),
+    )
+}
+
 # Columns of the packed tables.
 ORIGIN, ALONG, ACROSS, COLOR = slice(0, 3), slice(3, 6), slice(6, 9), slice(9, 12)
 TAPER, EAVES, FILL, MATERIAL = 12, 13, 14, 15
@@ -219,20 +230,31 @@ class Wall:
     ) -> Wall:
         """The wall on side ``"w"``, ``"e"``, ``"s"`` or ``"n"`` of a box (x0, x1, z0, z1)."""
         x0, x1, z0, z1 = box
-        x, z, out, width = {
-            "s": (x0, z0, (0, 0, -1), x1 - x0),
-            "n": (x1, z1, (0, 0, 1), x1 - x0),
-            "w": (x0, z1, (-1, 0, 0), z1 - z0),
-            "e": (x1, z0, (1, 0, 0), z1 - z0),
+        x, z, width = {
+            "s": (x0, z0, x1 - x0),
+            "n": (x1, z1, x1 - x0),
+            "w": (x0, z1, z1 - z0),
+            "e": (x1, z0, z1 - z0),
         }[side]
-        normal = np.array(out, np.float32)
-        origin = np.array([x, -base, z], np.float32)
-        return cls(origin, np.cross(UP, normal), normal, width, height, eaves)
+        right, out = _SIDES[side]
+        return cls(np.array([x, -base, z], np.float32), right, out, width, height, eaves)
 
     def at(self, s: ArrayLike, t: ArrayLike, d: ArrayLike = 0.0) -> Float32Array:
         """[n, 3] points; the arguments broadcast."""
         s, t, d = (np.asarray(v, np.float32)[..., None] for v in (s, t, d))
         return (self.origin + s * self.right + t * UP + d * self.out).reshape(-1, 3)
+
+    def _rows(
+        self, material: int, s: Float32Array, t: Float32Array, d: Float32Array, color: ArrayLike
+    ) -> Float32Array:
+        """Panel rows that start at (s, t, d), their edges still zero."""
+        rows = np.zeros((len(s), PANEL_COLUMNS), np.float32)
+        rows[:, 0] = self.origin[0] + s * self.right[0] + d * self.out[0]
+        rows[:, 1] = self.origin[1] - t
+        rows[:, 2] = self.origin[2] + s * self.right[2] + d * self.out[2]
+        rows[:, COLOR] = color
+        rows[:, EAVES], rows[:, FILL], rows[:, MATERIAL] = NO_EAVES, 1.0, material
+        return rows
 
     def raised(self, base: float) -> Wall:
         """The same wall with its foot ``base`` metres higher."""
@@ -252,21 +274,12 @@ class Wall:
     ) -> None:
         """Rectangles parallel to the wall, ``d`` in front of it; empty ones are left out."""
         s0, s1, t0, t1, d = _flat(s0, s1, t0, t1, d)
-        rgb = np.broadcast_to(np.asarray(color, np.float32), (len(s0), 3))
-        keep = (s1 - s0 > 5e-3) & (t1 - t0 > 5e-3)
-        if not keep.all():
-            s0, s1, t0, t1, d, rgb = (v[keep] for v in (s0, s1, t0, t1, d, rgb))
-        if len(s0) == 0:
-            return
-        parts.panel(
-            material,
-            self.at(s0, t0, d),
-            (s1 - s0)[:, None] * self.right,
-            (t1 - t0)[:, None] * UP,
-            rgb,
-            eaves=self.eaves,
-            fill=fill,
-        )
+        rows = self._rows(material, s0, t0, d, color)
+        rows[:, 3] = (s1 - s0) * self.right[0]
+        rows[:, 5] = (s1 - s0) * self.right[2]
+        rows[:, 7] = t0 - t1
+        rows[:, EAVES], rows[:, FILL] = self.eaves, fill
+        parts.panels.append(rows[(s1 - s0 > 5e-3) & (t1 - t0 > 5e-3)])
 
     def ledge(
         self,
@@ -282,13 +295,11 @@ class Wall:
     ) -> None:
         """Surfaces that face up, from ``d0`` out to ``d1``, ``rise`` higher at the wall."""
         s0, s1, t, d0, d1 = _flat(s0, s1, t, d0, d1)
-        parts.panel(
-            material,
-            self.at(s0, t, d1),
-            (s1 - s0)[:, None] * self.right,
-            (d0 - d1)[:, None] * self.out + rise * UP,
-            color,
-        )
+        rows = self._rows(material, s0, t, d1, color)
+        rows[:, ALONG] = (s1 - s0)[:, None] * self.right
+        rows[:, ACROSS] = (d0 - d1)[:, None] * self.out
+        rows[:, 7] = -rise
+        parts.panels.append(rows)
 
     def soffit(
         self,
@@ -303,13 +314,10 @@ class Wall:
     ) -> None:
         """Surfaces that face down, from ``d0`` out to ``d1``."""
         s0, s1, t, d0, d1 = _flat(s0, s1, t, d0, d1)
-        parts.panel(
-            material,
-            self.at(s0, t, d0),
-            (s1 - s0)[:, None] * self.right,
-            (d1 - d0)[:, None] * self.out,
-            color,
-        )
+        rows = self._rows(material, s0, t, d0, color)
+        rows[:, ALONG] = (s1 - s0)[:, None] * self.right
+        rows[:, ACROSS] = (d1 - d0)[:, None] * self.out
+        parts.panels.append(rows)
 
     def cheek(
         self,
@@ -326,13 +334,10 @@ class Wall:
         """Surfaces across the wall, facing right (``facing`` 1) or left (−1)."""
         s, t0, t1, d0, d1 = _flat(s, t0, t1, d0, d1)
         near, far = (d1, d0) if facing > 0 else (d0, d1)
-        parts.panel(
-            material,
-            self.at(s, t0, near),
-            (far - near)[:, None] * self.out,
-            (t1 - t0)[:, None] * UP,
-            color,
-        )
+        rows = self._rows(material, s, t0, near, color)
+        rows[:, ALONG] = (far - near)[:, None] * self.out
+        rows[:, 7] = t0 - t1
+        parts.panels.append(rows)
 
     def box(
         self,
@@ -359,5 +364,7 @@ class Wall:
 
 
 def _flat(*values: ArrayLike) -> list[Float32Array]:
-    arrays = np.broadcast_arrays(*(np.asarray(v, np.float32) for v in values))
-    return [a.ravel() for a in arrays]
+    """The values as arrays of one length; scalars and single values are repeated."""
+    arrays = [np.asarray(v, np.float32).ravel() for v in values]
+    count = max(a.size for a in arrays)
+    return [a if a.size == count else np.full(count, a[0], np.float32) for a in arrays]

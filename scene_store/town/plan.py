@@ -106,6 +106,11 @@ class TownPlan:
     detail: float
 
     @property
+    def cells(self) -> frozenset[tuple[int, int]]:
+        """Places in the grid that the town covers."""
+        return frozenset((q.cell.i, q.cell.j) for q in self.quotas)
+
+    @property
     def radius(self) -> float:
         """Metres from the centre to the farthest cell's centre, in plan coordinates."""
         return max(_distance(q.cell) for q in self.quotas)
@@ -151,7 +156,7 @@ def cell_at(i: int, j: int, seed: int) -> Cell:
         east=_half_width(i + 1),
         south=_half_width(j, avenue=3),
         north=_half_width(j + 1, avenue=3),
-        detail=float(np.clip(0.82 + (distance - 60.0) / 300.0, 0.82, 1.30)),
+        detail=float(np.clip(1.3 + (distance - 70.0) / 160.0, 1.3, 2.1)),
     )
 
 
@@ -212,7 +217,7 @@ def _kind(i: int, j: int, distance: float, seed: int) -> Kind:
         return Kind.PARK
     if distance > 260.0 and mix(seed, i, j, 4) % 41 == 0:
         return Kind.CHURCH
-    suburban = 0.85 * np.clip((distance - 170.0) / 500.0, 0.0, 1.0)
+    suburban = 0.6 * np.clip((distance - 100.0) / 120.0, 0.0, 1.0)
     return Kind.VILLAS if unit(seed, i, j, 5) < suburban else Kind.BLOCK
 
 

@@ -54,6 +54,7 @@ class Recipe:
 
     Attributes:
         materials: In the file's order; a panel refers to one by its index.
+        indices: Name of a material → its index.
         palettes: Name → [n, 3] sRGB colours.
         density: Kind of cell → expected Gaussians per square metre at detail 1.
         leaf_spacing, strut_spacing: Metres between neighbouring Gaussians at detail 1.
@@ -61,6 +62,7 @@ class Recipe:
 
     light: LightRecipe
     materials: tuple[Material, ...]
+    indices: Mapping[str, int]
     palettes: Mapping[str, Float32Array]
     density: Mapping[str, float]
     leaf_spacing: float
@@ -68,7 +70,7 @@ class Recipe:
 
     def material_index(self, name: str) -> int:
         """Index of a material by its name."""
-        return next(i for i, m in enumerate(self.materials) if m.name == name)
+        return self.indices[name]
 
     def pick(self, palette: str, rng: np.random.Generator, count: int = 1) -> Float32Array:
         """[count, 3] colours of a palette, each a little different from the palette's."""
@@ -104,6 +106,7 @@ def _parse(raw: Mapping[str, Any]) -> Recipe:
     return Recipe(
         light=LightRecipe(**light),
         materials=materials,
+        indices={material.name: index for index, material in enumerate(materials)},
         palettes=palettes,
         density={name: float(value) for name, value in raw["density"].items()},
         leaf_spacing=float(raw["leaf_spacing"]),

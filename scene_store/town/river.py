@@ -6,11 +6,13 @@ import numpy as np
 
 from scene_store.town.kit import Finish, Kit
 from scene_store.town.parts import Wall
-from scene_store.town.plan import PROMENADE, Cell
+from scene_store.town.plan import AVENUE_HALF, PROMENADE, Cell
 from scene_store.town.street import (
     ASPHALT,
+    GRASS,
     KERB,
     PAVING,
+    VERGE,
     build_bench,
     build_streets,
     carriageway_half,
@@ -21,7 +23,8 @@ WATER_DEPTH = 2.4  # the surface, below the quays
 WATER_Y = WATER_DEPTH
 WALL_FOOT = WATER_DEPTH - 0.02  # masonry stops just above the water, its mirror image below
 QUAY_STONE = np.array([0.63, 0.58, 0.50], np.float32)
-WATER_COLOR = (0.15, 0.23, 0.22)
+WATER_COLOR = (0.19, 0.25, 0.22)
+BANK = 4.0  # width of the grassy slope outside the town
 _ARCHES, _PIER, _CAMBER = 3, 2.2, 1.1
 
 
@@ -53,6 +56,23 @@ def build_river(kit: Kit, cell: Cell) -> None:
         _half_bridge(kit, cell.x0, cell.west, south, north, 1.0)
     if has_bridge(cell.i + 1):
         _half_bridge(kit, cell.x1, cell.east, south, north, -1.0)
+
+
+def build_river_edge(kit: Kit, cell: Cell, side_x: int) -> None:
+    """The first metres of open river beyond the town, between grassy banks."""
+    south, north = banks(cell)
+    reach = AVENUE_HALF + VERGE
+    x0, x1 = (cell.x0, cell.x0 + reach) if side_x < 0 else (cell.x1 - reach, cell.x1)
+    lawn = kit.material("lawn")
+    kit.parts.floor(kit.material("water"), x0, x1, south, north, WATER_COLOR, -WATER_DEPTH)
+    kit.parts.floor(lawn, x0, x1, cell.z0, south, GRASS)
+    kit.parts.floor(lawn, x0, x1, north, cell.z1, GRASS)
+    foot = WATER_DEPTH
+    for a, b in ((south, south + BANK), (north, north - BANK)):
+        top, bottom = [(x0, 0.0, a), (x1, 0.0, a)], [(x0, foot, b), (x1, foot, b)]
+        low, high = (bottom, top) if b < a else (top, bottom)
+        corners = [*low, *high[::-1]]  # along +x, then +z: the normal points up
+        kit.parts.quad(lawn, corners, np.asarray(GRASS) * 0.85)
 
 
 def _flanks(kit: Kit, cell: Cell, south: float, north: float) -> None:

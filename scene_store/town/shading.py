@@ -154,7 +154,8 @@ def _ripple(
     tilt = rng.normal(0.0, 0.06, (kinds, 3)).astype(np.float32)
     nearest = table.nearest(np.float32([0.0, -1.0, 0.0]) + tilt)
     pick = rng.integers(kinds, size=len(which))
-    gain = rng.uniform(0.75, 1.05, len(which)).astype(np.float32)
+    # The mirror image below the surface shows most of the sky; the ripples add the rest.
+    gain = rng.uniform(0.30, 0.62, len(which)).astype(np.float32)
     out.sh[:] += table.sh[0, nearest][pick] * gain[:, None, None]
 
 
@@ -189,7 +190,7 @@ def paint_leaves(
     inside = 1.0 - fuzz * np.clip((1.0 - reach) * 1.7, 0.0, 0.65)
     inside *= 0.66 + 0.34 * up
     albedo = color * color
-    albedo *= (1.0 + fuzz * rng.normal(0.0, 0.20, len(fuzz)).clip(-0.5, 0.6).astype(np.float32))[:, None]
+    albedo *= (1.0 + fuzz * rng.normal(0.0, 0.26, len(fuzz)).clip(-0.55, 0.7).astype(np.float32))[:, None]
     linear = albedo * light.sky * (sky * inside * (0.8 + 0.2 * up))[:, None]
     linear += albedo * light.sun * (sun * inside * wrapped)[:, None]
     hue = rng.normal(0.0, 0.06, len(fuzz)).astype(np.float32) * fuzz

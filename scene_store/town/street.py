@@ -17,6 +17,10 @@ PAINT = (0.88, 0.88, 0.85)
 _DASH, _LINE, _ZEBRA, _STRIPE = 3.0, 0.07, 3.2, 0.5
 
 
+VERGE = 8.0  # grass beyond the town's last pavements
+GRASS = (0.40, 0.47, 0.24)
+
+
 def carriageway_half(half_width: float) -> float:
     """Half the carriageway of a street of a given half width; pavements take the rest."""
     return 3.4 if half_width <= STREET_HALF else 4.4
@@ -35,6 +39,47 @@ def build_streets(kit: Kit, cell: Cell, sides: str = "wesn") -> None:
     for side in sides:
         _carriageway(kit, side, cell, inner)
     _pavement(kit, cell, inner, sides)
+
+
+def build_edge(kit: Kit, cell: Cell, side_x: int, side_z: int) -> None:
+    """What a cell beyond the town's edge contributes: its half of the street, and a verge.
+
+    ``side_x``, ``side_z`` say on which of its sides the town lies: −1 west or south, 1 east
+    or north, 0 neither; with both set, the town only touches its corner.
+    """
+    if side_x and side_z:
+        _edge_corner(kit, cell, side_x, side_z)
+        return
+    side = {(-1, 0): "w", (1, 0): "e", (0, -1): "s", (0, 1): "n"}[side_x, side_z]
+    build_streets(kit, cell, sides=side)
+    x0, x1, z0, z1 = cell.lot
+    strip = {
+        "w": (x0, x0 + VERGE, cell.z0, cell.z1),
+        "e": (x1 - VERGE, x1, cell.z0, cell.z1),
+        "s": (cell.x0, cell.x1, z0, z0 + VERGE),
+        "n": (cell.x0, cell.x1, z1 - VERGE, z1),
+    }[side]
+    kit.parts.floor(kit.material("lawn"), *strip, GRASS)
+
+
+def _edge_corner(kit: Kit, cell: Cell, side_x: int, side_z: int) -> None:
+    """The quarter junction at one corner of a cell, its pavement and its verge."""
+    x, width_x = (cell.x0, cell.west) if side_x < 0 else (cell.x1, cell.east)
+    z, width_z = (cell.z0, cell.south) if side_z < 0 else (cell.z1, cell.north)
+
+    def square(material: str, a: tuple[float, float], b: tuple[float, float], color: object,
+               height: float = 0.0) -> None:
+        # Spans run from the corner into the cell.
+        xs = sorted(x - side_x * v for v in a)
+        zs = sorted(z - side_z * v for v in b)
+        kit.parts.floor(kit.material(material), *xs, *zs, color, height)
+
+    drive_x, drive_z = carriageway_half(width_x), carriageway_half(width_z)
+    square("asphalt", (0, drive_x), (0, drive_z), ASPHALT)
+    square("paving", (drive_x, width_x), (0, width_z), PAVING, KERB)
+    square("paving", (0, drive_x), (drive_z, width_z), PAVING, KERB)
+    square("lawn", (width_x, width_x + VERGE), (0, width_z + VERGE), GRASS)
+    square("lawn", (0, width_x), (width_z, width_z + VERGE), GRASS)
 
 
 def _widths(cell: Cell) -> dict[str, float]:
