@@ -16,7 +16,7 @@ SQRT_HALF = np.float32(0.70710678118654752)
 
 def sigmoid(logits: NDArray[np.floating]) -> Float32Array:
     """1 / (1 + e^−x); an infinite logit gives exactly 0 or 1."""
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         out: Float32Array = np.exp(-logits, dtype=np.float32)
     out += 1.0
     return np.reciprocal(out, out=out)
@@ -24,7 +24,7 @@ def sigmoid(logits: NDArray[np.floating]) -> Float32Array:
 
 def exponential(values: NDArray[np.floating]) -> Float32Array:
     """e^x; overflows to infinity without a warning."""
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         out: Float32Array = np.exp(values, dtype=np.float32)
     return out
 
