@@ -7,6 +7,7 @@ and close enough that sharpening after the motion is not felt as a change.
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from splat.gaussians import Float32Array, Gaussians
 
@@ -55,9 +56,10 @@ def _coarsen_block(block: Gaussians, group: int) -> Gaussians:
     )
 
 
-def _most_visible(weight: Float32Array, group: int) -> np.ndarray:
+def _most_visible(weight: Float32Array, group: int) -> NDArray[np.intp]:
     """Index of the largest weight of every group."""
     groups = -(-len(weight) // group)
     padded = np.full(groups * group, -1.0, np.float32)
     padded[: len(weight)] = weight
-    return padded.reshape(groups, group).argmax(axis=1) + group * np.arange(groups)
+    within: NDArray[np.intp] = padded.reshape(groups, group).argmax(axis=1)
+    return within + group * np.arange(groups)

@@ -45,10 +45,12 @@ def engine(rasterizer: FakeRasterizer) -> Iterator[RenderEngine]:
         rasterizer.gate.set()
 
 
-def hold_one_frame(engine: RenderEngine, rasterizer: FakeRasterizer, **kind: bool) -> Future[Frame]:
+def hold_one_frame(
+    engine: RenderEngine, rasterizer: FakeRasterizer, *, preemptible: bool = False
+) -> Future[Frame]:
     """Start a frame that runs until the gate opens."""
     rasterizer.gate.clear()
-    future = engine.submit(ask(**kind))
+    future = engine.submit(ask(preemptible=preemptible))
     rasterizer.wait_started()
     return future
 

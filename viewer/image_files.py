@@ -16,7 +16,7 @@ from splat.errors import OutputError
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 MAP_SUFFIXES = (".exr", ".npy")
 
-Encoder = Callable[[Path], None]
+Encoder = Callable[[Path], object]
 
 
 def check_target(path: Path, suffixes: tuple[str, ...]) -> None:
@@ -65,7 +65,7 @@ def write_picture(path: Path, rgb: NDArray[np.uint8], quality: int) -> None:
         raise OutputError(f"{path}: cannot encode {_size(rgb)}: {error.err}") from None
     if not done:
         raise OutputError(f"{path}: cannot encode {_size(rgb)} as {path.suffix}")
-    _write_whole(path, lambda temporary: temporary.write_bytes(encoded.tobytes()) and None)
+    _write_whole(path, lambda temporary: temporary.write_bytes(encoded.tobytes()))
 
 
 def write_map(path: Path, values: NDArray[np.float32], channel: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -14,6 +15,8 @@ from rendering.base import Outputs, RasterImage
 
 UInt8Array = NDArray[np.uint8]
 Float32Array = NDArray[np.float32]
+
+Scalar = TypeVar("Scalar", np.float32, np.int32, np.bool_)
 
 OPAQUE_ENOUGH = 0.5  # depths of fainter pixels say little; they are left out of the range
 RANGE_PERCENTILES = (1.0, 99.0)
@@ -73,7 +76,8 @@ def color_to_uint8(color: Float32Array) -> UInt8Array:
     scaled = np.multiply(color, np.float32(255.0))
     scaled += np.float32(0.5)
     np.clip(scaled, 0.0, 255.0, out=scaled)
-    return scaled.astype(np.uint8)
+    rounded: UInt8Array = scaled.astype(np.uint8)
+    return rounded
 
 
 def alpha_to_uint8(alpha: Float32Array) -> UInt8Array:
@@ -113,7 +117,7 @@ def count_picture(count: NDArray[np.int32]) -> Picture:
     )
 
 
-def _sample(values: NDArray[np.generic]) -> NDArray[np.generic]:
+def _sample(values: NDArray[Scalar]) -> NDArray[Scalar]:
     """Enough of the pixels for a percentile, spread over the image."""
     flat = values.reshape(-1)
     return flat[:: max(1, flat.size // SAMPLES)]

@@ -118,9 +118,8 @@ class Panel:
         self._mode = gui.add_dropdown(
             "Show", tuple(MODE_NAMES), initial_value=name_of[options.mode]
         )
-        self._background = gui.add_rgb(
-            "Background", tuple(round(255 * channel) for channel in options.background)
-        )
+        red, green, blue = (round(255 * channel) for channel in options.background)
+        self._background = gui.add_rgb("Background", (red, green, blue))
         self._antialiased = gui.add_checkbox(
             "Antialiased",
             options.antialiased,

@@ -97,7 +97,7 @@ def rotation_from_quaternion(wxyz: ArrayLike) -> Float64Array:
     quaternion = np.asarray(wxyz, np.float64)
     length = np.linalg.norm(quaternion)
     if quaternion.shape != (4,) or not np.isfinite(length) or length < 1e-12:
-        raise CameraError(f"{wxyz} is not a rotation quaternion")
+        raise CameraError(f"{quaternion} is not a rotation quaternion")
     w, x, y, z = quaternion / length
     return np.array(
         [
