@@ -19,11 +19,12 @@
 namespace belvedere::BELVEDERE_ISA {
 
 constexpr int kBatch = 256;  // with masks and lists inside L1
-constexpr int kAhead = 48;   // records between asking memory for one and using it
+constexpr int kAhead = 48;  // records between asking memory for one and using it
+static_assert(kAhead + 2 * kLanes <= kRecordPadding);
 constexpr int kBlockPixels = kBlockSize * kBlockSize;
 constexpr int kVectors = kBlockPixels / kLanes;  // vectors that hold a block
 constexpr int kTileBlocks = kBlocksPerSide * kBlocksPerSide;
-constexpr int kTilePixels = kTileSize * kTileSize;
+constexpr int 
 constexpr int kSaturationStride = 16;  // splats between two looks at the transmittance
 
 // The words of a record, in the order of struct Splat, padded to a whole register of words.
@@ -62,103 +63,98 @@ BELVEDERE_INLINE VF pixel_y_offsets() {
 
 enum class Want { kColor, kColorDepth, kEverything };
 
-// Blends batch positions list[0 .. count) into one block whose corner is pixel (x, y).
-// Returns whether any pixel still takes more.
+// Blends batch positions list[0 .. count) into one vector of pixels, those of `block` from
+// `at` on, whose corner is pixel (x, y). Returns whether any pixel still takes more.
 template <Want want>
-BELVEDERE_INLINE bool blend(const Batch& batch, const std::uint16_t* list, int count, int block,
-                            float x, float y, Tile& tile) {
+BELVEDERE_INLINE bool blend_vector(const Batch& batch, const std::uint16_t* list, int count,
+                                   int block, int at, float x, float y, Tile& tile) {
   constexpr bool with_depth = want != Want::kColor;
   constexpr bool with_all = want == Want::kEverything;
-  VF px[kVectors], py[kVectors], t[kVectors], r[kVectors], g[kVectors], b[kVectors];
-  VF depth[kVectors], median[kVectors];
-  VI blended[kVectors];
-  for (int v = 0; v < kVectors; ++v) {
-    px[v] = pixel_x_offsets() + x;
-    py[v] = pixel_y_offsets() + (y + static_cast<float>(v * (kLanes / kBlockSize)));
-    t[v] = load(&tile.transmittance[block][v * kLanes]);
-    r[v] = load(&tile.red[block][v * kLanes]);
-    g[v] = load(&tile.green[block][v * kLanes]);
-    b[v] = load(&tile.blue[block][v * kLanes]);
-    if constexpr (with_depth) depth[v] = load(&tile.depth[block][v * kLanes]);
-    if constexpr (with_all) {
-      median[v] = load(&tile.median_depth[block][v * kLanes]);
-      std::memcpy(&blended[v], &tile.count[block][v * kLanes], sizeof(VI));
-    }
-  }
+  const VF px = pixel_x_offsets() + x, py = pixel_y_offsets() + y;
   const VF cut = splat(kLog2AlphaCut), stop = splat(kTransmittanceStop);
   const VF alpha_max = splat(kAlphaMax);
-  bool alive = true;
+  VF t = load(&tile.transmittance[block][at]);
+  VF r = load(&tile.red[block][at]);
+  VF g = load(&tile.green[block][at]);
+  VF b = load(&tile.blue[block][at]);
+  VF depth = {}, median = {};
+  VI blended = {};
+  if constexpr (with_depth) depth = load(&tile.depth[block][at]);
+  if constexpr (with_all) {
+    median = load(&tile.median_depth[block][at]);
+    std::memcpy(&blended, &tile.count[block][at], sizeof blended);
+  }
+  bool alive = any(greater(t, stop));
   for (int i = 0; i < count && alive;) {
     const int stride_end = count < i + kSaturationStride ? count : i + kSaturationStride;
     for (; i < stride_end; ++i) {
       const int j = list[i];
-      const VF sx = splat(batch.field[kX][j]), sy = splat(batch.field[kY][j]);
-      const VF sa = splat(batch.field[kA][j]), sb = splat(batch.field[kB][j]);
-      const VF sc = splat(batch.field[kC][j]), so = splat(batch.field[kOpacity][j]);
-      const VF red = splat(batch.field[kRed][j]), green = splat(batch.field[kGreen][j]);
-      const VF blue = splat(batch.field[kBlue][j]);
-      for (int v = 0; v < kVectors; ++v) {
-        const VF dx = px[v] - sx, dy = py[v] - sy;
-        const VF power = fma(fma(sa, dx, sb * dy), dx, fma(sc * dy, dy, so));
-        const Mask takes = both(greater_equal(power, cut), greater(t[v], stop));
-        const VF alpha = keep(takes, min(exp2(power), alpha_max));
-        const VF weight = alpha * t[v];
-        if constexpr (with_all) {
-          const VF sz = splat(batch.field[kDepth][j]);
-          const Mask crosses =
-              both(both(takes, greater(t[v], splat(0.5f))), greater_equal(splat(0.5f), t[v] - weight));
-          median[v] = select(crosses, sz, median[v]);
-          blended[v] += keep(takes, splat_int(1));
-        }
-        t[v] -= weight;
-        r[v] = fma(weight, red, r[v]);
-        g[v] = fma(weight, green, g[v]);
-        b[v] = fma(weight, blue, b[v]);
-        if constexpr (with_depth) depth[v] = fma(weight, splat(batch.field[kDepth][j]), depth[v]);
+      const auto field = [&](Field f) { return splat(batch.field[f][j]); };
+      const VF dx = px - field(kX), dy = py - field(kY);
+      const VF power = fma(fma(field(kA), dx, field(kB) * dy), dx,
+                           fma(field(kC) * dy, dy, field(kOpacity)));
+      // Only t is carried from splat to splat, so what depends on it is kept short: one
+      // multiply-add beside one comparison, then a select.
+      const Mask visible = greater_equal(power, cut), live = greater(t, stop);
+      const VF alpha = keep(visible, min(exp2(power), alpha_max));
+      const VF weight = keep(live, alpha * t);
+      const VF behind = select(live, fma(-alpha, t, t), t);
+      if constexpr (with_all) {
+        const Mask falls = both(greater(t, splat(0.5f)), greater_equal(splat(0.5f), behind));
+        median = select(falls, field(kDepth), median);
+        blended += keep(both(visible, live), splat_int(1));
       }
+      t = behind;
+      r = fma(weight, field(kRed), r);
+      g = fma(weight, field(kGreen), g);
+      b = fma(weight, field(kBlue), b);
+      if constexpr (with_depth) depth = fma(weight, field(kDepth), depth);
     }
-    alive = false;
-    for (int v = 0; v < kVectors; ++v) alive |= any(greater(t[v], stop));
+    alive = any(greater(t, stop));
   }
-  for (int v = 0; v < kVectors; ++v) {
-    store(&tile.transmittance[block][v * kLanes], t[v]);
-    store(&tile.red[block][v * kLanes], r[v]);
-    store(&tile.green[block][v * kLanes], g[v]);
-    store(&tile.blue[block][v * kLanes], b[v]);
-    if constexpr (with_depth) store(&tile.depth[block][v * kLanes], depth[v]);
-    if constexpr (with_all) {
-      store(&tile.median_depth[block][v * kLanes], median[v]);
-      std::memcpy(&tile.count[block][v * kLanes], &blended[v], sizeof(VI));
-    }
+  store(&tile.transmittance[block][at], t);
+  store(&tile.red[block][at], r);
+  store(&tile.green[block][at], g);
+  store(&tile.blue[block][at], b);
+  if constexpr (with_depth) store(&tile.depth[block][at], depth);
+  if constexpr (with_all) {
+    store(&tile.median_depth[block][at], median);
+    std::memcpy(&tile.count[block][at], &blended, sizeof blended);
   }
   return alive;
 }
 
-// Step 1: the next `count` records of the tile, field by field; up to a multiple of kLanes
-// the last is repeated.
-// Records lie all over memory: those of `following` are asked for ahead of their time.
-inline void gather(const Record* const* records, int count, int following, Batch& batch) {
+// The same for a whole block. Vectors one after the other: two at once would need more
+// registers than AVX2 has.
+template <Want want>
+BELVEDERE_INLINE bool blend(const Batch& batch, const std::uint16_t* list, int count, int block,
+                            float x, float y, Tile& tile) {
+  constexpr float kRows = static_cast<float>(kLanes / kBlockSize);  // of a vector
+  bool alive = false;
+  for (int v = 0; v < kVectors; ++v) {
+    alive |= blend_vector<want>(batch, list, count, block, v * kLanes, x,
+                                y + static_cast<float>(v) * kRows, tile);
+  }
+  return alive;
+}
+
+// Step 1: the next `count` records of the tile, field by field, rounded up to whole vectors.
+// Records lie all over memory, so they are asked for ahead of their time.
+BELVEDERE_INLINE void gather(const Record* const* records, int count, Batch& batch) {
   for (int i = 0; i < count; i += kLanes) {
-    for (int k = i + kAhead; k < i + kAhead + kLanes && k < count + following; ++k) {
-      __builtin_prefetch(records[k]);
-      __builtin_prefetch(reinterpret_cast<const char*>(records[k]) + kRecordBytes - 1);
-    }
-#if defined(__AVX512F__)
-    VF rows[kLanes], columns[kLanes];
     for (int k = 0; k < kLanes; ++k) {
-      const Record* record = records[i + k < count ? i + k : count - 1];
-      rows[k] = _mm512_loadu_ps(record->words);
+      const char* ahead = reinterpret_cast<const char*>(records[i + kAhead + k]);
+      __builtin_prefetch(ahead);
+      __builtin_prefetch(ahead + kRecordBytes - 1);
     }
-    transpose(rows, columns);
-    for (int f = 0; f < kFields; ++f) store(&batch.field[f][i], columns[f]);
-#else
-    for (int k = 0; k < kLanes; ++k) {
-      const Record* record = records[i + k < count ? i + k : count - 1];
-      for (std::size_t f = 0; f < kRecordWords; ++f) {
-        std::memcpy(&batch.field[f][i + k], &record->words[f], 4);
+    for (int word = 0; word < kFields; word += kLanes) {
+      VF rows[kLanes], columns[kLanes];
+      for (int k = 0; k < kLanes; ++k) {
+        rows[k] = load(reinterpret_cast<const float*>(records[i + k]->words + word));
       }
+      transpose(rows, columns);
+      for (int f = 0; f < kLanes; ++f) store(&batch.field[word + f][i], columns[f]);
     }
-#endif
   }
 }
 
@@ -341,8 +337,7 @@ void composite(const CompositeTask& task) {
     const int count =
         task.count - first < kBatch ? static_cast<int>(task.count - first) : kBatch;
     const int padded = (count + 63) / 64 * 64;
-    const std::size_t after = task.count - first - static_cast<std::size_t>(count);
-    gather(task.records + first, count, after < kAhead ? static_cast<int>(after) : kAhead, batch);
+    gather(task.records + first, count, batch);
     cover(static_cast<float>(task.tile_x), static_cast<float>(task.tile_y), count, batch);
     for (int row = 0; row < kBlocksPerSide; ++row) {
       std::memset(&batch.coverage[row][count], 0, padded - count);

@@ -241,26 +241,22 @@ inline bool chunk_may_be_seen(const ChunkBounds& b, const CameraParams& c) {
 }
 
 // Writes kLanes splats, given word by word, to consecutive places: those of `survivors`.
-inline std::uint32_t compact(const VF (&words)[kSplatWords], std::uint32_t survivors, Splat* out) {
-#if defined(__AVX512F__)
-  VF rows[16];
-  transpose(words, rows);
-  std::uint32_t written = 0;
-  for (; survivors; survivors &= survivors - 1) {
-    _mm512_store_ps(reinterpret_cast<float*>(out + written++), rows[__builtin_ctz(survivors)]);
+BELVEDERE_INLINE std::uint32_t compact(const VF (&words)[kSplatWords], std::uint32_t survivors,
+                                       Splat* out) {
+  VF rows[kSplatWords / kLanes][kLanes];
+  for (std::size_t part = 0; part < kSplatWords / kLanes; ++part) {
+    VF columns[kLanes];
+    for (int f = 0; f < kLanes; ++f) columns[f] = words[part * kLanes + f];
+    transpose(columns, rows[part]);
   }
-  return written;
-#else
-  alignas(64) float columns[kSplatWords][kLanes];
-  for (std::size_t w = 0; w < kSplatWords; ++w) store(columns[w], words[w]);
   std::uint32_t written = 0;
-  for (; survivors; survivors &= survivors - 1) {
+  for (; survivors; survivors &= survivors - 1, ++written) {
     const int lane = __builtin_ctz(survivors);
-    float* const fields = reinterpret_cast<float*>(out + written++);
-    for (std::size_t w = 0; w < kSplatWords; ++w) fields[w] = columns[w][lane];
+    for (std::size_t part = 0; part < kSplatWords / kLanes; ++part) {
+      store(reinterpret_cast<float*>(out + written) + part * kLanes, rows[part][lane]);
+    }
   }
   return written;
-#endif
 }
 
 template <CameraModel model>

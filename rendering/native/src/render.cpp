@@ -34,7 +34,7 @@ std::size_t collect(const Workspace& workspace, std::size_t tile, Worker& mine) 
   }
   DepthItem* items = mine.items.resize_uncleared(count);
   mine.scratch.resize_uncleared(count);
-  mine.records.resize_uncleared(count);
+  mine.records.resize_uncleared(count + kRecordPadding);
   const Page** page_table = mine.pages.resize_uncleared(pages);
   std::uint32_t page_number = 0;
   for (const Worker& worker : workspace) {
@@ -74,6 +74,7 @@ void order(std::size_t count, Worker& mine) {
       std::sort(records + run, records + i + 1, by_index);
     }
   }
+  if (count > 0) std::fill_n(records + count, kRecordPadding, records[count - 1]);
 }
 
 // Longest tiles first, so that no thread is left alone with a long one at the end.

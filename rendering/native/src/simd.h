@@ -148,9 +148,9 @@ BELVEDERE_INLINE std::uint32_t bits(Mask m) {
 BELVEDERE_INLINE bool any(Mask m) { return bits(m) != 0; }
 #endif
 
+// rows[i] holds lane i of all columns; the same function turns rows into columns.
+BELVEDERE_INLINE void transpose(const VF (&columns)[kLanes], VF (&rows)[kLanes]) {
 #if defined(__AVX512F__)
-// rows[i] holds lane i of columns[0..15]; the same function turns rows into columns.
-BELVEDERE_INLINE void transpose(const VF (&columns)[16], VF (&rows)[16]) {
   VF pairs[16], quads[16], halves[16];
   for (int i = 0; i < 16; i += 2) {
     pairs[i] = _mm512_unpacklo_ps(columns[i], columns[i + 1]);
@@ -176,8 +176,29 @@ BELVEDERE_INLINE void transpose(const VF (&columns)[16], VF (&rows)[16]) {
     rows[4 + k] = _mm512_shuffle_f32x4(halves[4 + k], halves[12 + k], 0x88);
     rows[12 + k] = _mm512_shuffle_f32x4(halves[4 + k], halves[12 + k], 0xdd);
   }
-}
+#elif defined(__AVX2__)
+  VF pairs[8], quads[8];
+  for (int i = 0; i < 8; i += 2) {
+    pairs[i] = _mm256_unpacklo_ps(columns[i], columns[i + 1]);
+    pairs[i + 1] = _mm256_unpackhi_ps(columns[i], columns[i + 1]);
+  }
+  for (int i = 0; i < 8; i += 4) {
+    for (int k = 0; k < 2; ++k) {
+      const __m256d a = (__m256d)pairs[i + k], b = (__m256d)pairs[i + k + 2];
+      quads[i + 2 * k] = (VF)_mm256_unpacklo_pd(a, b);
+      quads[i + 2 * k + 1] = (VF)_mm256_unpackhi_pd(a, b);
+    }
+  }
+  for (int k = 0; k < 4; ++k) {
+    rows[k] = _mm256_permute2f128_ps(quads[k], quads[4 + k], 0x20);
+    rows[4 + k] = _mm256_permute2f128_ps(quads[k], quads[4 + k], 0x31);
+  }
+#else
+  for (int i = 0; i < kLanes; ++i) {
+    for (int k = 0; k < kLanes; ++k) rows[i][k] = columns[k][i];
+  }
 #endif
+}
 
 // 2^x for x in [-126, 1], relative error below 3e-6: 2^round(x) by the exponent bits times
 // a polynomial (near-minimax) on [-0.5, 0.5]. Other x give garbage,

@@ -131,8 +131,11 @@ struct ProjectTask {
   bool antialiased;
 };
 
+// Readers of a tile's records may look this far past its end.
+constexpr std::size_t kRecordPadding = 80;
+
 struct CompositeTask {
-  const Record* const* records;  // of the tile, front to back
+  const Record* const* records;  // of the tile, front to back; then kRecordPadding more
   std::size_t count;
   int tile_x, tile_y;  // pixel coordinates of the tile's corner
   int width, height;
