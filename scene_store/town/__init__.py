@@ -4,5 +4,14 @@ from __future__ import annotations
 
 from scene_store.town.generate import generate_town, town_batches
 from scene_store.town.plan import TownPlan, plan_town
+from scene_store.town.views import TOWN_START_VIEW, TOWN_UP, TOWN_VIEWS
 
-__all__ = ["TownPlan", "generate_town", "plan_town", "town_batches"]
+__all__ = [
+    "TOWN_START_VIEW",
+    "TOWN_UP",
+    "TOWN_VIEWS",
+    "TownPlan",
+    "generate_town",
+    "plan_town",
+    "town_batches",
+]

@@ -6,17 +6,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scene_store.town.light import mirror_table, sky_color, surface_light
-from scene_store.town.plan import AVENUE_HALF, RIVER_ROW, SKY_RADIUS, TownPlan, bend, cell_at
+from scene_store.town.plan import RIVER_ROW, SKY_RADIUS, TownPlan, bend, cell_at
 from scene_store.town.recipe import load_recipe
 from scene_store.town.river import BANK, WATER_DEPTH, banks
 from scene_store.town.shading import displayed
-from scene_store.town.street import VERGE
+from scene_store.town.street import EDGE
 from scene_store.town.surfels import frame_quats, normalized, upright_quats
 from splat.gaussians import SH_COUNT_OF_DEGREE, Float32Array, Gaussians
 from splat.harmonics import rgb_to_sh0
 
 HILLS_FROM, HILLS_TO, HILL_HEIGHT = 900.0, 3200.0, 330.0
-TOWN_EDGE = AVENUE_HALF + VERGE - 1.0  # how far streets and verges reach beyond the cells
 _HAZE_M = 5200.0
 
 
@@ -100,7 +99,7 @@ def land_height(x: NDArray[np.floating], z: NDArray[np.floating]) -> NDArray[np.
 
 def _land(plan: TownPlan, count: int, rng: np.random.Generator, sh_degree: int) -> Gaussians:
     """Fields, meadows and the river's course, finer towards the town."""
-    x, z, spacing = _around(plan, count, rng, outer=4600.0, margin=TOWN_EDGE)
+    x, z, spacing = _around(plan, count, rng, outer=4600.0, margin=EDGE - 1.0)
     height = land_height(x, z)
     step = 3.0
     slope_x = (land_height(x + step, z) - land_height(x - step, z)) / (2 * step)
@@ -128,7 +127,7 @@ def _land(plan: TownPlan, count: int, rng: np.random.Generator, sh_degree: int) 
 
 def _woods(plan: TownPlan, count: int, rng: np.random.Generator, sh_degree: int) -> Gaussians:
     """Trees in woods and hedgerows, a few Gaussians each."""
-    x, z, spacing = _around(plan, 4 * count, rng, outer=3900.0, margin=TOWN_EDGE + 4.0)
+    x, z, spacing = _around(plan, 4 * count, rng, outer=3900.0, margin=EDGE + 3.0)
     score = _wooded(x, z) + 0.35 * _hedgerow(x, z) + rng.uniform(0.0, 0.25, len(x))
     south, north = banks(cell_at(0, RIVER_ROW, plan.seed))
     score -= 10.0 * ((z > south - 6.0) & (z < north + 6.0))

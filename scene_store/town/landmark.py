@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from scene_store.town.house import gable_roof
 from scene_store.town.kit import IRON, Finish, Kit
@@ -248,20 +249,29 @@ def build_parasol(kit: Kit, x: float, z: float) -> None:
                        color * (1.0 if k % 2 else 0.9))
     kit.parts.strut(middle, tip, 0.04, (0.55, 0.50, 0.42))
     kit.parts.strut(middle, middle + 0.72 * up, 0.04, IRON)
-    kit.parts.blob(middle + 0.76 * up, (0.5, 0.045, 0.5), (0.88, 0.86, 0.80), fuzz=0.0)
     wood, timber = np.array([0.46, 0.31, 0.20], np.float32), kit.material("timber")
+    _slab(kit, middle + 0.74 * up, (0.42, 0.0, 0.0), (0.0, 0.0, 0.42), "trim", (0.86, 0.84, 0.78))
     for angle in np.arange(4) * np.pi / 2 + kit.rng.uniform(0, 1.5):
         out = np.array([np.cos(angle), 0.0, np.sin(angle)])
         side = np.array([np.sin(angle), 0.0, -np.cos(angle)])
         seat = middle + 0.45 * up + 0.95 * out
-        kit.parts.blob(seat, (0.23, 0.04, 0.23), wood, fuzz=0.0)
-        for a in (-0.17, 0.17):
-            for c in (-0.17, 0.17):
+        _slab(kit, seat, 0.22 * side, 0.22 * out, "timber", wood)
+        for a in (-0.18, 0.18):
+            for c in (-0.18, 0.18):
                 leg = seat + a * out + c * side
-                kit.parts.strut(leg, leg - 0.45 * up, 0.022, wood * 0.8)
-        low, high = seat + 0.22 * out + 0.12 * up, seat + 0.25 * out + 0.46 * up
-        kit.parts.quad(timber, [low - 0.2 * side, low + 0.2 * side, high + 0.2 * side,
-                                high - 0.2 * side], wood)
+                kit.parts.strut(leg, leg - 0.45 * up, 0.028, wood * 0.7)
+        low, high = seat + 0.22 * out + 0.1 * up, seat + 0.26 * out + 0.48 * up
+        kit.parts.quad(timber, [low - 0.21 * side, low + 0.21 * side, high + 0.21 * side,
+                                high - 0.21 * side], wood)
+
+
+def _slab(
+    kit: Kit, center: ArrayLike, a: ArrayLike, b: ArrayLike, material: str, color: ArrayLike
+) -> None:
+    """A board around ``center`` that reaches ``a`` and ``b`` to either side and faces up."""
+    c, a, b = (np.asarray(v, np.float32) for v in (center, a, b))
+    a = a if np.cross(a, b)[1] < 0 else -a
+    kit.parts.panel(kit.material(material), c - a - b, 2 * a, 2 * b, color)
 
 
 def build_park(kit: Kit, cell: Cell) -> None:

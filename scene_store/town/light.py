@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scene_store.town.plan import Cell
-from scene_store.town.recipe import LightRecipe, load_recipe
+from scene_store.town.recipe import load_recipe
 from scene_store.town.site import House, Roof, Site
 from splat.gaussians import SH_COUNT_OF_DEGREE, Float32Array
 from splat.harmonics import sh_basis
@@ -240,7 +240,8 @@ def _sweep(
     for step in np.arange(start, pad * _MAP_STEP - 1.0, 0.7):
         r = pad + round(toward[1] * step / _MAP_STEP)
         c = pad + round(toward[0] * step / _MAP_STEP)
-        np.maximum(shadow, grid[r : r + rows, c : c + columns] - np.float32(drop * step), shadow)
+        lowered = grid[r : r + rows, c : c + columns] - np.float32(drop * step)
+        np.maximum(shadow, lowered, out=shadow)
     return shadow
 
 
@@ -259,8 +260,3 @@ def _spread(grid: Float32Array, radius: int = 9) -> Float32Array:
         low = np.take(total, np.arange(0, total.shape[axis] - 2 * radius - 1), axis=axis)
         out = ((high - low) / (2 * radius + 1)).astype(np.float32)
     return out
-
-
-def sun_and_sky() -> LightRecipe:
-    """The recipe's light."""
-    return load_recipe().light

@@ -16,6 +16,9 @@ from splat.gaussians import Float32Array
 
 UP = np.array([0.0, -1.0, 0.0], np.float32)
 NO_EAVES = 1e6
+_SLIVER = 5e-3  # metres below which a rectangle is left out
+
+Lengths = float | Float32Array
 
 # Right (as seen from outside) and outward unit vectors of a box's sides.
 _SIDES = {
@@ -99,6 +102,25 @@ class PartTable:
         rise = np.abs(self.panels[:, ALONG.start + 1]) + np.abs(self.panels[:, ACROSS.start + 1])
         return PartTable(self.panels[rise > 1e-3], self.struts, self.blobs)
 
+    def placed(self, x: float, z: float, quarter_turns: int) -> PartTable:
+        """Turned about the vertical by quarters (x towards z), then moved to plan (x, z)."""
+        c, s = ((1.0, 0.0), (0.0, 1.0), (-1.0, 0.0), (0.0, -1.0))[quarter_turns % 4]
+        turn = np.array([[c, 0.0, s], [0.0, 1.0, 0.0], [-s, 0.0, c]], np.float32)
+        move = np.array([x, 0.0, z], np.float32)
+        panels, struts, blobs = self.panels.copy(), self.struts.copy(), self.blobs.copy()
+        for rows, points, vectors in (
+            (panels, (ORIGIN,), (ALONG, ACROSS)),
+            (struts, (START, END), ()),
+            (blobs, (CENTER,), ()),
+        ):
+            for columns in points:
+                rows[:, columns] = rows[:, columns] @ turn + move
+            for columns in vectors:
+                rows[:, columns] = rows[:, columns] @ turn
+        if quarter_turns % 2:
+            blobs[:, RADII] = blobs[:, RADII][:, ::-1]
+        return PartTable(panels, struts, blobs)
+
     def selected(self, z_low: float, z_high: float) -> PartTable:
         """The parts that start with plan z in [z_low, z_high]."""
         picked = [
@@ -163,6 +185,12 @@ class Parts:
         rows[:, FUZZ] = fuzz
         self.blobs.append(rows)
 
+    def extend(self, table: PartTable) -> None:
+        """Add ready parts."""
+        self.panels.append(table.panels)
+        self.struts.append(table.struts)
+        self.blobs.append(table.blobs)
+
     def floor(
         self,
         material: int,
@@ -174,21 +202,13 @@ class Parts:
         height: float = 0.0,
     ) -> None:
         """Add horizontal rectangles that face up."""
-        x0, x1, z0, z1 = (np.asarray(v, np.float32) for v in (x0, x1, z0, z1))
-        keep = (x1 - x0 > 1e-3) & (z1 - z0 > 1e-3)
-        if not np.any(keep):
-            return
-        x0, x1, z0, z1 = (v.ravel() for v in np.broadcast_arrays(x0, x1, z0, z1))
-        keep = np.broadcast_to(keep, x0.shape) if keep.ndim == 0 else keep.ravel()
-        x0, x1, z0, z1 = x0[keep], x1[keep], z0[keep], z1[keep]
-        zero = np.zeros_like(x0)
-        self.panel(
-            material,
-            np.stack([x0, zero - height, z0], 1),
-            np.stack([x1 - x0, zero, zero], 1),
-            np.stack([zero, zero, z1 - z0], 1),
-            color,
-        )
+        count, (x0, x1, z0, z1) = _flat(x0, x1, z0, z1)
+        rows = np.zeros((count, PANEL_COLUMNS), np.float32)
+        rows[:, 0], rows[:, 1], rows[:, 2] = x0, -height, z0
+        rows[:, 3], rows[:, 8] = x1 - x0, z1 - z0
+        rows[:, COLOR] = color
+        rows[:, EAVES], rows[:, FILL], rows[:, MATERIAL] = NO_EAVES, 1.0, material
+        self.panels.append(rows[(rows[:, 3] > _SLIVER) & (rows[:, 8] > _SLIVER)])
 
     def table(self) -> PartTable:
         """Everything added so far."""
@@ -206,7 +226,7 @@ class Wall:
 
     Attributes:
         origin: [3] lower left corner.
-        right: [3] unit vector.
+        right: [3] unit vector along the x or the z axis.
         out: [3] unit vector, the outward normal.
         width, height: Metres.
         eaves: Height above ground below which the roof's overhang throws its shadow.
@@ -218,6 +238,15 @@ class Wall:
     width: float
     height: float
     eaves: float = NO_EAVES
+    axis: int = field(init=False)
+    blank: Float32Array = field(init=False)
+
+    def __post_init__(self) -> None:
+        # The column of ALONG that is not zero, and a row that starts at the origin.
+        row = np.zeros(PANEL_COLUMNS, np.float32)
+        row[ORIGIN], row[EAVES], row[FILL] = self.origin, NO_EAVES, 1.0
+        object.__setattr__(self, "axis", 3 if self.right[0] != 0.0 else 5)
+        object.__setattr__(self, "blank", row)
 
     @classmethod
     def of_box(
@@ -245,15 +274,21 @@ class Wall:
         return (self.origin + s * self.right + t * UP + d * self.out).reshape(-1, 3)
 
     def _rows(
-        self, material: int, s: Float32Array, t: Float32Array, d: Float32Array, color: ArrayLike
+        self, material: int, count: int, s: Lengths, t: Lengths, d: Lengths, color: ArrayLike
     ) -> Float32Array:
         """Panel rows that start at (s, t, d), their edges still zero."""
-        rows = np.zeros((len(s), PANEL_COLUMNS), np.float32)
-        rows[:, 0] = self.origin[0] + s * self.right[0] + d * self.out[0]
-        rows[:, 1] = self.origin[1] - t
-        rows[:, 2] = self.origin[2] + s * self.right[2] + d * self.out[2]
+        rows = np.empty((count, PANEL_COLUMNS), np.float32)
+        rows[:] = self.blank
+        # Walls run along x or z, so only one coordinate depends on s and the other on d.
+        if self.right[0] != 0.0:
+            rows[:, 0] += s * self.right[0]
+            rows[:, 2] += d * self.out[2]
+        else:
+            rows[:, 2] += s * self.right[2]
+            rows[:, 0] += d * self.out[0]
+        rows[:, 1] -= t
         rows[:, COLOR] = color
-        rows[:, EAVES], rows[:, FILL], rows[:, MATERIAL] = NO_EAVES, 1.0, material
+        rows[:, MATERIAL] = material
         return rows
 
     def raised(self, base: float) -> Wall:
@@ -273,13 +308,17 @@ class Wall:
         fill: float = 1.0,
     ) -> None:
         """Rectangles parallel to the wall, ``d`` in front of it; empty ones are left out."""
-        s0, s1, t0, t1, d = _flat(s0, s1, t0, t1, d)
-        rows = self._rows(material, s0, t0, d, color)
-        rows[:, 3] = (s1 - s0) * self.right[0]
-        rows[:, 5] = (s1 - s0) * self.right[2]
-        rows[:, 7] = t0 - t1
+        count, (s0, s1, t0, t1, d) = _flat(s0, s1, t0, t1, d)
+        rows = self._rows(material, count, s0, t0, d, color)
+        width, height = s1 - s0, t1 - t0
+        rows[:, self.axis] = width * self.right[self.axis - 3]
+        rows[:, 7] = -height
         rows[:, EAVES], rows[:, FILL] = self.eaves, fill
-        parts.panels.append(rows[(s1 - s0 > 5e-3) & (t1 - t0 > 5e-3)])
+        keep = (width > _SLIVER) & (height > _SLIVER)
+        if np.all(keep):
+            parts.panels.append(rows)
+        elif np.any(keep):
+            parts.panels.append(rows[keep])
 
     def ledge(
         self,
@@ -294,10 +333,10 @@ class Wall:
         rise: float = 0.0,
     ) -> None:
         """Surfaces that face up, from ``d0`` out to ``d1``, ``rise`` higher at the wall."""
-        s0, s1, t, d0, d1 = _flat(s0, s1, t, d0, d1)
-        rows = self._rows(material, s0, t, d1, color)
-        rows[:, ALONG] = (s1 - s0)[:, None] * self.right
-        rows[:, ACROSS] = (d0 - d1)[:, None] * self.out
+        count, (s0, s1, t, d0, d1) = _flat(s0, s1, t, d0, d1)
+        rows = self._rows(material, count, s0, t, d1, color)
+        rows[:, self.axis] = (s1 - s0) * self.right[self.axis - 3]
+        rows[:, 14 - self.axis] = (d0 - d1) * self.out[5 - self.axis]
         rows[:, 7] = -rise
         parts.panels.append(rows)
 
@@ -313,10 +352,10 @@ class Wall:
         color: ArrayLike,
     ) -> None:
         """Surfaces that face down, from ``d0`` out to ``d1``."""
-        s0, s1, t, d0, d1 = _flat(s0, s1, t, d0, d1)
-        rows = self._rows(material, s0, t, d0, color)
-        rows[:, ALONG] = (s1 - s0)[:, None] * self.right
-        rows[:, ACROSS] = (d1 - d0)[:, None] * self.out
+        count, (s0, s1, t, d0, d1) = _flat(s0, s1, t, d0, d1)
+        rows = self._rows(material, count, s0, t, d0, color)
+        rows[:, self.axis] = (s1 - s0) * self.right[self.axis - 3]
+        rows[:, 14 - self.axis] = (d1 - d0) * self.out[5 - self.axis]
         parts.panels.append(rows)
 
     def cheek(
@@ -332,10 +371,10 @@ class Wall:
         facing: int,
     ) -> None:
         """Surfaces across the wall, facing right (``facing`` 1) or left (−1)."""
-        s, t0, t1, d0, d1 = _flat(s, t0, t1, d0, d1)
+        count, (s, t0, t1, d0, d1) = _flat(s, t0, t1, d0, d1)
         near, far = (d1, d0) if facing > 0 else (d0, d1)
-        rows = self._rows(material, s, t0, near, color)
-        rows[:, ALONG] = (far - near)[:, None] * self.out
+        rows = self._rows(material, count, s, t0, near, color)
+        rows[:, 8 - self.axis] = (far - near) * self.out[5 - self.axis]
         rows[:, 7] = t0 - t1
         parts.panels.append(rows)
 
@@ -363,8 +402,15 @@ class Wall:
             self.soffit(parts, material, s0, s1, t0, 0.0, depth, color)
 
 
-def _flat(*values: ArrayLike) -> list[Float32Array]:
-    """The values as arrays of one length; scalars and single values are repeated."""
-    arrays = [np.asarray(v, np.float32).ravel() for v in values]
-    count = max(a.size for a in arrays)
-    return [a if a.size == count else np.full(count, a[0], np.float32) for a in arrays]
+def _flat(*values: ArrayLike) -> tuple[int, list[Lengths]]:
+    """The common length of the values, and each as a number or an array of that length."""
+    count, flat = 1, list[Lengths]()
+    for value in values:
+        if type(value) is not float:
+            array = np.asarray(value, np.float32).ravel()
+            if array.size == 1:
+                value = float(array[0])
+            else:
+                count, value = array.size, array
+        flat.append(value)
+    return count, flat

@@ -6,13 +6,13 @@ import numpy as np
 
 from scene_store.town.kit import Finish, Kit
 from scene_store.town.parts import Wall
-from scene_store.town.plan import AVENUE_HALF, PROMENADE, Cell
+from scene_store.town.plan import PROMENADE, Cell
 from scene_store.town.street import (
     ASPHALT,
+    EDGE,
     GRASS,
     KERB,
     PAVING,
-    VERGE,
     build_bench,
     build_streets,
     carriageway_half,
@@ -61,8 +61,7 @@ def build_river(kit: Kit, cell: Cell) -> None:
 def build_river_edge(kit: Kit, cell: Cell, side_x: int) -> None:
     """The first metres of open river beyond the town, between grassy banks."""
     south, north = banks(cell)
-    reach = AVENUE_HALF + VERGE
-    x0, x1 = (cell.x0, cell.x0 + reach) if side_x < 0 else (cell.x1 - reach, cell.x1)
+    x0, x1 = (cell.x0, cell.x0 + EDGE) if side_x < 0 else (cell.x1 - EDGE, cell.x1)
     lawn = kit.material("lawn")
     kit.parts.floor(kit.material("water"), x0, x1, south, north, WATER_COLOR, -WATER_DEPTH)
     kit.parts.floor(lawn, x0, x1, cell.z0, south, GRASS)

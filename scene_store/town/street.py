@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from scene_store.town.car import build_car
 from scene_store.town.kit import IRON, Finish, Kit
 from scene_store.town.parts import Wall
-from scene_store.town.plan import STREET_HALF, Cell
+from scene_store.town.plan import AVENUE_HALF, STREET_HALF, Cell
 from scene_store.town.site import Box
 
 KERB = 0.12
@@ -17,8 +18,8 @@ PAINT = (0.88, 0.88, 0.85)
 _DASH, _LINE, _ZEBRA, _STRIPE = 3.0, 0.07, 3.2, 0.5
 
 
-VERGE = 8.0  # grass beyond the town's last pavements
-GRASS = (0.40, 0.47, 0.24)
+EDGE = AVENUE_HALF + 8.0  # the town's last streets and their grassy verge reach so far out
+GRASS = (0.46, 0.51, 0.29)
 
 
 def carriageway_half(half_width: float) -> float:
@@ -54,10 +55,10 @@ def build_edge(kit: Kit, cell: Cell, side_x: int, side_z: int) -> None:
     build_streets(kit, cell, sides=side)
     x0, x1, z0, z1 = cell.lot
     strip = {
-        "w": (x0, x0 + VERGE, cell.z0, cell.z1),
-        "e": (x1 - VERGE, x1, cell.z0, cell.z1),
-        "s": (cell.x0, cell.x1, z0, z0 + VERGE),
-        "n": (cell.x0, cell.x1, z1 - VERGE, z1),
+        "w": (x0, cell.x0 + EDGE, cell.z0, cell.z1),
+        "e": (cell.x1 - EDGE, x1, cell.z0, cell.z1),
+        "s": (cell.x0, cell.x1, z0, cell.z0 + EDGE),
+        "n": (cell.x0, cell.x1, cell.z1 - EDGE, z1),
     }[side]
     kit.parts.floor(kit.material("lawn"), *strip, GRASS)
 
@@ -78,8 +79,8 @@ def _edge_corner(kit: Kit, cell: Cell, side_x: int, side_z: int) -> None:
     square("asphalt", (0, drive_x), (0, drive_z), ASPHALT)
     square("paving", (drive_x, width_x), (0, width_z), PAVING, KERB)
     square("paving", (0, drive_x), (drive_z, width_z), PAVING, KERB)
-    square("lawn", (width_x, width_x + VERGE), (0, width_z + VERGE), GRASS)
-    square("lawn", (0, width_x), (width_z, width_z + VERGE), GRASS)
+    square("lawn", (width_x, EDGE), (0, EDGE), GRASS)
+    square("lawn", (0, width_x), (width_z, EDGE), GRASS)
 
 
 def _widths(cell: Cell) -> dict[str, float]:
@@ -165,74 +166,6 @@ def _park_cars(kit: Kit, side: str, span: tuple[float, float], kerb: float) -> N
         along = s + kit.rng.normal(0, 0.25)
         x, z = (along, offset) if side in "sn" else (offset, along)
         build_car(kit, float(x), float(z), side in "sn", kit.chance(0.5))
-
-
-def build_car(kit: Kit, x: float, z: float, along_x: bool, reverse: bool) -> None:
-    """A parked car: body, cabin, windows, wheels, lamps."""
-    paint = kit.color("car")
-    length, half = float(kit.rng.uniform(4.0, 4.6)), 0.86
-    tall = float(kit.rng.uniform(1.40, 1.62))
-    sill, waist = 0.28, 0.82
-    glass_color = (0.12, 0.14, 0.16)
-    sign = -1.0 if reverse else 1.0
-
-    def p(a: float, b: float, h: float) -> tuple[float, float, float]:
-        # a runs to the car's nose, b to its left, h up.
-        u, v = sign * a, sign * b
-        return (x + u, -h, z - v) if along_x else (x + v, -h, z + u)
-
-    def face(material: str, corners: list, color: object) -> None:
-        kit.parts.quad(kit.material(material), [p(*c) for c in corners], color)
-
-    n, t = length / 2, -length / 2
-    hood, screen, roof_front, roof_back, rear = n - 0.95, n - 1.05, n - 1.75, t + 0.75, t + 0.12
-    top = half - 0.16
-    nose = waist - 0.10
-    for s in (1.0, -1.0):
-        side = [(n - 0.1, s * half, sill), (t + 0.1, s * half, sill),
-                (t + 0.05, s * half, waist), (n - 0.15, s * half, waist)]
-        pane = [(screen, s * half, waist), (rear, s * half, waist),
-                (roof_back, s * top, tall), (roof_front, s * top, tall)]
-        for material, corners, color in (("paint", side, paint), ("glass", pane, glass_color)):
-            face(material, corners if s > 0 else _turned(corners), color)
-        pillar = 0.5 * (roof_front + roof_back)
-        kit.parts.strut(p(pillar, s * (half + 0.01), waist), p(pillar, s * (top + 0.02), tall),
-                        0.05, paint * 0.5)
-        for a in (n - 0.8, t + 0.75):
-            kit.parts.strut(p(a, s * (half - 0.18), 0.31), p(a, s * (half + 0.03), 0.31), 0.29,
-                            (0.08, 0.08, 0.085))
-            kit.parts.strut(p(a, s * (half + 0.03), 0.31), p(a, s * (half + 0.06), 0.31), 0.15,
-                            (0.55, 0.55, 0.56))
-    face("paint", [(n, -half, sill), (n, half, sill), (n - 0.06, half, nose), (n - 0.06, -half, nose)],
-         paint)
-    face("paint", [(t, half, sill), (t, -half, sill), (t + 0.05, -half, waist), (t + 0.05, half, waist)],
-         paint)
-    face("paint", [(n - 0.06, -half, nose), (n - 0.06, half, nose), (hood, half, waist + 0.03),
-                   (hood, -half, waist + 0.03)], paint)
-    face("glass", [(hood, -half, waist), (hood, half, waist), (roof_front, top, tall),
-                   (roof_front, -top, tall)], glass_color)
-    face("paint", [(roof_front, -top, tall), (roof_front, top, tall), (roof_back, top, tall),
-                   (roof_back, -top, tall)], paint)
-    face("glass", [(rear, half, waist), (rear, -half, waist), (roof_back, -top, tall),
-                   (roof_back, top, tall)], glass_color)
-    face("paint", [(rear, -half, waist), (rear, half, waist), (t + 0.05, half, waist),
-                   (t + 0.05, -half, waist)], paint)
-    kit.parts.floor(kit.material("rubber"), *_shadow_box(x, z, length, half, along_x),
-                    (0.10, 0.10, 0.105), 0.06)
-    for b in (-0.6, 0.6):
-        kit.parts.strut(p(n + 0.01, b - 0.14, 0.62), p(n + 0.01, b + 0.14, 0.62), 0.08, (0.95, 0.94, 0.88))
-        kit.parts.strut(p(t - 0.01, b - 0.14, 0.70), p(t - 0.01, b + 0.14, 0.70), 0.06, (0.62, 0.10, 0.08))
-
-
-def _turned(corners: list) -> list:
-    """The same quadrilateral seen from its other side."""
-    a, b, c, d = corners
-    return [b, a, d, c]
-
-
-def _shadow_box(x: float, z: float, length: float, half: float, along_x: bool) -> Box:
-    a, b = (length / 2 - 0.1, half) if along_x else (half, length / 2 - 0.1)
-    return (x - a, x + a, z - b, z + b)
 
 
 def _lamps(kit: Kit, side: str, span: tuple[float, float], kerb: float) -> None:

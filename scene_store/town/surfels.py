@@ -266,7 +266,9 @@ def _blobs(
     points = rows[:, P.CENTER][which] + rows[:, P.RADII][which] * direction * reach[:, None]
     x, y, z = points.T
     write_means(out, x, y, z)
-    facing = direction + fuzz[:, None] * rng.uniform(-0.75, 0.75, (total, 3)).astype(np.float32)
+    # A ball's skin faces along the gradient; leaves face anywhere, mostly outwards.
+    outward = normalized(direction / rows[:, P.RADII][which])
+    facing = outward + fuzz[:, None] * rng.uniform(-0.75, 0.75, (total, 3)).astype(np.float32)
     out.quats[:] = upright_quats(normalized(facing))
     r = rows[:, P.RADII]
     surface = 4.19 * (r[:, 0] * r[:, 1] + r[:, 1] * r[:, 2] + r[:, 2] * r[:, 0])

@@ -70,7 +70,7 @@ def _at(x: float, height: float, z: float) -> Vector3:
 TOWN_VIEWS = TownViews(
     start=View(_at(26.0, 3.2, -71.0), _at(-16.0, 8.0, 12.0), 50.0),
     picture=View(_at(40.0, 21.0, -112.0), _at(-8.0, 8.0, 0.0), 50.0),
-    street=View(_at(-32.3, EYE_HEIGHT, -24.0), _at(-28.0, 7.0, 40.0), 60.0),
+    street=View(_at(-31.0, EYE_HEIGHT, -14.0), _at(-26.5, 7.0, 40.0), 60.0),
     river=View(_at(20.0, 0.2, -64.0), _at(-60.0, 3.0, -58.0), 55.0),
     square=View(_at(-12.0, EYE_HEIGHT, -21.0), _at(6.0, 9.0, 34.0), 60.0),
     overview=View(_at(60.0, 62.0, -170.0), _at(0.0, 8.0, 0.0), 50.0),
