@@ -24,7 +24,6 @@ static_assert(kAhead + 2 * kLanes <= kRecordPadding);
 constexpr int kBlockPixels = kBlockSize * kBlockSize;
 constexpr int kVectors = kBlockPixels / kLanes;  // vectors that hold a block
 constexpr int kTileBlocks = kBlocksPerSide * kBlocksPerSide;
-constexpr int 
 constexpr int kSaturationStride = 16;  // splats between two looks at the transmittance
 
 // The words of a record, in the order of struct Splat, padded to a whole register of words.
