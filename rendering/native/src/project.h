@@ -50,7 +50,7 @@ BELVEDERE_INLINE CameraLanes camera_lanes(const CameraParams& c) {
   return l;
 }
 
-// Depth z in double, rounded once: the sort key must not depend on who computes it.
+// View depth z in double, rounded once: the sort key must not depend on who computes it.
 BELVEDERE_INLINE VF precise_depth(const CameraParams& c, const VF mean[3]) {
   const VD x = __builtin_convertvector(mean[0], VD);
   const VD y = __builtin_convertvector(mean[1], VD);
@@ -59,15 +59,25 @@ BELVEDERE_INLINE VF precise_depth(const CameraParams& c, const VF mean[3]) {
   return __builtin_convertvector(depth, VF);
 }
 
+// Distance to the optical centre, the depth of a fisheye camera, likewise.
+BELVEDERE_INLINE VF precise_distance(const CameraParams& c, const VF mean[3]) {
+  VD square = {};
+  for (int k = 0; k < 3; ++k) {
+    const VD d = __builtin_convertvector(mean[k], VD) - c.position[k];
+    square += d * d;
+  }
+  VF distance;
+  for (int i = 0; i < kLanes; ++i) distance[i] = static_cast<float>(__builtin_sqrt(square[i]));
+  return distance;
+}
+
 struct Screen {
   VF u, v;    // pixel
-  VF depth;   // sort key and depth images: view z
-  VF cull_depth;
   V3 m0, m1;  // rows of J W
   Mask inside;
 };
 
-BELVEDERE_INLINE Screen to_screen_pinhole(const CameraLanes& cam, const V3& p, VF depth) {
+BELVEDERE_INLINE Screen to_screen_pinhole(const CameraLanes& cam, const V3& p) {
   Screen s;
   const VF inv_z = 1.0f / p.z;
   const VF tx = p.x * inv_z, ty = p.y * inv_z;
@@ -81,26 +91,22 @@ BELVEDERE_INLINE Screen to_screen_pinhole(const CameraLanes& cam, const V3& p, V
                  fma(-jx, w2.z, cam.row[0].z)}, gx);
   s.m1 = scaled({fma(-jy, w2.x, cam.row[1].x), fma(-jy, w2.y, cam.row[1].y),
                  fma(-jy, w2.z, cam.row[1].z)}, gy);
-  s.depth = depth;
-  s.cull_depth = depth;
   s.inside = greater(splat(1.0f), splat(0.0f));
   return s;
 }
 
-BELVEDERE_INLINE Screen to_screen_ortho(const CameraLanes& cam, const V3& p, VF depth) {
+BELVEDERE_INLINE Screen to_screen_ortho(const CameraLanes& cam, const V3& p) {
   Screen s;
   s.u = fma(cam.fx, p.x, cam.cx);
   s.v = fma(cam.fy, p.y, cam.cy);
   s.m0 = scaled(cam.row[0], cam.fx);
   s.m1 = scaled(cam.row[1], cam.fy);
-  s.depth = depth;
-  s.cull_depth = depth;
   s.inside = greater(splat(1.0f), splat(0.0f));
   return s;
 }
 
 // Equidistant fisheye; J as in Fisheye-GS (Liao et al. 2024), eq. 9 ff.
-BELVEDERE_INLINE Screen to_screen_fisheye(const CameraLanes& cam, const V3& p, VF depth) {
+BELVEDERE_INLINE Screen to_screen_fisheye(const CameraLanes& cam, const V3& p) {
   Screen s;
   const VF xx = p.x * p.x, yy = p.y * p.y;
   const VF r2 = xx + yy, r = sqrt(r2), rho2 = fma(p.z, p.z, r2);
@@ -129,9 +135,7 @@ BELVEDERE_INLINE Screen to_screen_fisheye(const CameraLanes& cam, const V3& p, V
   };
   s.m0 = times_w(j0);
   s.m1 = times_w(j1);
-  s.depth = depth;
-  s.cull_depth = sqrt(rho2);
-  s.inside = both(greater(splat(kFisheyeMaxTheta), theta), greater(s.cull_depth, splat(0.0f)));
+  s.inside = greater(splat(kFisheyeMaxTheta), theta);
   return s;
 }
 
@@ -274,20 +278,19 @@ std::uint32_t project_chunk(const ProjectTask& task, std::size_t chunk, Splat* s
       const V3 d = {(mean[0] - cam.origin_hi[0]) - cam.origin_lo[0],
                     (mean[1] - cam.origin_hi[1]) - cam.origin_lo[1],
                     (mean[2] - cam.origin_hi[2]) - cam.origin_lo[2]};
-      const VF depth = precise_depth(*task.camera, mean);
-      const V3 p = {dot(cam.row[0], d), dot(cam.row[1], d),
-                    model == CameraModel::kFisheye ? dot(cam.row[2], d) : depth};
+      const VF z = precise_depth(*task.camera, mean);
+      const V3 p = {dot(cam.row[0], d), dot(cam.row[1], d), z};
       Screen s;
-      if constexpr (model == CameraModel::kPinhole) s = to_screen_pinhole(cam, p, depth);
-      if constexpr (model == CameraModel::kOrtho) s = to_screen_ortho(cam, p, depth);
+      VF depth = z;
+      if constexpr (model == CameraModel::kPinhole) s = to_screen_pinhole(cam, p);
+      if constexpr (model == CameraModel::kOrtho) s = to_screen_ortho(cam, p);
       if constexpr (model == CameraModel::kFisheye) {
-        s = to_screen_fisheye(cam, p, depth);
-        s.depth = s.cull_depth;
+        s = to_screen_fisheye(cam, p);
+        depth = precise_distance(*task.camera, mean);
       }
       VF log2_opacity = load(&g.log2_opacity[lane]);
       Mask alive = both(s.inside, greater_equal(log2_opacity, splat(kLog2AlphaCut)));
-      alive = both(alive, both(greater_equal(s.cull_depth, cam.near),
-                               greater_equal(cam.far, s.cull_depth)));
+      alive = both(alive, both(greater_equal(depth, cam.near), greater_equal(cam.far, depth)));
       if (!any(alive)) continue;
 
       V3 q0, q1;
@@ -334,7 +337,7 @@ std::uint32_t project_chunk(const ProjectTask& task, std::size_t chunk, Splat* s
                                      rgb[0],
                                      rgb[1],
                                      rgb[2],
-                                     s.depth,
+                                     depth,
                                      (VF)first_index,
                                      extent_x,
                                      extent_y,
