@@ -26,7 +26,7 @@ from scene_store.formats.ply_header import PlyElement, PlyHeader, read_ply_heade
 from scene_store.formats.source import (
     DOWNLOAD_AGAIN,
     ByteArray,
-    FormatSource,
+    IndexedSource,
     map_file,
     require_bytes,
     require_only_lod,
@@ -57,7 +57,7 @@ def is_compressed_ply(header: PlyHeader) -> bool:
     )
 
 
-class CompressedPlySource(FormatSource):
+class CompressedPlySource(IndexedSource):
     """A ``.compressed.ply``, mapped into memory and decoded on demand."""
 
     def __init__(self, path: Path, lod: int | None = None) -> None:

@@ -22,7 +22,7 @@ from scene_store.formats.decoding import normalized
 from scene_store.formats.source import (
     DOWNLOAD_AGAIN,
     ByteArray,
-    FormatSource,
+    IndexedSource,
     map_file,
     read_head,
     require_bytes,
@@ -100,7 +100,7 @@ def looks_like_ksplat(path: Path) -> bool:
     )
 
 
-class KsplatSource(FormatSource):
+class KsplatSource(IndexedSource):
     """A ``.ksplat``, mapped into memory and decoded on demand."""
 
     def __init__(self, path: Path, lod: int | None = None) -> None:

@@ -25,7 +25,7 @@ from scene_store.formats.cameras_json import cameras_near
 from scene_store.formats.decoding import exponential, normalized, sh_degree_of_rest, sigmoid
 from scene_store.formats.ply_header import PlyElement, PlyHeader, read_ply_header
 from scene_store.formats.source import (
-    FormatSource,
+    IndexedSource,
     map_file,
     reason_of,
     require_bytes,
@@ -52,7 +52,7 @@ _FLAT_AXIS = np.float32(1e-3)
 _MAX_LOGIT = np.float32(16.635532)
 
 
-class PlySource(FormatSource):
+class PlySource(IndexedSource):
     """An INRIA ``.ply``, mapped into memory and decoded on demand."""
 
     def __init__(self, path: Path, lod: int | None = None) -> None:

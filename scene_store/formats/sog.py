@@ -24,7 +24,7 @@ from scene_store.formats.sog_meta import META_FILE, ShPalette, SogMeta, parse_so
 from scene_store.formats.source import (
     DOWNLOAD_AGAIN,
     ByteArray,
-    FormatSource,
+    IndexedSource,
     read_head,
     require_only_lod,
     require_plausible_count,
@@ -62,17 +62,22 @@ class _Textures:
     palette: Float32Array | None
 
 
-class SogSource(FormatSource):
+class SogSource(IndexedSource):
     """A SOG scene: textures are decoded at the first batch and kept until closed."""
 
     def __init__(self, path: Path, lod: int | None = None) -> None:
         require_only_lod(path, lod)
-        self._files, meta = _open_meta(path)
-        self._sog: SogMeta = parse_sog_meta(meta)
         self._textures: _Textures | None = None
-        compressed = sum(self._files.size(name) for name in _texture_names(self._sog))
-        require_plausible_count(path, self._sog.count, compressed, meta.place or "meta.json")
-        degree = _sh_degree(self._files, self._sog.palette)
+        self._files = _open_files(path)
+        try:
+            meta = _read_meta(path, self._files)
+            self._sog: SogMeta = parse_sog_meta(meta)
+            compressed = sum(self._files.size(name) for name in _texture_names(self._sog))
+            require_plausible_count(path, self._sog.count, compressed, meta.place or "count")
+            degree = _sh_degree(self._files, self._sog.palette)
+        except BaseException:
+            self._files.close()
+            raise
         self.meta = SceneMeta(
             path=path,
             format_name=f"SOG v{self._sog.version}",
@@ -86,10 +91,6 @@ class SogSource(FormatSource):
         """Decode all textures now, so that batches only have to look up values."""
         if self._textures is None:
             self._textures = _decode_textures(self._files, self._sog, self.meta.sh_degree)
-
-    def decode(self, start: int, stop: int) -> Gaussians:
-        """Gaussians ``start`` to ``stop`` (exclusive)."""
-        return self._decode(start, stop)
 
     def _decode(self, start: int, stop: int) -> Gaussians:
         self.load_textures()
@@ -126,18 +127,22 @@ class SogSource(FormatSource):
         self._files.close()
 
 
-def _open_meta(path: Path) -> tuple[SideFiles, JsonObject]:
-    if not read_head(path, len(ZIP_MAGIC)).startswith(ZIP_MAGIC):
-        return FolderFiles(path), JsonObject.of(path, load_json(path), "")
-    archive = ZipFiles(path)
-    if META_FILE not in archive:
+def _open_files(path: Path) -> FolderFiles | ZipFiles:
+    bundled = read_head(path, len(ZIP_MAGIC)).startswith(ZIP_MAGIC)
+    return ZipFiles(path) if bundled else FolderFiles(path)
+
+
+def _read_meta(path: Path, files: FolderFiles | ZipFiles) -> JsonObject:
+    if isinstance(files, FolderFiles):
+        return JsonObject.of(path, load_json(path), "")
+    if META_FILE not in files:
         raise SceneFormatError(
             path,
             f"is a zip archive without {META_FILE}",
             remedy="check that it is a bundled SOG scene",
         )
     place = f"entry {META_FILE}"
-    return archive, JsonObject.of(path, parse_json(path, archive.read(META_FILE), place), place)
+    return JsonObject.of(path, parse_json(path, files.read(META_FILE), place), place)
 
 
 def _texture_names(sog: SogMeta) -> tuple[str, ...]:

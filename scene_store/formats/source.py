@@ -33,10 +33,7 @@ MIN_COMPRESSED_BYTES_PER_GAUSSIAN = 1
 
 
 class FormatSource(ABC):
-    """A ``SceneSource`` whose Gaussians can be decoded from any index to any other.
-
-    Subclasses set ``meta`` and implement ``_decode``; they may extend ``close``.
-    """
+    """What all ``SceneSource``s here share. Subclasses set ``meta`` and implement ``_batches``."""
 
     meta: SceneMeta
     _closed = False
@@ -49,16 +46,9 @@ class FormatSource(ABC):
             raise ValueError(f"{self.meta.path} is closed")
         return self._batches(max_count)
 
-    def _batches(self, max_count: int) -> Iterator[Gaussians]:
-        for start in range(0, self.meta.count, max_count):
-            # Broken numbers are passed on: loading drops and counts them.
-            with np.errstate(all="ignore"):
-                batch = self._decode(start, min(start + max_count, self.meta.count))
-            yield batch
-
     @abstractmethod
-    def _decode(self, start: int, stop: int) -> Gaussians:
-        """Gaussians ``start`` to ``stop`` (exclusive), as arrays of their own."""
+    def _batches(self, max_count: int) -> Iterator[Gaussians]:
+        """``batches``, after its checks."""
 
     def close(self) -> None:
         """See ``SceneSource.close``; closing twice does nothing."""
@@ -74,6 +64,24 @@ class FormatSource(ABC):
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+class IndexedSource(FormatSource):
+    """A source whose Gaussians can be decoded from any index to any other."""
+
+    def decode(self, start: int, stop: int) -> Gaussians:
+        """Gaussians ``start`` to ``stop`` (exclusive), in arrays of their own."""
+        # Broken numbers are passed on without a warning: loading drops and counts them.
+        with np.errstate(all="ignore"):
+            return self._decode(start, stop)
+
+    def _batches(self, max_count: int) -> Iterator[Gaussians]:
+        for start in range(0, self.meta.count, max_count):
+            yield self.decode(start, min(start + max_count, self.meta.count))
+
+    @abstractmethod
+    def _decode(self, start: int, stop: int) -> Gaussians:
+        """``decode``, with floating-point warnings off."""
 
 
 def require_file(path: Path) -> int:

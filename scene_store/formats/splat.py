@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scene_store.formats.decoding import normalized
 from scene_store.formats.source import (
     DOWNLOAD_AGAIN,
-    FormatSource,
+    IndexedSource,
     map_file,
     require_file,
     require_only_lod,
@@ -53,7 +53,7 @@ def looks_like_splat(path: Path) -> bool:
     return bool(plausible.mean() > 0.9)
 
 
-class SplatSource(FormatSource):
+class SplatSource(IndexedSource):
     """A ``.splat``, mapped into memory and decoded on demand."""
 
     def __init__(self, path: Path, lod: int | None = None) -> None:

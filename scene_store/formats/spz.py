@@ -4,7 +4,8 @@ Versions 1 to 3 are one gzip stream (a 16-byte header, then the attributes); ver
 a plain header of 32 bytes, extensions, a table of contents and one Zstandard frame for
 each attribute. The order is the same: positions (24-bit fixed point; float16 in version
 1), opacities, colours, log scales, rotations, harmonics (coefficient-major).
-Axes: right, up, back (RUB), unless an extension names others.
+Axes: right, up, back (RUB), unless an extension names others; but some writers
+(splat-transform among them) keep the axes of their input and say nothing.
 
 Source: https://github.com/nianticlabs/spz (``load-spz.cc``, ``splat-utils.h``).
 """
@@ -22,7 +23,7 @@ from scene_store.formats.decoding import SQRT_HALF, exponential, normalized, qua
 from scene_store.formats.source import (
     DOWNLOAD_AGAIN,
     ByteArray,
-    FormatSource,
+    IndexedSource,
     map_file,
     require_bytes,
     require_only_lod,
@@ -79,7 +80,7 @@ class _Layout:
         )
 
 
-class SpzSource(FormatSource):
+class SpzSource(IndexedSource):
     """An ``.spz``: decompressed when opened, dequantized on demand."""
 
     def __init__(self, path: Path, lod: int | None = None) -> None:
@@ -336,12 +337,14 @@ def _unzstd(path: Path, frame: ByteArray, size: int, place: str) -> ByteArray:
         with unpacker.stream_reader(frame.data) as reader:
             while filled < size and (got := reader.readinto(view[filled:])):
                 filled += got
+            surplus = reader.read(1)
     except zstandard.ZstdError:
         raise SceneFormatError(
             path, "has a damaged Zstandard stream", where=place, remedy=DOWNLOAD_AGAIN
         ) from None
-    if filled < size:
+    if filled < size or surplus:
+        problem = "unpacks to more than" if surplus else f"ends after {filled:,} of"
         raise SceneFormatError(
-            path, f"ends after {filled:,} of {size:,} bytes", where=place, remedy=DOWNLOAD_AGAIN
+            path, f"{problem} {size:,} bytes", where=place, remedy=DOWNLOAD_AGAIN
         )
     return out

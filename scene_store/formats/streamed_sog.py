@@ -46,6 +46,8 @@ class StreamedSogSource(FormatSource):
         names = meta.strings("filenames")
         if levels > MAX_LEVELS:
             raise meta.error(f"more than {MAX_LEVELS} levels", "lodLevels")
+        if len(set(names)) < len(names):
+            raise meta.error("the same file is named twice", "filenames")
         chosen = 0 if lod is None else lod
         if not 0 <= chosen < levels:
             raise SceneError(
@@ -53,7 +55,7 @@ class StreamedSogSource(FormatSource):
             )
         leaves = list(_leaves(meta.child("tree"), levels, len(names)))
         self._ranges = sorted(r for leaf in leaves if (r := _nearest_level(leaf, chosen)).count > 0)
-        self._units = [_unit_path(path, name) for name in names]
+        self._units = [beside(path, name) for name in names]
         environment = _environment(meta, path)
         used = sorted({r.file for r in self._ranges})
         degrees, notes = _check_units(path, self._units, self._ranges, used, names)
@@ -93,9 +95,6 @@ class StreamedSogSource(FormatSource):
                         for start in range(r.offset, r.offset + r.count, max_count):
                             stop = min(start + max_count, r.offset + r.count)
                             yield unit.decode(start, stop)
-
-    def _decode(self, start: int, stop: int) -> Gaussians:
-        raise NotImplementedError("units are decoded in order, by _batches")
 
 
 def _open_unit(path: Path) -> SogSource:
@@ -164,10 +163,6 @@ def _environment(meta: JsonObject, path: Path) -> Path | None:
     if not isinstance(name, str):
         raise meta.error("needs a file name", ENVIRONMENT_KEY)
     require_side_file(path, name)
-    return beside(path, name)
-
-
-def _unit_path(path: Path, name: str) -> Path:
     return beside(path, name)
 
 
