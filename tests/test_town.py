@@ -21,9 +21,9 @@ from scene_store.town.plan import (
     bend_slopes,
     cell_at,
 )
+from scene_store.town.recipe import load_recipe
 from scene_store.town.river import WATER_Y, banks
 from scene_store.town.surfels import Sizes, frame_quats, upright_quats
-from scene_store.town.recipe import load_recipe
 from splat.gaussians import Gaussians
 from splat.harmonics import sh_basis
 
@@ -35,9 +35,18 @@ def town() -> Gaussians:
     return generate_town(COUNT, threads=1)
 
 
+@pytest.fixture(scope="module")
+def fine_town() -> Gaussians:
+    return generate_town(BASE_COUNT // 5)
+
+
 def digest(gaussians: Gaussians) -> str:
     arrays = (
-        gaussians.means, gaussians.quats, gaussians.scales, gaussians.opacities, gaussians.sh,
+        gaussians.means,
+        gaussians.quats,
+        gaussians.scales,
+        gaussians.opacities,
+        gaussians.sh,
     )
     return hashlib.sha256(b"".join(a.tobytes() for a in arrays)).hexdigest()
 
@@ -49,12 +58,12 @@ def rotate(quats: np.ndarray, vector: tuple[float, float, float]) -> np.ndarray:
     return v + w * t + np.cross(u, t)
 
 
-@pytest.mark.parametrize("count", [MIN_COUNT, 2_001, 9_999, 60_000, 123_457])
+@pytest.mark.parametrize("count", [MIN_COUNT, 9_999, 123_457])
 def test_gives_exactly_the_asked_number(count: int) -> None:
     assert len(generate_town(count, sh_degree=0)) == count
 
 
-@pytest.mark.parametrize("degree", [0, 1, 2, 3])
+@pytest.mark.parametrize("degree", [1, 3])
 def test_gives_the_asked_harmonics(degree: int) -> None:
     assert generate_town(4_000, sh_degree=degree).sh_degree == degree
 
@@ -83,7 +92,7 @@ def test_batches_are_bounded_at_any_count() -> None:
     plan = plan_town(300_000_000)
     assert plan.backdrop + sum(q.count for q in plan.quotas) == 300_000_000
     assert max(q.count for q in plan.quotas) < 2 * MAX_BATCH
-    sizes = [len(batch) for batch in town_batches(4_200_000, sh_degree=0)][:4]
+    sizes = [len(b) for b, _ in zip(town_batches(8_000_000, sh_degree=0), range(3), strict=False)]
     assert max(sizes) <= MAX_BATCH
 
 
@@ -137,11 +146,11 @@ def test_landmarks_are_where_they_are_for_every_seed() -> None:
 def colors(gaussians: Gaussians, direction: tuple[float, float, float]) -> np.ndarray:
     d = np.asarray(direction) / np.linalg.norm(direction)
     basis = sh_basis(d, gaussians.sh_degree)
-    return np.maximum(0.0, 0.5 + np.einsum("k,nkc->nc", basis, gaussians.sh))
+    return np.asarray(np.maximum(0.0, 0.5 + np.einsum("k,nkc->nc", basis, gaussians.sh)))
 
 
-def test_water_mirrors_more_at_a_glance() -> None:
-    town = generate_town(400_000, sh_degree=2)
+def test_water_mirrors_more_at_a_glance(fine_town: Gaussians) -> None:
+    town = fine_town
     south, north = banks(cell_at(0, -1, 7))
     x, z = town.means[:, 0], town.means[:, 2]
     water = (np.abs(town.means[:, 1] - WATER_Y) < 1e-3) & (np.abs(x) < 25) & (town.opacities < 0.5)
@@ -149,11 +158,11 @@ def test_water_mirrors_more_at_a_glance() -> None:
     assert (z[water] > south - 15).all() and (z[water] < north + 15).all()
     steep = colors(town[water], (0.0, 1.0, 0.05)).mean(axis=0)
     shallow = colors(town[water], (0.0, 0.12, 1.0)).mean(axis=0)
-    assert (shallow - steep > 0.1).all()
+    assert (shallow - steep > 0.05).all() and (shallow > 1.3 * steep).all()
 
 
 def test_without_harmonics_nothing_depends_on_the_view() -> None:
-    flat = generate_town(3_000, sh_degree=0)
+    flat = generate_town(MIN_COUNT, sh_degree=0)
     assert np.array_equal(colors(flat, (0, 0, 1)), colors(flat, (1, 0, 0)))
 
 
@@ -173,8 +182,8 @@ def test_the_sky_is_brightest_around_the_sun() -> None:
     np.testing.assert_allclose(sky_color(away), sky_color(away * (1, -1, 1)))
 
 
-def test_the_sky_is_closed() -> None:
-    town = generate_town(BASE_COUNT // 4, sh_degree=0)
+def test_the_sky_is_closed(fine_town: Gaussians) -> None:
+    town = fine_town
     far = np.linalg.norm(town.means, axis=1) > 0.99 * SKY_RADIUS
     directions = town.means[far] / SKY_RADIUS
     probes = np.random.default_rng(0).standard_normal((500, 3))
@@ -183,8 +192,8 @@ def test_the_sky_is_closed() -> None:
     assert (gap < 1.2 * town.scales[far, 0].mean()).all()
 
 
-def test_the_walk_is_free_of_obstacles() -> None:
-    town = generate_town(BASE_COUNT // 4, sh_degree=0)
+def test_the_walk_is_free_of_obstacles(fine_town: Gaussians) -> None:
+    town = fine_town
     start, end = (np.array(p) for p in (TOWN_VIEWS.walk.start, TOWN_VIEWS.walk.end))
     t = np.linspace(0.0, 1.0, 60)[:, None]
     path = start + t * (end - start)

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scene_store.town.light import mirror_table, sky_color, surface_light
+from scene_store.town.parts import UP
 from scene_store.town.plan import RIVER_ROW, SKY_RADIUS, TownPlan, bend, cell_at
 from scene_store.town.recipe import load_recipe
 from scene_store.town.river import BANK, WATER_DEPTH, banks
@@ -13,7 +14,7 @@ from scene_store.town.shading import displayed
 from scene_store.town.street import EDGE
 from scene_store.town.surfels import frame_quats, normalized, upright_quats
 from splat.gaussians import SH_COUNT_OF_DEGREE, Float32Array, Gaussians
-from splat.harmonics import rgb_to_sh0
+from splat.harmonics import SH_C0, rgb_to_sh0
 
 HILLS_FROM, HILLS_TO, HILL_HEIGHT = 900.0, 3200.0, 330.0
 _HAZE_M = 5200.0
@@ -45,7 +46,7 @@ def _sky(count: int, sh_degree: int) -> Gaussians:
     ring = np.sqrt(1.0 - height * height)
     direction = np.stack([ring * np.cos(angle), height, ring * np.sin(angle)], axis=1)
     size = 0.78 * SKY_RADIUS * np.sqrt(4.0 * np.pi / max(count, 1))
-    scales = np.broadcast_to(np.float32([size, size, 0.1 * size]), (count, 3))
+    scales = np.broadcast_to(np.array([size, size, 0.1 * size], np.float32), (count, 3))
     return _plain(
         direction * SKY_RADIUS, -direction, scales, 0.995, sky_color(direction), sh_degree
     )
@@ -92,9 +93,11 @@ def land_height(x: NDArray[np.floating], z: NDArray[np.floating]) -> NDArray[np.
     rise = np.clip((away - HILLS_FROM) / (HILLS_TO - HILLS_FROM), 0.0, 1.0)
     angle = np.arctan2(z, x)
     ridge = 0.55 + 0.22 * np.sin(3 * angle + 1.0) + 0.15 * np.sin(7 * angle + 2.0)
-    ridge = ridge + 0.10 * np.sin(x / 310.0) * np.cos(z / 270.0) + 0.05 * np.sin(x / 97.0 + z / 131.0)
+    ridge += 0.10 * np.sin(x / 310.0) * np.cos(z / 270.0)
+    ridge += 0.05 * np.sin(x / 97.0 + z / 131.0)
     valley = np.clip(np.abs(z + 62.0) / 700.0, 0.12, 1.0)  # the river's own way out
-    return HILL_HEIGHT * rise * rise * (3 - 2 * rise) * np.maximum(ridge, 0.1) * valley
+    smooth = rise * rise * (3.0 - 2.0 * rise)
+    return np.asarray(HILL_HEIGHT * smooth * np.maximum(ridge, 0.1) * valley, np.float64)
 
 
 def _land(plan: TownPlan, count: int, rng: np.random.Generator, sh_degree: int) -> Gaussians:
@@ -108,13 +111,13 @@ def _land(plan: TownPlan, count: int, rng: np.random.Generator, sh_degree: int) 
     albedo = _field_colors(x, z, rng)
     albedo *= (1.0 - 0.42 * _wooded(x, z))[:, None]
     ambient, sun = surface_light(normals)
-    color = displayed((albedo**2 * (ambient + sun)).astype(np.float32)) * 0.28209479 + 0.5
+    color = displayed((albedo**2 * (ambient + sun)).astype(np.float32)) * SH_C0 + 0.5
     south, north = banks(cell_at(0, RIVER_ROW, plan.seed))
     wet = (z > south) & (z < north)
     afloat = np.clip(np.minimum(z - south, north - z) / BANK, 0.0, 1.0)
     height = np.where(wet, np.minimum(height, 2.0) * (1.0 - afloat) - WATER_DEPTH * afloat, height)
     wet &= afloat > 0.7
-    color = np.where(wet[:, None], np.float32([0.22, 0.31, 0.34]), _hazed(color, x, z))
+    color = np.where(wet[:, None], np.array([0.22, 0.31, 0.34]), _hazed(color, x, z))
     wx, wz = bend(x.astype(np.float32), z.astype(np.float32))
     means = np.stack([wx, -height - 0.05, wz], axis=1)
     size = 0.72 * spacing
@@ -135,11 +138,12 @@ def _woods(plan: TownPlan, count: int, rng: np.random.Generator, sh_degree: int)
     x, z, spacing = x[best], z[best], spacing[best]
     size = np.clip(0.42 * spacing, 1.1, 26.0) * rng.uniform(0.8, 1.3, count)
     level = rng.uniform(0.5, 1.6, count)
-    normals = normalized(rng.normal(0, 0.7, (count, 3)).astype(np.float32) + np.float32([0, -0.9, 0]))
+    upward = rng.normal((0.0, -0.9, 0.0), 0.7, (count, 3))
+    normals = normalized(upward.astype(np.float32))
     leaf = load_recipe().pick("leaf", rng, count) * 0.82
     ambient, sun = surface_light(normals)
     linear = leaf**2 * (0.75 * ambient + 0.75 * sun) * (0.55 + 0.4 * level)[:, None]
-    color = displayed(linear.astype(np.float32)) * 0.28209479 + 0.5
+    color = displayed(linear.astype(np.float32)) * SH_C0 + 0.5
     wx, wz = bend(x.astype(np.float32), z.astype(np.float32))
     means = np.stack([wx, -land_height(x, z) - size * level, wz], axis=1)
     scales = np.stack([size, size * rng.uniform(0.7, 1.0, count), 0.5 * size], axis=1)
@@ -219,14 +223,15 @@ def _field_colors(
     colors = load_recipe().palettes["field"]
     furrow = np.where(field & 64, np.sin(u * 0.9), np.sin(v * 0.9))
     tone = 1.0 + 0.05 * furrow + rng.normal(0.0, 0.035, len(x))
-    return (colors[(field >> 8) % len(colors)] * tone[:, None]).astype(np.float32)
+    return np.asarray(colors[(field >> 8) % len(colors)] * tone[:, None], np.float32)
 
 
 def _wooded(x: NDArray[np.floating], z: NDArray[np.floating]) -> NDArray[np.float64]:
     """0 in the open … 1 in a wood; hills are mostly wooded."""
-    noise = np.sin(x / 170.0 + 1.7 * np.sin(z / 240.0)) + np.sin(z / 140.0 + 1.3 * np.sin(x / 310.0))
+    noise = np.sin(x / 170.0 + 1.7 * np.sin(z / 240.0))
+    noise += np.sin(z / 140.0 + 1.3 * np.sin(x / 310.0))
     hills = np.clip((np.hypot(x, z) - HILLS_FROM) / 900.0, 0.0, 1.0)
-    return np.clip(1.3 * (0.5 * noise - 0.45 + 0.75 * hills), 0.0, 1.0)
+    return np.asarray(np.clip(1.3 * (0.5 * noise - 0.45 + 0.75 * hills), 0.0, 1.0), np.float64)
 
 
 def _hedgerow(x: NDArray[np.floating], z: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -235,17 +240,17 @@ def _hedgerow(x: NDArray[np.floating], z: NDArray[np.floating]) -> NDArray[np.fl
     v = z + 35.0 * np.sin(x / 230.0)
     across = np.abs((u / 118.0 + 0.5) % 1.0 - 0.5) * 118.0
     along = np.abs(((v + 37.0 * np.floor(u / 118.0)) / 84.0 + 0.5) % 1.0 - 0.5) * 84.0
-    return np.exp(-(np.minimum(across, along) ** 2) / 9.0)
+    return np.asarray(np.exp(-(np.minimum(across, along) ** 2) / 9.0), np.float64)
 
 
 def _hazed(
     color: NDArray[np.floating], x: NDArray[np.floating], z: NDArray[np.floating]
-) -> NDArray[np.floating]:
+) -> NDArray[np.float64]:
     """Aerial perspective as it is seen from the centre."""
     d = np.hypot(x, z)
     direction = np.stack([x, -0.03 * d - 1e-3, z], axis=1) / np.hypot(d, 0.03 * d + 1e-3)[:, None]
     veil = (1.0 - np.exp(-d / _HAZE_M))[:, None]
-    return color * (1.0 - veil) + (0.93 * sky_color(direction)) * veil
+    return np.asarray(color * (1.0 - veil) + (0.93 * sky_color(direction)) * veil, np.float64)
 
 
 def _plain(
@@ -269,5 +274,5 @@ def _plain(
 
 
 def _level_quats(normals: Float32Array) -> Float32Array:
-    right = normalized(np.cross(np.float32([0.0, -1.0, 0.0]), normals))
+    right = normalized(np.cross(UP, normals))
     return frame_quats(right, np.cross(normals, right), normals)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from scene_store.town import parts as columns
@@ -47,14 +46,22 @@ def _model(index: int) -> PartTable:
         parts.quad(recipe.material_index(material), points, color)
 
     def rod(start: Corner, end: Corner, radius: float, color: ArrayLike) -> None:
-        ends = [np.array([a, -h, -b]) for a, b, h in (start, end)]
-        parts.strut(*ends, radius, color)
+        first, last = ((a, -h, -b) for a, b, h in (start, end))
+        parts.strut(first, last, radius, color)
 
     for s in (1.0, -1.0):
-        side = [(front - 0.1, s * half, sill), (back + 0.1, s * half, sill),
-                (back + 0.05, s * half, waist), (front - 0.15, s * half, waist)]
-        pane = [(screen, s * half, waist), (rear, s * half, waist),
-                (roof_back, s * top, tall), (roof_front, s * top, tall)]
+        side = [
+            (front - 0.1, s * half, sill),
+            (back + 0.1, s * half, sill),
+            (back + 0.05, s * half, waist),
+            (front - 0.15, s * half, waist),
+        ]
+        pane = [
+            (screen, s * half, waist),
+            (rear, s * half, waist),
+            (roof_back, s * top, tall),
+            (roof_front, s * top, tall),
+        ]
         face("paint", side if s > 0 else _turned(side))
         face("glass", pane if s > 0 else _turned(pane), _GLASS)
         pillar = 0.5 * (roof_front + roof_back)
@@ -73,14 +80,19 @@ def _model(index: int) -> PartTable:
         rod((front + 0.01, b - 0.14, 0.62), (front + 0.01, b + 0.14, 0.62), 0.08, _HEADLAMP)
         rod((back - 0.01, b - 0.14, 0.70), (back - 0.01, b + 0.14, 0.70), 0.06, _TAILLAMP)
     # What lies under a car sees neither sun nor sky.
-    parts.floor(recipe.material_index("rubber"), 0.1 - front, front - 0.1, -half, half,
-                (0.10, 0.10, 0.105), 0.06)
+    parts.floor(
+        recipe.material_index("rubber"),
+        0.1 - front,
+        front - 0.1,
+        -half,
+        half,
+        (0.10, 0.10, 0.105),
+        0.06,
+    )
     return parts.table()
 
 
-def _across(
-    a0: float, h0: float, a1: float, h1: float, half0: float, half1: float
-) -> list[Corner]:
+def _across(a0: float, h0: float, a1: float, h1: float, half0: float, half1: float) -> list[Corner]:
     """A face across the car from (a0, h0) up or back to (a1, h1), seen from the front."""
     return [(a0, -half0, h0), (a0, half0, h0), (a1, half1, h1), (a1, -half1, h1)]
 

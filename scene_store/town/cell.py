@@ -90,8 +90,11 @@ def _villa_ground(kit: Kit, cell: Cell, site: Site) -> None:
     for house in site.houses:
         a, b, c, d = house.box
         middle = (a + b) / 2
-        path = (middle - 0.7, middle + 0.7, z0, c) if house.sides["s"].value == "street" else (
-            middle - 0.7, middle + 0.7, d, z1)
+        path = (
+            (middle - 0.7, middle + 0.7, z0, c)
+            if house.sides["s"].value == "street"
+            else (middle - 0.7, middle + 0.7, d, z1)
+        )
         kit.parts.floor(kit.material("paving"), *path, PAVING, KERB + 0.03)
         gate = 1.4
         for z in (z0 + 0.5, z1 - 0.5):

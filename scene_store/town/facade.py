@@ -62,12 +62,10 @@ class Openings:
     t1: Float32Array
 
     @classmethod
-    def grid(
-        cls, centers: ArrayLike, width: float, feet: ArrayLike, height: float
-    ) -> Openings:
+    def grid(cls, centers: ArrayLike, width: float, feet: ArrayLike, height: float) -> Openings:
         """One opening for each centre on each level."""
-        s, t = np.meshgrid(np.asarray(centers, np.float32), np.asarray(feet, np.float32))
-        s, t = s.ravel(), t.ravel()
+        grid = np.meshgrid(np.asarray(centers, np.float32), np.asarray(feet, np.float32))
+        s, t = (v.ravel() for v in grid)
         return cls(s - width / 2, s + width / 2, t, t + height)
 
 
@@ -83,8 +81,9 @@ def dress(kit: Kit, wall: Wall, style: Style, *, street: bool) -> None:
     if street and style.shops and bays >= 2:
         _shop_front(kit, wall, style, centers, step, float(levels[1]))
     else:
-        _ground_floor(kit, wall, style, centers, width, float(levels[1]), ground_material,
-                      ground_style)
+        _ground_floor(
+            kit, wall, style, centers, width, float(levels[1]), ground_material, ground_style
+        )
     if len(levels) > 2:
         _upper_floors(kit, wall, style, centers, width, levels, street)
     if street:
@@ -193,12 +192,21 @@ def _shutters(kit: Kit, wall: Wall, style: Style, o: Openings) -> None:
     timber = kit.material("timber")
     open_ = kit.rng.random(len(o.s0)) < 0.9
     for s0, s1 in ((o.s0 - leaf - 0.03, o.s0 - 0.03), (o.s1 + 0.03, o.s1 + leaf + 0.03)):
-        wall.rect(kit.parts, timber, s0[open_], s1[open_], o.t0[open_] - 0.02, o.t1[open_] + 0.02,
-                  style.shutter, 0.06)
+        wall.rect(
+            kit.parts,
+            timber,
+            s0[open_],
+            s1[open_],
+            o.t0[open_] - 0.02,
+            o.t1[open_] + 0.02,
+            style.shutter,
+            0.06,
+        )
     shut = ~open_
     if shut.any():
-        wall.rect(kit.parts, timber, o.s0[shut], o.s1[shut], o.t0[shut], o.t1[shut],
-                  style.shutter, 0.02)
+        wall.rect(
+            kit.parts, timber, o.s0[shut], o.s1[shut], o.t0[shut], o.t1[shut], style.shutter, 0.02
+        )
 
 
 def _balconies(
@@ -214,11 +222,28 @@ def _balconies(
     wall.box(kit.parts, slab, s - half, s + half, t - 0.16, t, depth, style.trim, under=True)
     grille = kit.material("grille")
     wall.rect(kit.parts, grille, s - half, s + half, t, t + rail, IRON, depth - 0.05, fill=0.16)
-    wall.rect(kit.parts, kit.material("frame"), s - half, s + half, t + rail, t + rail + 0.05,
-              IRON, depth - 0.05)
+    wall.rect(
+        kit.parts,
+        kit.material("frame"),
+        s - half,
+        s + half,
+        t + rail,
+        t + rail + 0.05,
+        IRON,
+        depth - 0.05,
+    )
     for side in (-1, 1):
-        wall.cheek(kit.parts, kit.material("frame"), s + side * half, t + rail, t + rail + 0.05,
-                   0.0, depth, IRON, side)
+        wall.cheek(
+            kit.parts,
+            kit.material("frame"),
+            s + side * half,
+            t + rail,
+            t + rail + 0.05,
+            0.0,
+            depth,
+            IRON,
+            side,
+        )
     planted = kit.rng.random(len(s)) < 0.45
     if planted.any():
         kit.parts.blob(
@@ -256,20 +281,53 @@ def _ground_floor(
     if len(rest):
         windows(kit, wall, style, Openings.grid(rest, width, [foot], head - foot), rich=True)
     leaf = min(2.35, head)
-    wall.rect(kit.parts, kit.material("timber"), door - half, door + half, 0.0, leaf, style.door,
-              -0.1)
+    wall.rect(
+        kit.parts, kit.material("timber"), door - half, door + half, 0.0, leaf, style.door, -0.1
+    )
     light = Openings.grid([door], 2 * half, [leaf], head - leaf)
     if head - leaf > 0.1:
-        wall.rect(kit.parts, kit.material("glass"), light.s0, light.s1, light.t0, light.t1,
-                  _glass_colors(kit, 1), -0.1)
+        wall.rect(
+            kit.parts,
+            kit.material("glass"),
+            light.s0,
+            light.s1,
+            light.t0,
+            light.t1,
+            _glass_colors(kit, 1),
+            -0.1,
+        )
     if kit.finish is Finish.FULL:
         trim = kit.material("trim")
-        wall.rect(kit.parts, trim, [door - half - 0.18, door + half], [door - half, door + half + 0.18],
-                  0.0, head, style.trim, 0.04)
-        wall.box(kit.parts, trim, door - half - 0.25, door + half + 0.25, head, head + 0.2, 0.2,
-                 style.trim)
-        wall.box(kit.parts, kit.material("stone"), door - half - 0.2, door + half + 0.2, 0.0, 0.16,
-                 0.35, style.trim * 0.8)
+        wall.rect(
+            kit.parts,
+            trim,
+            [door - half - 0.18, door + half],
+            [door - half, door + half + 0.18],
+            0.0,
+            head,
+            style.trim,
+            0.04,
+        )
+        wall.box(
+            kit.parts,
+            trim,
+            door - half - 0.25,
+            door + half + 0.25,
+            head,
+            head + 0.2,
+            0.2,
+            style.trim,
+        )
+        wall.box(
+            kit.parts,
+            kit.material("stone"),
+            door - half - 0.2,
+            door + half + 0.2,
+            0.0,
+            0.16,
+            0.35,
+            style.trim * 0.8,
+        )
 
 
 def _shop_front(
@@ -291,15 +349,24 @@ def _shop_front(
     wall.rect(parts, kit.material("trim"), 0.0, wall.width, head, head + 0.62, style.sign, 0.05)
     panes = _glass_colors(kit, len(centers)) * 0.9 + 0.05
     feet = np.where(doors, 0.05, riser)
-    wall.rect(parts, kit.material("glass"), centers - half, centers + half, feet, head, panes,
-              -0.18 if kit.finish is Finish.FULL else 0.0)
+    wall.rect(
+        parts,
+        kit.material("glass"),
+        centers - half,
+        centers + half,
+        feet,
+        head,
+        panes,
+        -0.18 if kit.finish is Finish.FULL else 0.0,
+    )
     if kit.finish is Finish.MASSING:
         return
     frame = kit.material("frame")
     for edge in (-half, -0.04, half - 0.08):
         wall.rect(parts, frame, centers + edge, centers + edge + 0.08, feet, head, style.sign, -0.1)
-    wall.rect(parts, frame, centers - half, centers + half, head - 0.75, head - 0.69, style.sign,
-              -0.1)
+    wall.rect(
+        parts, frame, centers - half, centers + half, head - 0.75, head - 0.69, style.sign, -0.1
+    )
     if kit.chance(0.6):
         _awnings(kit, wall, style, centers[kit.rng.random(len(centers)) < 0.8], step, head)
 
@@ -328,8 +395,17 @@ def _mouldings(kit: Kit, wall: Wall, style: Style, levels: Float32Array) -> None
         return
     trim = kit.material("trim")
     bands = [levels[1] - 0.05, *([*levels[2:-1] - 0.05] if style.courses else [])]
-    wall.box(kit.parts, trim, 0.0, wall.width, bands, np.asarray(bands) + 0.16, 0.09, style.trim,
-             ends=False)
+    wall.box(
+        kit.parts,
+        trim,
+        0.0,
+        wall.width,
+        bands,
+        np.asarray(bands) + 0.16,
+        0.09,
+        style.trim,
+        ends=False,
+    )
     top = float(levels[-1])
     wall.box(kit.parts, trim, 0.0, wall.width, top - 0.34, top - 0.14, 0.14, style.trim, ends=False)
     wall.box(kit.parts, trim, 0.0, wall.width, top - 0.14, top + 0.04, 0.30, style.trim, under=True)

@@ -48,7 +48,8 @@ class Kit:
 
     def color(self, palette: str) -> Float32Array:
         """[3] a colour of a palette."""
-        return self.recipe.pick(palette, self.rng)[0]
+        color: Float32Array = self.recipe.pick(palette, self.rng)[0]
+        return color
 
     def colors(self, palette: str, count: int) -> Float32Array:
         """[count, 3] colours of a palette."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from scene_store.town.house import gable_roof
 from scene_store.town.kit import IRON, Finish, Kit
@@ -18,6 +18,26 @@ VERDIGRIS = np.array([0.45, 0.62, 0.55], np.float32)
 CHURCH_WALL = np.array([0.88, 0.83, 0.72], np.float32)
 QUOIN = np.array([0.70, 0.64, 0.54], np.float32)
 SLATE = np.array([0.38, 0.40, 0.45], np.float32)
+# Metres from the middle of the square.
+_STALLS = (
+    (-10.0, 6.0),
+    (-10.0, 11.0),
+    (-10.0, 16.0),
+    (-14.5, 9.0),
+    (-14.5, 14.0),
+    (10.0, 7.0),
+    (10.0, 12.0),
+    (14.5, 9.5),
+)
+_PARASOLS = (
+    (13.0, -9.0),
+    (16.5, -7.0),
+    (15.5, -12.0),
+    (12.0, -13.5),
+    (-14.0, -9.0),
+    (-16.5, -12.0),
+    (-12.5, -13.0),
+)
 GOLD = np.array([0.86, 0.68, 0.28], np.float32)
 
 
@@ -31,8 +51,14 @@ def build_church_volume(kit: Kit, house: House) -> None:
         if side in "sn":
             _plain(kit, wall)
         else:
-            _lancets(kit, wall, count=max(1, round(wall.width / 5.0)), foot=3.2,
-                     head=house.eaves - 2.2, half=0.75)
+            _lancets(
+                kit,
+                wall,
+                count=max(1, round(wall.width / 5.0)),
+                foot=3.2,
+                head=house.eaves - 2.2,
+                half=0.75,
+            )
     gable_roof(kit, house, "slate", SLATE)
 
 
@@ -40,9 +66,7 @@ def _plain(kit: Kit, wall: Wall) -> None:
     wall.rect(kit.parts, kit.material("plaster"), 0.0, wall.width, 0.0, wall.height, CHURCH_WALL)
 
 
-def _lancets(
-    kit: Kit, wall: Wall, *, count: int, foot: float, head: float, half: float
-) -> None:
+def _lancets(kit: Kit, wall: Wall, *, count: int, foot: float, head: float, half: float) -> None:
     """Tall windows with pointed heads between buttresses."""
     parts, plaster = kit.parts, kit.material("plaster")
     step = wall.width / count
@@ -57,8 +81,9 @@ def _lancets(
     wall.rect(parts, kit.material("glass"), center - half, center + half, foot, head, glass, -0.2)
     up, rise = np.array([0.0, -1.0, 0.0]), point - head
     across, width = rise * up, 2 * half * wall.right
-    parts.panel(kit.material("glass"), wall.at(center - half, head, -0.2), width, across, glass,
-                taper=1.0)
+    parts.panel(
+        kit.material("glass"), wall.at(center - half, head, -0.2), width, across, glass, taper=1.0
+    )
     # The spandrels beside each point: two triangles that close the rectangle.
     for side in (-1.0, 1.0):
         corner = wall.at(center + side * half, point, 0.0)
@@ -71,8 +96,16 @@ def _lancets(
         bars = np.concatenate([center - half, center - 0.06, center + half - 0.12])
         wall.rect(parts, kit.material("frame"), bars, bars + 0.12, foot, head, QUOIN, -0.15)
     edges = np.arange(count + 1, dtype=np.float32) * step
-    wall.box(parts, kit.material("stone"), np.clip(edges - 0.5, 0, wall.width - 1),
-             np.clip(edges + 0.5, 1, wall.width), 0.0, 0.72 * wall.height, 0.8, QUOIN)
+    wall.box(
+        parts,
+        kit.material("stone"),
+        np.clip(edges - 0.5, 0, wall.width - 1),
+        np.clip(edges + 0.5, 1, wall.width),
+        0.0,
+        0.72 * wall.height,
+        0.8,
+        QUOIN,
+    )
 
 
 def _tower(kit: Kit, house: House) -> None:
@@ -114,8 +147,15 @@ def _tower_wall(kit: Kit, wall: Wall, *, portal: bool) -> None:
     foot = 4.6 if portal else 0.0
     wall.rect(parts, plaster, q, w - q, foot, belfry, CHURCH_WALL)
     wall.rect(parts, plaster, q, w - q, belfry + 4.2, h, CHURCH_WALL)
-    wall.rect(parts, plaster, [q, openings[0] + b, openings[1] + b],
-              [openings[0] - b, openings[1] - b, w - q], belfry, belfry + 4.2, CHURCH_WALL)
+    wall.rect(
+        parts,
+        plaster,
+        [q, openings[0] + b, openings[1] + b],
+        [openings[0] - b, openings[1] - b, w - q],
+        belfry,
+        belfry + 4.2,
+        CHURCH_WALL,
+    )
     louvres = np.arange(belfry, belfry + 4.1, 0.42, dtype=np.float32)
     s, t = np.meshgrid(openings, louvres)
     shade = np.where(np.arange(s.size)[:, None] // 2 % 2 == 0, 0.22, 0.34) * np.ones(3)
@@ -124,18 +164,35 @@ def _tower_wall(kit: Kit, wall: Wall, *, portal: bool) -> None:
         wall.box(parts, trim, -0.2, w + 0.2, level, level + 0.5, 0.3, QUOIN, under=True)
     _clock(kit, wall, c, belfry - 3.4)
     slit = wall.height * 0.30
-    wall.rect(parts, kit.material("glass"), c - 0.4, c + 0.4, slit, slit + 2.2, (0.14, 0.16, 0.2),
-              0.03)
+    wall.rect(
+        parts, kit.material("glass"), c - 0.4, c + 0.4, slit, slit + 2.2, (0.14, 0.16, 0.2), 0.03
+    )
     if portal:
         wall.rect(parts, stone, [q, c + 1.5], [c - 1.5, w - q], 0.0, foot, QUOIN)
         wall.rect(parts, stone, c - 1.5, c + 1.5, 3.6, foot, QUOIN)
-        wall.rect(parts, kit.material("timber"), [c - 1.5, c], [c, c + 1.5], 0.0, 3.6,
-                  (0.30, 0.19, 0.12), -0.3)
+        wall.rect(
+            parts,
+            kit.material("timber"),
+            [c - 1.5, c],
+            [c, c + 1.5],
+            0.0,
+            3.6,
+            (0.30, 0.19, 0.12),
+            -0.3,
+        )
         wall.box(parts, stone, [c - 2.1, c + 1.5], [c - 1.5, c + 2.1], 0.0, 4.0, 0.35, QUOIN)
         steps = np.arange(4)
         for k in steps:
-            wall.box(parts, stone, c - 3.2 - 0.3 * k, c + 3.2 + 0.3 * k, 0.0, 0.6 - 0.15 * k,
-                     0.5 + 0.4 * k, QUOIN * 1.05)
+            wall.box(
+                parts,
+                stone,
+                c - 3.2 - 0.3 * k,
+                c + 3.2 + 0.3 * k,
+                0.0,
+                0.6 - 0.15 * k,
+                0.5 + 0.4 * k,
+                QUOIN * 1.05,
+            )
 
 
 def _clock(kit: Kit, wall: Wall, s: float, t: float) -> None:
@@ -149,7 +206,8 @@ def _clock(kit: Kit, wall: Wall, s: float, t: float) -> None:
         side = np.cos(a) * wall.right + np.sin(a) * np.array([0.0, 1.0, 0.0])
         rim = wall.at(s, t, 0.1)[0] + radius * out
         middle = wall.at(s, t, 0.1)[0]
-        parts.quad(kit.material("frame"), [rim + wedge * side, rim - wedge * side, middle, middle], dial)
+        sector = [rim + wedge * side, rim - wedge * side, middle, middle]
+        parts.quad(kit.material("frame"), sector, dial)
         mark = wall.at(s, t, 0.16)[0]
         parts.strut(mark + 0.78 * radius * out, mark + 0.95 * radius * out, 0.075, GOLD)
     centre = wall.at(s, t, 0.18)[0]
@@ -158,10 +216,13 @@ def _clock(kit: Kit, wall: Wall, s: float, t: float) -> None:
         parts.strut(centre, centre + reach * radius * hand, 0.07, GOLD)
 
 
-def _ring(middle: Float32Array, radius: float, height: float, count: int, phase: float) -> Float32Array:
+def _ring(
+    middle: NDArray[np.floating], radius: float, height: float, count: int, phase: float
+) -> Float32Array:
+    """[count, 3] points of a level circle, counterclockwise as seen on the plan."""
     angle = phase + np.arange(count) * 2 * np.pi / count
     points = np.stack([np.cos(angle) * radius, np.full(count, -height), np.sin(angle) * radius], 1)
-    return (points + middle).astype(np.float32)
+    return np.asarray(points + middle, np.float32)
 
 
 def build_square(kit: Kit, cell: Cell) -> None:
@@ -170,9 +231,9 @@ def build_square(kit: Kit, cell: Cell) -> None:
     kit.parts.floor(kit.material("cobble"), x0, x1, z0, z1, (0.60, 0.56, 0.50), 0.12)
     middle_x, middle_z = (x0 + x1) / 2, (z0 + z1) / 2
     build_fountain(kit, middle_x, middle_z - 2.0)
-    for x, z in ((-10, 6), (-10, 11), (-10, 16), (10, 7), (10, 12), (14.5, 9.5), (-14.5, 9), (-14.5, 14)):
+    for x, z in _STALLS:
         build_stall(kit, middle_x + x, middle_z + z)
-    for x, z in ((13, -9), (16.5, -7), (15.5, -12), (12, -13.5), (-14, -9), (-16.5, -12), (-12.5, -13)):
+    for x, z in _PARASOLS:
         build_parasol(kit, middle_x + x, middle_z + z)
     for x in (x0 + 4.6, x1 - 4.6):
         for z in (z0 + 9, z0 + 25, z1 - 8):
@@ -191,22 +252,22 @@ def build_fountain(kit: Kit, x: float, z: float) -> None:
             n = (k + 1) % 8
             a, b = (k, n) if inside else (n, k)
             kit.parts.quad(stone, [foot[a], foot[b], rim[b], rim[a]], pale)
-    edge, lip = _ring(middle, outer + 0.1, 0.86, 8, np.pi / 8), _ring(middle, inner, 0.86, 8, np.pi / 8)
+    edge = _ring(middle, outer + 0.1, 0.86, 8, np.pi / 8)
+    lip = _ring(middle, inner, 0.86, 8, np.pi / 8)
     water = _ring(middle, inner, 0.62, 8, np.pi / 8)
+    basin = (0.20, 0.28, 0.29)
     for k in range(8):
         n = (k + 1) % 8
         kit.parts.quad(kit.material("trim"), [edge[n], edge[k], lip[k], lip[n]], pale)
         centre = middle - (0.0, 0.62, 0.0)
-        kit.parts.quad(kit.material("paint"), [water[n], water[k], centre, centre], (0.20, 0.28, 0.29))
+        kit.parts.quad(kit.material("paint"), [water[n], water[k], centre, centre], basin)
     up = np.array([0.0, -1.0, 0.0])
     kit.parts.strut(middle + 0.5 * up, middle + 3.4 * up, 0.26, pale)
     for height, radius in ((1.7, 1.25), (2.8, 0.7)):
         kit.parts.blob(middle + height * up, (radius, 0.22, radius), pale, fuzz=0.0)
-        angle = np.arange(10) * 2 * np.pi / 10
-        rim = middle + (height + 0.1) * up + np.stack(
-            [radius * np.cos(angle), 0 * angle, radius * np.sin(angle)], 1)
-        fall = rim + np.stack([0.2 * np.cos(angle), 0.9 + 0 * angle, 0.2 * np.sin(angle)], 1)
-        kit.parts.strut(rim, fall, 0.03, (0.86, 0.91, 0.94))
+        spouts = _ring(middle, radius, height + 0.1, 10, 0.0)
+        fall = _ring(middle, radius + 0.2, height - 0.8, 10, 0.0)
+        kit.parts.strut(spouts, fall, 0.03, (0.86, 0.91, 0.94))
     kit.parts.blob(middle + 3.8 * up, (0.22, 0.55, 0.22), VERDIGRIS * 0.8, fuzz=0.0)
 
 
@@ -223,18 +284,17 @@ def build_stall(kit: Kit, x: float, z: float) -> None:
         for sign in (-1.0, 1.0):
             eave = [(u, -low, z + sign * b), (v, -low, z + sign * b)]
             ridge = [(v, -high, z), (u, -high, z)]
-            kit.parts.quad(fabric, [*eave, *ridge] if sign < 0 else [*eave[::-1], *ridge[::-1]], color)
             trim = [(u, -low + 0.25, z + sign * b), (v, -low + 0.25, z + sign * b)]
-            kit.parts.quad(fabric, [*trim, eave[1], eave[0]] if sign < 0
-                           else [trim[1], trim[0], eave[0], eave[1]], color)
+            for foot, head in ((eave, ridge), (trim, eave[::-1])):
+                corners = [*foot, *head] if sign < 0 else [*foot[::-1], *head[::-1]]
+                kit.parts.quad(fabric, corners, color)
     posts = np.array([(x + i * a, 0.0, z + k * b) for i in (-1, 1) for k in (-1, 1)])
     kit.parts.strut(posts, posts - (0.0, low, 0.0), 0.05, (0.45, 0.33, 0.22))
     box: Box = (x - a + 0.1, x + a - 0.1, z - 0.75, z + 0.75)
     kit.solid("timber", box, 0.12, 0.95, (0.50, 0.36, 0.24))
-    goods = np.array([(x + dx, -1.02, z + dz) for dx in (-1.1, -0.4, 0.4, 1.1) for dz in (-0.4, 0.35)])
-    fruit = np.array([[0.78, 0.22, 0.16], [0.88, 0.62, 0.18], [0.45, 0.58, 0.20], [0.86, 0.44, 0.16],
-                      [0.60, 0.20, 0.28]], np.float32)
-    kit.parts.blob(goods, (0.32, 0.15, 0.32), fruit[kit.rng.integers(len(fruit), size=len(goods))])
+    crates = [(dx, dz) for dx in (-1.1, -0.4, 0.4, 1.1) for dz in (-0.4, 0.35)]
+    goods = np.array([(x + dx, -1.02, z + dz) for dx, dz in crates])
+    kit.parts.blob(goods, (0.32, 0.15, 0.32), kit.colors("fruit", len(goods)))
 
 
 def build_parasol(kit: Kit, x: float, z: float) -> None:
@@ -245,8 +305,9 @@ def build_parasol(kit: Kit, x: float, z: float) -> None:
     rim, tip = _ring(middle, 1.75, 2.25, 8, np.pi / 8), middle + 2.85 * up
     for k in range(8):
         n = (k + 1) % 8
-        kit.parts.quad(kit.material("fabric"), [rim[n], rim[k], tip, tip],
-                       color * (1.0 if k % 2 else 0.9))
+        kit.parts.quad(
+            kit.material("fabric"), [rim[n], rim[k], tip, tip], color * (1.0 if k % 2 else 0.9)
+        )
     kit.parts.strut(middle, tip, 0.04, (0.55, 0.50, 0.42))
     kit.parts.strut(middle, middle + 0.72 * up, 0.04, IRON)
     wood, timber = np.array([0.46, 0.31, 0.20], np.float32), kit.material("timber")
@@ -261,8 +322,11 @@ def build_parasol(kit: Kit, x: float, z: float) -> None:
                 leg = seat + a * out + c * side
                 kit.parts.strut(leg, leg - 0.45 * up, 0.028, wood * 0.7)
         low, high = seat + 0.22 * out + 0.1 * up, seat + 0.26 * out + 0.48 * up
-        kit.parts.quad(timber, [low - 0.21 * side, low + 0.21 * side, high + 0.21 * side,
-                                high - 0.21 * side], wood)
+        kit.parts.quad(
+            timber,
+            [low - 0.21 * side, low + 0.21 * side, high + 0.21 * side, high - 0.21 * side],
+            wood,
+        )
 
 
 def _slab(

@@ -40,7 +40,10 @@ def sky_color(directions: NDArray[np.floating]) -> NDArray[np.float64]:
     color = light.zenith * (1.0 - haze) + light.horizon * haze
     warmth = (0.85 * cosine**3 * np.exp(-2.6 * elevation))[..., None]
     color = color * (1.0 - warmth) + light.glow * warmth
-    return color + (0.22 * cosine**24 + 0.9 * cosine**700)[..., None] * light.glow
+    out: NDArray[np.float64] = (
+        color + (0.22 * cosine**24 + 0.9 * cosine**700)[..., None] * light.glow
+    )
+    return out
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,7 +61,8 @@ class MirrorTable:
 
     def nearest(self, normals: Float32Array) -> NDArray[np.intp]:
         """[n] index of the fan's normal that is closest to each of [n, 3]."""
-        return np.argmax(normals @ self.normals.T, axis=1)
+        index: NDArray[np.intp] = np.argmax(normals @ self.normals.T, axis=1)
+        return index
 
 
 @lru_cache(maxsize=4)

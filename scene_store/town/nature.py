@@ -40,7 +40,7 @@ def build_tree(kit: Kit, tree: Tree) -> None:
     shade = rng.normal(1.0, 0.07, (clusters, 1))
     kit.parts.blob(center, size, leaf * shade * (0.88 + 0.2 * level[:, None]))
     if kit.finish >= Finish.PLAIN:
-        some = center[:: 2] + np.array([0.0, 0.25 * tree.crown, 0.0])
+        some = center[::2] + np.array([0.0, 0.25 * tree.crown, 0.0])
         kit.parts.strut(fork, some, 0.4 * girth, BARK)
 
 

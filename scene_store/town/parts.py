@@ -271,7 +271,8 @@ class Wall:
     def at(self, s: ArrayLike, t: ArrayLike, d: ArrayLike = 0.0) -> Float32Array:
         """[n, 3] points; the arguments broadcast."""
         s, t, d = (np.asarray(v, np.float32)[..., None] for v in (s, t, d))
-        return (self.origin + s * self.right + t * UP + d * self.out).reshape(-1, 3)
+        points: Float32Array = self.origin + s * self.right + t * UP + d * self.out
+        return points.reshape(-1, 3)
 
     def _rows(
         self, material: int, count: int, s: Lengths, t: Lengths, d: Lengths, color: ArrayLike
@@ -336,7 +337,7 @@ class Wall:
         count, (s0, s1, t, d0, d1) = _flat(s0, s1, t, d0, d1)
         rows = self._rows(material, count, s0, t, d1, color)
         rows[:, self.axis] = (s1 - s0) * self.right[self.axis - 3]
-        rows[:, 14 - self.axis] = (d0 - d1) * self.out[5 - self.axis]
+        rows[:, 11 - self.axis] = (d0 - d1) * self.out[5 - self.axis]
         rows[:, 7] = -rise
         parts.panels.append(rows)
 
@@ -355,7 +356,7 @@ class Wall:
         count, (s0, s1, t, d0, d1) = _flat(s0, s1, t, d0, d1)
         rows = self._rows(material, count, s0, t, d0, color)
         rows[:, self.axis] = (s1 - s0) * self.right[self.axis - 3]
-        rows[:, 14 - self.axis] = (d1 - d0) * self.out[5 - self.axis]
+        rows[:, 11 - self.axis] = (d1 - d0) * self.out[5 - self.axis]
         parts.panels.append(rows)
 
     def cheek(

@@ -156,7 +156,7 @@ def cell_at(i: int, j: int, seed: int) -> Cell:
         east=_half_width(i + 1),
         south=_half_width(j, avenue=3),
         north=_half_width(j + 1, avenue=3),
-        detail=float(np.clip(1.3 + (distance - 70.0) / 160.0, 1.3, 2.1)),
+        detail=float(np.clip(1.1 + (distance - 50.0) / 90.0, 1.1, 2.2)),
     )
 
 

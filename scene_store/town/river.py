@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from scene_store.town.kit import Finish, Kit
 from scene_store.town.parts import Wall
@@ -105,13 +106,15 @@ def _quay_walls(kit: Kit, cell: Cell, south: float, north: float) -> None:
         top = wall.raised(WALL_FOOT)
         top.box(kit.parts, trim, 0.0, wall.width, 0.0, 0.34, 0.12, QUAY_STONE * 1.12)
         top.ledge(kit.parts, trim, 0.0, wall.width, 0.34, -0.4, 0.0, QUAY_STONE * 1.12)
-        openings = [cell.west if has_bridge(cell.i) else 0.0, cell.east if has_bridge(cell.i + 1) else 0.0]
-        a, b = openings if side == "s" else openings[::-1]
+        west = cell.west if has_bridge(cell.i) else 0.0
+        east = cell.east if has_bridge(cell.i + 1) else 0.0
+        a, b = (west, east) if side == "s" else (east, west)
         if kit.finish >= Finish.PLAIN:
             iron = np.array([0.16, 0.20, 0.19], np.float32)
             top.rect(kit.parts, grille, a, wall.width - b, 0.34, 1.3, iron, -0.15, fill=0.18)
-            for t in (0.42, 1.3):
-                top.rect(kit.parts, kit.material("frame"), a, wall.width - b, t, t + 0.05, iron, -0.15)
+            rails = np.array([0.42, 1.3])
+            bar = kit.material("frame")
+            top.rect(kit.parts, bar, a, wall.width - b, rails, rails + 0.05, iron, -0.15)
 
 
 def _deck(s: Float32Array, length: float) -> Float32Array:
@@ -131,25 +134,22 @@ def _intrados(s: Float32Array, length: float) -> Float32Array:
     return np.where(np.abs(f) < 1.0, arch, -WALL_FOOT).astype(np.float32)
 
 
-def _half_bridge(
-    kit: Kit, x: float, width: float, south: float, north: float, sign: float
-) -> None:
+def _half_bridge(kit: Kit, x: float, width: float, south: float, north: float, sign: float) -> None:
     """The half of a stone bridge that lies on one side of ``x``."""
     length = north - south
     pieces = 72
     s = np.linspace(0.0, length, pieces + 1, dtype=np.float32)
     a, b = s[:-1], s[1:]
-    middle = (a + b) / 2
+    middle = np.asarray((a + b) / 2, np.float32)
     low, high = _intrados(middle, length), _deck(middle, length)
     drive = carriageway_half(width)
     outer = x + sign * width
     parts = kit.parts
 
-    def rows(px: object, height: Float32Array, pz: Float32Array) -> Float32Array:
-        px = np.broadcast_to(np.asarray(px, np.float32), pz.shape)
-        return np.stack([px, -height, pz], axis=1).astype(np.float32)
+    def rows(px: float, height: Float32Array, pz: Float32Array) -> Float32Array:
+        return np.stack([np.full(pz.shape, px), -height, pz], axis=1).astype(np.float32)
 
-    def slope(material: str, xa: float, xb: float, lift: float, color: object) -> None:
+    def slope(material: str, xa: float, xb: float, lift: float, color: ArrayLike) -> None:
         left, right = min(xa, xb), max(xa, xb)
         start = rows(left, _deck(a, length) + lift, south + a)
         end = rows(left, _deck(b, length) + lift, south + b)
@@ -175,9 +175,15 @@ def _half_bridge(
         parts.panel(stone, foot, along, rise, QUAY_STONE * tint)
     # The vaults, from below.
     left, right = min(x, outer), max(x, outer)
-    start, end = rows(left, _intrados(a + 1e-3, length), south + a), rows(left, _intrados(b - 1e-3, length), south + b)
-    parts.panel(stone, start + np.array([right - left, 0, 0], np.float32), (left - right, 0.0, 0.0),
-                end - start, QUAY_STONE * 0.8)
+    start = rows(left, _intrados(a + 1e-3, length), south + a)
+    end = rows(left, _intrados(b - 1e-3, length), south + b)
+    parts.panel(
+        stone,
+        start + np.array([right - left, 0, 0], np.float32),
+        (left - right, 0.0, 0.0),
+        end - start,
+        QUAY_STONE * 0.8,
+    )
     for k in range(1, _ARCHES):
         _cutwater(kit, outer, sign, south + k * length / _ARCHES)
 
@@ -187,11 +193,10 @@ def _cutwater(kit: Kit, x: float, sign: float, z: float) -> None:
     stone = kit.material("stone")
     base, top, half = WALL_FOOT, 0.9, _PIER / 2
     corners = [(x, z - half), (x + sign * 1.3, z), (x, z + half)]
-    for (ax, az), (bx, bz) in zip(corners[:-1], corners[1:], strict=True):
-        if sign > 0:
-            ax, az, bx, bz = ax, az, bx, bz
-        else:
-            ax, az, bx, bz = bx, bz, ax, az
-        kit.parts.quad(stone, [(ax, base, az), (bx, base, bz), (bx, top, bz), (ax, top, az)], QUAY_STONE)
+    corners = corners if sign > 0 else corners[::-1]
+    for k in range(2):
+        (ax, az), (bx, bz) = corners[k], corners[k + 1]
+        face = [(ax, base, az), (bx, base, bz), (bx, top, bz), (ax, top, az)]
+        kit.parts.quad(stone, face, QUAY_STONE)
         peak = (x, top - 0.7, z)
         kit.parts.quad(stone, [(ax, top, az), (bx, top, bz), peak, peak], QUAY_STONE * 1.1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from scene_store.town import parts as P
+from scene_store.town import parts as columns
 from scene_store.town.light import ShadeMap, mirror_table, surface_light
 from scene_store.town.recipe import Material, load_recipe
 from scene_store.town.river import WATER_Y
@@ -52,8 +52,8 @@ def paint_panels(
         z + (0.55 * lit[:, 2])[which],
         height + (0.4 * np.maximum(0.0, -lit[:, 1]))[which],
     )
-    eaves = rows[:, P.EAVES]
-    if float(eaves.min(initial=P.NO_EAVES)) < P.NO_EAVES:
+    eaves = rows[:, columns.EAVES]
+    if float(eaves.min(initial=columns.NO_EAVES)) < columns.NO_EAVES:
         under = np.clip((height - eaves[which]) * 3.0 + 0.5, 0.0, 1.0)
         sun *= 1.0 - under
         sky *= 1.0 - 0.3 * under
@@ -61,7 +61,7 @@ def paint_panels(
     if vertical.any():
         sky *= 1.0 - (0.3 * vertical).astype(np.float32)[which] * np.exp(-1.2 * np.abs(height))
     ambient, direct = surface_light(lit)
-    albedo = rows[:, P.COLOR] ** 2
+    albedo = rows[:, columns.COLOR] ** 2
     color = (albedo * ambient)[which]
     color *= sky[:, None]
     color += (albedo * direct)[which] * sun[:, None]
@@ -99,7 +99,7 @@ def _stain(x: Float32Array, y: Float32Array, z: Float32Array) -> Float32Array:
     """Smooth noise in [−1, 1] with features of one to ten metres: warped sines."""
     slow = np.sin(0.61 * x + 1.3 * np.sin(0.37 * z + 0.5) + 0.8 * y)
     fast = np.sin(1.9 * z + 2.1 * slow + 1.7 * y)
-    return 0.6 * slow + 0.4 * fast
+    return np.asarray(0.6 * slow + 0.4 * fast, np.float32)
 
 
 def _blocks(
@@ -115,7 +115,7 @@ def _blocks(
     h ^= which.astype(np.uint32) * np.uint32(0xC2B2AE3D)
     h ^= h >> np.uint32(15)
     h *= np.uint32(0x2C1B3C6D)
-    return (h >> np.uint32(8)).astype(np.float32) * np.float32(1.0 / (1 << 24))
+    return np.asarray((h >> np.uint32(8)) * np.float32(1.0 / (1 << 24)), np.float32)
 
 
 def add_reflection(
@@ -152,7 +152,7 @@ def _ripple(
     table = mirror_table(out.sh_degree)
     kinds = 24
     tilt = rng.normal(0.0, 0.06, (kinds, 3)).astype(np.float32)
-    nearest = table.nearest(np.float32([0.0, -1.0, 0.0]) + tilt)
+    nearest = table.nearest(columns.UP + tilt)
     pick = rng.integers(kinds, size=len(which))
     # The mirror image below the surface shows most of the sky; the ripples add the rest.
     gain = rng.uniform(0.30, 0.62, len(which)).astype(np.float32)
@@ -190,14 +190,15 @@ def paint_leaves(
     inside = 1.0 - fuzz * np.clip((1.0 - reach) * 1.7, 0.0, 0.65)
     inside *= 0.66 + 0.34 * up
     albedo = color * color
-    albedo *= (1.0 + fuzz * rng.normal(0.0, 0.26, len(fuzz)).clip(-0.55, 0.7).astype(np.float32))[:, None]
+    leaf = rng.normal(0.0, 0.26, len(fuzz)).clip(-0.55, 0.7).astype(np.float32)
+    albedo *= (1.0 + fuzz * leaf)[:, None]
     linear = albedo * light.sky * (sky * inside * (0.8 + 0.2 * up))[:, None]
     linear += albedo * light.sun * (sun * inside * wrapped)[:, None]
     hue = rng.normal(0.0, 0.06, len(fuzz)).astype(np.float32) * fuzz
     linear[:, 0] *= 1.0 + hue
     linear[:, 2] *= 1.0 - hue
     out.sh[:, 0] = displayed(linear)
-    glow = color * np.float32([1.0, 1.0, 0.45])
+    glow = color * np.array([1.0, 1.0, 0.45], np.float32)
     _favor(out, light.to_sun, (0.13 * fuzz * inside)[:, None] * glow)
 
 

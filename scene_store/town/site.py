@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 
@@ -104,7 +105,7 @@ def _block(cell: Cell, rng: np.random.Generator) -> tuple[list[House], list[Tree
         if not along_x:
             low, high = low + _DEPTH, high - _DEPTH
         cuts = _cuts(low, high, rng)
-        for k, (a, b) in enumerate(zip(cuts[:-1], cuts[1:], strict=True)):
+        for k, (a, b) in enumerate(pairwise(cuts)):
             ends = (k == 0, k == len(cuts) - 2)
             houses.append(_row_house(side, (a, b), ends, cell.lot, height, rng))
     court = (x0 + _DEPTH + 2.5, x1 - _DEPTH - 2.5, z0 + _DEPTH + 2.5, z1 - _DEPTH - 2.5)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from scene_store.town.car import build_car
 from scene_store.town.kit import IRON, Finish, Kit
 from scene_store.town.parts import Wall
 from scene_store.town.plan import AVENUE_HALF, STREET_HALF, Cell
 from scene_store.town.site import Box
+
+Span = tuple[ArrayLike, ArrayLike]
 
 KERB = 0.12
 ASPHALT = (0.33, 0.33, 0.34)
@@ -68,12 +71,17 @@ def _edge_corner(kit: Kit, cell: Cell, side_x: int, side_z: int) -> None:
     x, width_x = (cell.x0, cell.west) if side_x < 0 else (cell.x1, cell.east)
     z, width_z = (cell.z0, cell.south) if side_z < 0 else (cell.z1, cell.north)
 
-    def square(material: str, a: tuple[float, float], b: tuple[float, float], color: object,
-               height: float = 0.0) -> None:
+    def square(
+        material: str,
+        a: tuple[float, float],
+        b: tuple[float, float],
+        color: ArrayLike,
+        height: float = 0.0,
+    ) -> None:
         # Spans run from the corner into the cell.
-        xs = sorted(x - side_x * v for v in a)
-        zs = sorted(z - side_z * v for v in b)
-        kit.parts.floor(kit.material(material), *xs, *zs, color, height)
+        west, east = sorted(x - side_x * v for v in a)
+        south, north = sorted(z - side_z * v for v in b)
+        kit.parts.floor(kit.material(material), west, east, south, north, color, height)
 
     drive_x, drive_z = carriageway_half(width_x), carriageway_half(width_z)
     square("asphalt", (0, drive_x), (0, drive_z), ASPHALT)
@@ -101,17 +109,17 @@ def _carriageway(kit: Kit, side: str, cell: Cell, inner: Box) -> None:
     """Half a street between two junctions: zebra, dashed middle line, asphalt, zebra."""
     x0, x1, z0, z1 = inner
     low, high = (x0, x1) if side in "sn" else (z0, z1)
-    centre, kerb = {
-        "s": (cell.z0, z0), "n": (cell.z1, z1), "w": (cell.x0, x0), "e": (cell.x1, x1)
-    }[side]
+    centre, kerb = {"s": (cell.z0, z0), "n": (cell.z1, z1), "w": (cell.x0, x0), "e": (cell.x1, x1)}[
+        side
+    ]
 
-    def strip(material: str, along: tuple, across: tuple, color: object) -> None:
+    def strip(material: str, along: Span, across: Span, color: ArrayLike) -> None:
         # ``across`` runs from 0 at the street's middle to 1 at the kerb.
         sign = 1.0 if kerb > centre else -1.0
         a, b = (centre + sign * np.asarray(v, np.float32) for v in across)
         near, far = np.minimum(a, b), np.maximum(a, b)
-        box = (*along, near, far) if side in "sn" else (near, far, *along)
-        kit.parts.floor(kit.material(material), *box, color)
+        (x0, x1), (z0, z1) = (along, (near, far)) if side in "sn" else ((near, far), along)
+        kit.parts.floor(kit.material(material), x0, x1, z0, z1, color)
 
     width = abs(kerb - centre)
     if kit.finish is Finish.MASSING:
@@ -183,8 +191,12 @@ def build_lamp(kit: Kit, x: float, z: float, height: float = 4.4) -> None:
     kit.parts.strut(foot, foot + 0.7 * up, 0.10, IRON)
     kit.parts.strut(foot + 0.7 * up, foot + height * up, 0.05, IRON)
     if kit.finish >= Finish.PLAIN:
-        kit.parts.strut(foot + (height - 0.5) * up + (-0.35, 0, 0),
-                        foot + (height - 0.5) * up + (0.35, 0, 0), 0.03, IRON)
+        kit.parts.strut(
+            foot + (height - 0.5) * up + (-0.35, 0, 0),
+            foot + (height - 0.5) * up + (0.35, 0, 0),
+            0.03,
+            IRON,
+        )
     kit.parts.strut(foot + height * up, foot + (height + 0.5) * up, 0.16, (0.96, 0.90, 0.74))
     kit.parts.strut(foot + (height + 0.5) * up, foot + (height + 0.66) * up, 0.2, IRON)
 
@@ -201,4 +213,5 @@ def build_bench(kit: Kit, x: float, z: float, along_x: bool = True) -> None:
         back = seat + 1.6 * b + (0.0, -rise, 0.0)
         kit.parts.strut(back - a, back + a, 0.055, wood)
     for end in (-0.8, 0.8):
-        kit.parts.strut((*(seat + end * a)[:1], 0.0, (seat + end * a)[2]), seat + end * a, 0.04, IRON)
+        top = seat + end * a
+        kit.parts.strut((top[0], 0.0, top[2]), top, 0.04, IRON)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from scene_store.town import parts as P
+from scene_store.town import parts as columns
 from scene_store.town import shading
 from scene_store.town.light import ShadeMap
 from scene_store.town.parts import PartTable
@@ -52,16 +52,16 @@ class Sizes:
     def __init__(self, table: PartTable, recipe: Recipe, rng: np.random.Generator) -> None:
         panels, struts, blobs = table.panels, table.struts, table.blobs
         spacing = np.array([m.spacing for m in recipe.materials], np.float32)
-        pitch = spacing[panels[:, P.MATERIAL].astype(np.intp)]
+        pitch = spacing[panels[:, columns.MATERIAL].astype(np.intp)]
         # A mirror image lies behind rippling water: it needs half the density.
         pitch = pitch * np.where(panels[:, 1] > WATER_Y - 0.01, 1.5, 1.0)
-        self.along = length(panels[:, P.ALONG]) / pitch
-        self.across = length(panels[:, P.ACROSS]) / pitch
+        self.along = length(panels[:, columns.ALONG]) / pitch
+        self.across = length(panels[:, columns.ACROSS]) / pitch
         # Rounding at a place of its own for every part, so that the sum grows smoothly.
         self.dither = rng.uniform(0.3, 0.7, (2, len(panels))).astype(np.float32)
-        gap = np.maximum(recipe.strut_spacing, 2.2 * struts[:, P.RADIUS])
-        self.struts = length(struts[:, P.END] - struts[:, P.START]) / gap
-        r = blobs[:, P.RADII]
+        gap = np.maximum(recipe.strut_spacing, 2.2 * struts[:, columns.RADIUS])
+        self.struts = length(struts[:, columns.END] - struts[:, columns.START]) / gap
+        r = blobs[:, columns.RADII]
         surface = 4.19 * (r[:, 0] * r[:, 1] + r[:, 1] * r[:, 2] + r[:, 2] * r[:, 0])
         mirrored = np.where(blobs[:, 1] > WATER_Y, 0.45, 1.0)
         self.blobs = 1.15 * mirrored * surface / recipe.leaf_spacing**2
@@ -114,19 +114,23 @@ def emit(
         sh_degree: 0 to 3.
     """
     recipe = load_recipe()
-    order = np.argsort(table.panels[:, P.MATERIAL], kind="stable")
+    order = np.argsort(table.panels[:, columns.MATERIAL], kind="stable")
     table = PartTable(table.panels[order], table.struts, table.blobs)
     counts = Sizes(table, recipe, rng).counts_for(quota)
     out = _allocate(counts.total, sh_degree)
     start = 0
-    material = table.panels[:, P.MATERIAL].astype(np.intp)
+    material = table.panels[:, columns.MATERIAL].astype(np.intp)
     for index in np.unique(material):
         a, b = np.searchsorted(material, [index, index + 1])
         grid = (counts.along[a:b], counts.across[a:b])
         size = int((grid[0] * grid[1]).sum())
         _panels(
-            out[start : start + size], table.panels[a:b], *grid, recipe.materials[index],
-            shade, rng,
+            out[start : start + size],
+            table.panels[a:b],
+            *grid,
+            recipe.materials[index],
+            shade,
+            rng,
         )
         start += size
     size = int(counts.struts.sum())
@@ -164,32 +168,38 @@ def _panels(
     rng: np.random.Generator,
 ) -> None:
     """Fill ``out`` with the grids of panels that are all of one material."""
-    which, u, v, per_row = _grid(nu, nv)
-    width, height = length(rows[:, P.ALONG]), length(rows[:, P.ACROSS])
-    narrowing = 1.0 - rows[:, P.TAPER][which] * v
-    x, y, z = _points(rows, which, (u - 0.5) * narrowing + 0.5, v)
+    which, u, v = _grid(nu, nv)
+    width, height = length(rows[:, columns.ALONG]), length(rows[:, columns.ACROSS])
+    narrowing = 1.0 - rows[:, columns.TAPER][which] * v
+    s = np.asarray((u - 0.5) * narrowing + 0.5, np.float32)
+    x, y, z = _points(rows, which, s, v)
     quats, normals, bent_normals = _orientations(rows)
     write_means(out, x, y, z)
     np.take(quats, which, axis=0, out=out.quats)
     step_u, step_v = width / nu, height / nv
-    size_u = (step_u * rows[:, P.FILL] * overlap(nu)).astype(np.float32)
+    size_u = (step_u * rows[:, columns.FILL] * overlap(nu)).astype(np.float32)
     size_v = (step_v * overlap(nv)).astype(np.float32)
     np.multiply(size_u[which], np.maximum(narrowing, 0.12), out=out.scales[:, 0])
     np.take(size_v, which, out=out.scales[:, 1])
     thin = (0.004 + _THIN * np.minimum(size_u, size_v)).astype(np.float32)
     np.take(thin, which, out=out.scales[:, 2])
     shading.paint_panels(
-        out, rows, which, (x, y, z), (u * width[which], v * height[which]), normals,
-        material, shade, rng,
+        out,
+        rows,
+        which,
+        (x, y, z),
+        (u * width[which], v * height[which]),
+        normals,
+        material,
+        shade,
+        rng,
     )
     if material.gloss > 0.0:
         shading.add_reflection(out, rows, which, bent_normals, material, rng)
 
 
-def _grid(
-    nu: IntArray, nv: IntArray
-) -> tuple[IntArray, Float32Array, Float32Array, NDArray[np.int32]]:
-    """(panel, u, v, samples in the row) of each sample; u, v at the centres of nu × nv cells."""
+def _grid(nu: IntArray, nv: IntArray) -> tuple[IntArray, Float32Array, Float32Array]:
+    """(panel, u, v) of each sample; u, v at the centres of nu × nv cells."""
     size = nu * nv
     which = np.repeat(np.arange(len(nu)), size)
     first = np.cumsum(size) - size
@@ -199,7 +209,7 @@ def _grid(
     column = local - row * per_row
     u = (column.astype(np.float32) + np.float32(0.5)) / per_row.astype(np.float32)
     v = (row.astype(np.float32) + np.float32(0.5)) * (1.0 / nv).astype(np.float32)[which]
-    return which, u, v, per_row
+    return which, u, v
 
 
 def _points(
@@ -207,21 +217,18 @@ def _points(
 ) -> tuple[Float32Array, Float32Array, Float32Array]:
     """Plan x, y, z of ``origin + s along + t across``."""
     x, y, z = (
-        rows[:, k][which] + s * rows[:, 3 + k][which] + t * rows[:, 6 + k][which]
-        for k in range(3)
+        rows[:, k][which] + s * rows[:, 3 + k][which] + t * rows[:, 6 + k][which] for k in range(3)
     )
     return x, y, z
 
 
 def _orientations(rows: Float32Array) -> tuple[Float32Array, Float32Array, Float32Array]:
     """(quaternions, plan normals, world normals) of panels; the streets' bend turns them."""
-    along, across = rows[:, P.ALONG], rows[:, P.ACROSS]
-    middle = rows[:, P.ORIGIN] + 0.5 * (along + across)
+    along, across = rows[:, columns.ALONG], rows[:, columns.ACROSS]
+    middle = rows[:, columns.ORIGIN] + 0.5 * (along + across)
     east, forward = bend_slopes(middle[:, 0], middle[:, 2])
     a, c = (
-        np.stack(
-            [w[:, 0] + east * w[:, 2], w[:, 1], w[:, 2] + forward * w[:, 0]], axis=1
-        )
+        np.stack([w[:, 0] + east * w[:, 2], w[:, 1], w[:, 2] + forward * w[:, 0]], axis=1)
         for w in (along, across)
     )
     a = normalized(a)
@@ -234,22 +241,23 @@ def _struts(out: Gaussians, rows: Float32Array, counts: IntArray, shade: ShadeMa
     which = np.repeat(np.arange(len(counts)), counts)
     first = np.cumsum(counts) - counts
     t = (np.arange(len(which)) - first[which] + 0.5) / counts[which]
-    reach = rows[:, P.END] - rows[:, P.START]
-    points = rows[:, P.START][which] + t[:, None].astype(np.float32) * reach[which]
-    middle = rows[:, P.START] + 0.5 * reach
+    reach = rows[:, columns.END] - rows[:, columns.START]
+    points = rows[:, columns.START][which] + t[:, None].astype(np.float32) * reach[which]
+    middle = rows[:, columns.START] + 0.5 * reach
     east, forward = bend_slopes(middle[:, 0], middle[:, 2])
-    axis = normalized(
-        np.stack([reach[:, 0] + east * reach[:, 2], reach[:, 1], reach[:, 2] + forward * reach[:, 0]], 1)
-    )
-    helper = np.where(np.abs(axis[:, 1:2]) > 0.9, np.float32([1, 0, 0]), np.float32([0, 1, 0]))
+    axis = reach.copy()
+    axis[:, 0] += east * reach[:, 2]
+    axis[:, 2] += forward * reach[:, 0]
+    axis = normalized(axis)
+    helper = np.where(np.abs(axis[:, 1:2]) > 0.9, np.eye(3)[0], np.eye(3)[1]).astype(np.float32)
     side = normalized(np.cross(helper, axis))
     quats = frame_quats(axis, side, np.cross(axis, side))
     x, y, z = points.T
     write_means(out, x, y, z)
     out.quats[:] = quats[which]
     out.scales[:, 0] = (0.56 * length(reach) / counts)[which]
-    out.scales[:, 1:] = (0.62 * rows[:, P.RADIUS])[which, None]
-    shading.paint_round(out, rows[:, P.STRUT_COLOR][which], (x, y, z), shade)
+    out.scales[:, 1:] = (0.62 * rows[:, columns.RADIUS])[which, None]
+    shading.paint_round(out, rows[:, columns.STRUT_COLOR][which], (x, y, z), shade)
     out.opacities[:] = 0.97
 
 
@@ -260,17 +268,20 @@ def _blobs(
     which = np.repeat(np.arange(len(counts)), counts)
     total = len(which)
     direction = normalized(rng.standard_normal((total, 3), dtype=np.float32))
-    fuzz = rows[:, P.FUZZ][which]
+    fuzz = rows[:, columns.FUZZ][which]
     depth = np.sqrt(rng.random(total, dtype=np.float32))
-    reach = 1.0 - fuzz * 0.42 * (1.0 - depth) + fuzz * 0.10 * (rng.random(total, dtype=np.float32) - 0.4)
-    points = rows[:, P.CENTER][which] + rows[:, P.RADII][which] * direction * reach[:, None]
+    loose = rng.random(total, dtype=np.float32) - np.float32(0.4)
+    reach = np.float32(1.0) + fuzz * (np.float32(0.10) * loose - np.float32(0.42) * (1.0 - depth))
+    points = (
+        rows[:, columns.CENTER][which] + rows[:, columns.RADII][which] * direction * reach[:, None]
+    )
     x, y, z = points.T
     write_means(out, x, y, z)
     # A ball's skin faces along the gradient; leaves face anywhere, mostly outwards.
-    outward = normalized(direction / rows[:, P.RADII][which])
+    outward = normalized(direction / rows[:, columns.RADII][which])
     facing = outward + fuzz[:, None] * rng.uniform(-0.75, 0.75, (total, 3)).astype(np.float32)
     out.quats[:] = upright_quats(normalized(facing))
-    r = rows[:, P.RADII]
+    r = rows[:, columns.RADII]
     surface = 4.19 * (r[:, 0] * r[:, 1] + r[:, 1] * r[:, 2] + r[:, 2] * r[:, 0])
     leaf = np.sqrt(1.15 * surface / np.maximum(counts, 1)).astype(np.float32)
     leaf = np.minimum(leaf, 0.8 * r.min(axis=1) + 0.02)
@@ -278,7 +289,8 @@ def _blobs(
     out.scales[:, 0] = size
     out.scales[:, 1] = size * rng.uniform(0.6, 1.0, total).astype(np.float32)
     out.scales[:, 2] = size * 0.22
-    shading.paint_leaves(out, rows[:, P.BLOB_COLOR][which], (x, y, z), direction, reach, fuzz, shade, rng)
+    color = rows[:, columns.BLOB_COLOR][which]
+    shading.paint_leaves(out, color, (x, y, z), direction, reach, fuzz, shade, rng)
     out.opacities[:] = 0.97 - 0.07 * fuzz
 
 
@@ -295,12 +307,12 @@ def overlap(counts: IntArray) -> Float32Array:
 
 def length(vectors: Float32Array) -> Float32Array:
     """[n] Euclidean lengths of [n, 3]."""
-    return np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
+    return np.asarray(np.sqrt(np.einsum("ij,ij->i", vectors, vectors)), np.float32)
 
 
 def normalized(vectors: Float32Array) -> Float32Array:
     """[n, 3] unit vectors."""
-    return vectors / np.maximum(length(vectors), 1e-12)[:, None]
+    return np.asarray(vectors / np.maximum(length(vectors), 1e-12)[:, None], np.float32)
 
 
 def upright_quats(normals: Float32Array) -> Float32Array:
@@ -334,4 +346,4 @@ def frame_quats(a: Float32Array, b: Float32Array, c: Float32Array) -> Float32Arr
     )
     best = candidates[np.arange(len(s)), np.argmax(s, axis=1)]
     best /= np.sqrt(np.einsum("ij,ij->i", best, best))[:, None]
-    return best.astype(np.float32)
+    return np.asarray(best, np.float32)
