@@ -30,8 +30,8 @@ SMALLEST_SCALE = np.float32(1e-20)
 _REORDER_THREADS = 2
 _REORDER_COLUMNS = 16  # float32 values: one cache line of each row at a time
 
-# Reading and reordering need a part of the scene twice for a moment.
-_MEMORY_FACTOR = 1.4
+# While it is reordered, most of a scene is there twice.
+_MEMORY_FACTOR = 2.0
 
 
 def load_scene(

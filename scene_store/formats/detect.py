@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from scene_store.formats.compressed_ply import CompressedPlySource, is_compressed_ply
@@ -74,9 +75,9 @@ def _is_folder(path: Path) -> bool:
 def _open_folder(folder: Path, lod: int | None) -> FormatSource:
     try:
         if (folder / LOD_META_FILE).is_file():
-            return StreamedSogSource(folder / LOD_META_FILE, lod)
+            return _named(StreamedSogSource(folder / LOD_META_FILE, lod), folder)
         if (folder / META_FILE).is_file():
-            return SogSource(folder / META_FILE, lod)
+            return _named(SogSource(folder / META_FILE, lod), folder)
         ply = newest_iteration(folder)
     except PermissionError:
         raise SceneNotFoundError(
@@ -90,6 +91,12 @@ def _open_folder(folder: Path, lod: int | None) -> FormatSource:
         f"point_cloud/iteration_*/point_cloud.ply",
         remedy="name a scene file inside it",
     )
+
+
+def _named(source: FormatSource, folder: Path) -> FormatSource:
+    """The source, described by the folder that the user named."""
+    source.meta = replace(source.meta, path=folder)
+    return source
 
 
 def _opener_of(path: Path) -> Opener:

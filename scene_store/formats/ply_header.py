@@ -190,6 +190,13 @@ def _add_property(
             where=place,
             remedy=DOWNLOAD_AGAIN,
         )
+    if not words[2].isprintable():
+        raise SceneFormatError(
+            path,
+            f"has the property name {words[2][:40]!r}",
+            where=place,
+            remedy=DOWNLOAD_AGAIN,
+        )
     if words[2] in element.fields:
         raise SceneFormatError(
             path,

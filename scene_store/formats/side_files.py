@@ -100,7 +100,7 @@ class ZipFiles:
 
     def where(self, name: str) -> tuple[Path, str | None]:
         """See ``SideFiles``."""
-        return self._path, f"entry {name[:80]}"
+        return self._path, f"entry {name[:80]!r}"
 
     def size(self, name: str) -> int:
         """See ``SideFiles``."""
@@ -114,7 +114,7 @@ class ZipFiles:
             raise SceneFormatError(
                 self._path,
                 f"unpacks from {info.compress_size:,} to {info.file_size:,} bytes",
-                where=f"entry {name[:80]}",
+                where=f"entry {name[:80]!r}",
                 remedy="it is damaged or made to exhaust memory: get it from a source you trust",
             )
         try:
@@ -124,7 +124,7 @@ class ZipFiles:
             raise SceneFormatError(
                 self._path,
                 f"cannot be unpacked ({error})",
-                where=f"entry {name[:80]}",
+                where=f"entry {name[:80]!r}",
                 remedy=DOWNLOAD_AGAIN,
             ) from None
 
@@ -134,7 +134,7 @@ class ZipFiles:
             raise SceneFormatError(
                 self._path,
                 "is missing in the archive",
-                where=f"entry {name[:80]}",
+                where=f"entry {name[:80]!r}",
                 remedy=DOWNLOAD_AGAIN,
             )
         return info

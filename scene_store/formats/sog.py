@@ -141,7 +141,7 @@ def _read_meta(path: Path, files: FolderFiles | ZipFiles) -> JsonObject:
             f"is a zip archive without {META_FILE}",
             remedy="check that it is a bundled SOG scene",
         )
-    place = f"entry {META_FILE}"
+    place = f"entry {META_FILE!r}"
     return JsonObject.of(path, parse_json(path, files.read(META_FILE), place), place)
 
 

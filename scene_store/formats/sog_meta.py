@@ -86,7 +86,7 @@ def parse_sog_meta(meta: JsonObject) -> SogMeta:
     build = _tables_v1 if version == 1 else _tables_v2
     scale_table, colour_table, opacity_table = build(scales, sh0)
     model = meta.fields.get("model")
-    notes = (f"trained as {model}",) if isinstance(model, str) and model != "default" else ()
+    notes = (f"trained as {model[:40]!r}",) if isinstance(model, str) and model != "default" else ()
     return SogMeta(
         version=version,
         count=count,

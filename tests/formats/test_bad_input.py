@@ -45,7 +45,7 @@ def refuse(path: Path, *words: str) -> str:
         load_scene(path)
     message = str(caught.value)
     assert str(path.parent) in message  # the file itself, or one beside it
-    assert "\n" not in message
+    assert message.isprintable()
     for word in words:
         assert word in message
     return message
@@ -383,7 +383,7 @@ def zipped(files: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes
 @pytest.mark.parametrize("entry", ["meta.json", "sh0.webp"])
 def test_a_zip_bomb(tmp_path: Path, entry: str) -> None:
     files = encoders.sog(GAUSSIANS, 2) | {entry: b"{" + b" " * (200 << 20)}
-    refuse(write(tmp_path, "a.sog", zipped(files)), f"entry {entry}", "trust")
+    refuse(write(tmp_path, "a.sog", zipped(files)), f"entry {entry!r}", "trust")
 
 
 def test_a_zip_without_meta(tmp_path: Path) -> None:
@@ -394,7 +394,7 @@ def test_a_zip_entry_that_fails_its_checksum(tmp_path: Path) -> None:
     content = bytearray(zipped(encoders.sog(GAUSSIANS, 2), zipfile.ZIP_STORED))
     at = content.index(b"means_l.webp") + 60
     content[at] ^= 0xFF
-    refuse(write(tmp_path, "a.sog", bytes(content)), "entry means_l.webp")
+    refuse(write(tmp_path, "a.sog", bytes(content)), "entry 'means_l.webp'")
 
 
 def lod_folder(folder: Path, change: Callable[[dict[str, Any]], None]) -> Path:

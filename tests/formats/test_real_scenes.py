@@ -79,7 +79,6 @@ def test_levels_of_detail_of_the_park(data_dir: Path) -> None:
         assert len(scene.gaussians) == count
 
 
-@pytest.mark.slow
 def test_four_million_gaussians_load_in_seconds(data_dir: Path) -> None:
     """A generous bound: this is the time to the first picture of a large scene."""
     start = time.perf_counter()

@@ -65,6 +65,8 @@ def test_a_level_that_is_not_there(path: Path, lod: int) -> None:
 
 def test_the_folder_opens_like_its_lod_meta(path: Path) -> None:
     np.testing.assert_array_equal(means(path.parent, None), means(path, None))
+    with open_scene(path.parent) as source:
+        assert source.meta.path == path.parent
 
 
 def test_stopping_early_does_no_harm(path: Path) -> None:
