@@ -212,7 +212,8 @@ class RasterizerContract:
     def test_antialiasing_hides_specks(self, rasterizer: Rasterizer) -> None:
         settings = replace(ALL, antialiased=True)
         scene = gaussians((0, 0, 1), scales=1e-6, opacities=1.0)
-        self.check(rasterizer, scene, camera(), [], settings)
+        image = self.check(rasterizer, scene, camera(), [], settings)
+        assert image.stats.visible == 0
 
     # --- several Gaussians -----------------------------------------------------------------
 
