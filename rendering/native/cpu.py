@@ -139,7 +139,10 @@ class NativeRasterizer:
         return RasterImage(alpha, color, depth, median_depth, count, raster_stats)
 
     def project(
-        self, scene: _native.PackedScene, camera: Camera, settings: RasterSettings = RasterSettings()
+        self,
+        scene: _native.PackedScene,
+        camera: Camera,
+        settings: RasterSettings = RasterSettings(),
     ) -> ProjectedGaussians:
         """The first stage alone, for tests and tools."""
         return ProjectedGaussians(

@@ -315,7 +315,7 @@ std::uint32_t project_chunk(const ProjectTask& task, std::size_t chunk, Splat* s
       const VF y1 = min(floor(s.v + extent_y - 0.5f), cam.height - 1.0f);
       // Comparisons are false for NaN, so whatever overflowed is dropped here.
       alive = both(alive, both(greater_equal(x1, x0), greater_equal(y1, y0)));
-      alive = both(alive, both(greater(det, splat(0.0f)), greater(splat(1e30f), det)));
+      alive = both(alive, both(greater(det, splat(0.0f)), greater(splat(3e38f), det)));
       alive = both(alive, greater(splat(1e30f), fma(s.u, s.u, s.v * s.v)));
       const std::uint32_t survivors = bits(alive);
       if (!survivors) continue;

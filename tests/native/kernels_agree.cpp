@@ -1,0 +1,95 @@
+// Do all kernels of this processor draw the same picture? A program without Python, so that
+// it can be compiled for another processor and run under an emulator (tests/test_neon.py).
+//
+// Renders a scene of pseudo-random Gaussians with every instruction set and with one and
+// three threads; prints one line a picture and exits with 1 where they disagree.
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <random>
+#include <vector>
+
+#include "dispatch.h"
+#include "render.h"
+#include "scene.h"
+
+using namespace belvedere;
+
+namespace {
+
+constexpr int kWidth = 203, kHeight = 131;
+constexpr std::size_t kPixels = static_cast<std::size_t>(kWidth) * kHeight;
+// Kernels with and without fused multiply-add round differently; a Gaussian whose alpha lies
+// on the cut may then appear in one picture only, and weighs 1/255 there.
+constexpr float kTolerance = 2.5f / 255.0f;
+constexpr double kMeanTolerance = 2e-5;
+
+void fill_scene(PackedScene& scene) {
+  constexpr std::size_t kCount = 6000;
+  std::mt19937 random(7);  // the engine is portable, the library's distributions are not
+  const auto uniform = [&] { return static_cast<float>(random() % 100000) / 100000.0f; };
+  std::vector<float> means, quats, scales, opacities, sh;
+  for (std::size_t i = 0; i < kCount; ++i) {
+    means.insert(means.end(), {4 * uniform() - 2, 3 * uniform() - 1.5f, 2 + 4 * uniform()});
+    float q[4], norm = 0;
+    for (float& v : q) v = uniform() - 0.5f, norm += v * v;
+    for (const float v : q) quats.push_back(v / std::sqrt(norm));
+    for (int k = 0; k < 3; ++k) scales.push_back(std::exp(-5.0f + 2.5f * uniform()));
+    opacities.push_back(0.1f + 0.89f * uniform());
+    for (int k = 0; k < 16 * 3; ++k) sh.push_back((uniform() - 0.5f) * (k < 3 ? 2.0f : 0.3f));
+  }
+  pack_scene({kCount, 3, means.data(), quats.data(), scales.data(), opacities.data(), sh.data()},
+             1, scene);
+}
+
+std::vector<float> draw(const Kernels& kernels, const PackedScene& scene, CameraModel model,
+                        int threads) {
+  CameraParams camera{};
+  camera.rotation[0] = camera.rotation[4] = camera.rotation[8] = 1;
+  camera.fx = camera.fy = model == CameraModel::kOrtho ? 40 : 150;
+  camera.cx = 0.5 * kWidth, camera.cy = 0.5 * kHeight;
+  camera.near = 0.1, camera.far = 1e9;
+  camera.width = kWidth, camera.height = kHeight;
+  camera.model = model;
+  std::vector<float> out(kPixels * 6);
+  std::vector<std::int32_t> count(kPixels);
+  ImageTargets targets{&out[0], &out[3 * kPixels], &out[4 * kPixels], &out[5 * kPixels],
+                       count.data()};
+  Workspace workspace;
+  RenderStats stats;
+  const CancelFlag never{false};
+  render(kernels, scene, camera, {3, true, {0.1f, 0.2f, 0.3f}, threads}, never, targets, workspace,
+         stats);
+  return out;
+}
+
+}  // namespace
+
+int main() {
+  PackedScene scene;
+  fill_scene(scene);
+  const Kernels& reference = *available_kernels().back();
+  bool agree = true;
+  for (const CameraModel model :
+       {CameraModel::kPinhole, CameraModel::kOrtho, CameraModel::kFisheye}) {
+    const std::vector<float> expected = draw(reference, scene, model, 1);
+    for (const Kernels* kernels : available_kernels()) {
+      const std::vector<float> image = draw(*kernels, scene, model, 1);
+      float worst = 0;
+      double mean = 0;
+      for (std::size_t i = 0; i < 4 * kPixels; ++i) {  // colour and alpha
+        const float error = std::fabs(image[i] - expected[i]);
+        worst = std::max(worst, error);
+        mean += error / static_cast<double>(4 * kPixels);
+      }
+      const bool same = image == draw(*kernels, scene, model, 3);
+      const bool close = worst <= kTolerance && mean <= kMeanTolerance;
+      std::printf("%s model %d: worst %.2e mean %.2e, threads %s\n", kernels->name,
+                  static_cast<int>(model), static_cast<double>(worst), mean,
+                  same ? "agree" : "DISAGREE");
+      agree = agree && same && close;
+    }
+  }
+  return agree ? 0 : 1;
+}
