@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from scene_store.town import TOWN_START_VIEW, TOWN_VIEWS, generate_town, plan_town, town_batches
+from scene_store.town.bridge import WATER_Y
 from scene_store.town.generate import MAX_BATCH
 from scene_store.town.light import mirror_table, sky_color
 from scene_store.town.parts import Parts, Wall
@@ -22,7 +23,7 @@ from scene_store.town.plan import (
     cell_at,
 )
 from scene_store.town.recipe import load_recipe
-from scene_store.town.river import WATER_Y, banks
+from scene_store.town.river import banks
 from scene_store.town.surfels import Sizes, frame_quats, upright_quats
 from splat.gaussians import Gaussians
 from splat.harmonics import sh_basis

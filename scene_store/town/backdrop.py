@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from scene_store.town.bridge import WATER_DEPTH
 from scene_store.town.light import mirror_table, sky_color, surface_light
 from scene_store.town.parts import UP
 from scene_store.town.plan import RIVER_ROW, SKY_RADIUS, TownPlan, bend, cell_at
 from scene_store.town.recipe import load_recipe
-from scene_store.town.river import BANK, WATER_DEPTH, banks
+from scene_store.town.river import BANK, banks
 from scene_store.town.shading import displayed
 from scene_store.town.street import EDGE
 from scene_store.town.surfels import frame_quats, normalized, upright_quats

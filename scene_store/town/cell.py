@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from scene_store.town.bridge import WATER_Y
 from scene_store.town.house import build_house
 from scene_store.town.kit import Finish, Kit
 from scene_store.town.landmark import build_church_volume, build_park, build_square
 from scene_store.town.nature import build_flowerbed, build_hedge, build_tree
 from scene_store.town.parts import PartTable
 from scene_store.town.plan import RIVER_ROW, Cell, Kind
-from scene_store.town.river import WATER_Y, build_river, build_river_edge
+from scene_store.town.river import build_river, build_river_edge
 from scene_store.town.site import Site, site_at
 from scene_store.town.street import KERB, PAVING, build_edge, build_lamp, build_streets
 

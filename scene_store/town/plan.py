@@ -225,6 +225,16 @@ def _distance(cell: Cell) -> float:
     return math.hypot((cell.x0 + cell.x1) / 2, (cell.z0 + cell.z1) / 2)
 
 
+def _rank(cell: Cell, seed: int) -> float:
+    """When a cell joins the town: by distance, raggedly, for that looks grown. A reach of the
+    river joins with the first of its two banks."""
+    rows = (RIVER_ROW + 1, RIVER_ROW - 1) if cell.kind is Kind.RIVER else (cell.j,)
+    ranks = [
+        _distance(cell_at(cell.i, j, seed)) * (0.93 + 0.14 * unit(seed, cell.i, j, 9)) for j in rows
+    ]
+    return min(ranks) - 0.01 * (cell.kind is Kind.RIVER)
+
+
 def _cells(count: int, finer: float, seed: int) -> tuple[list[Cell], Float32Array]:
     """The innermost cells whose expected Gaussians reach ``count``, with those numbers."""
     density = load_recipe().density
@@ -232,8 +242,7 @@ def _cells(count: int, finer: float, seed: int) -> tuple[list[Cell], Float32Arra
     cells = [
         cell_at(i, j, seed) for i in range(-reach, reach + 1) for j in range(-reach, reach + 1)
     ]
-    # A ragged edge looks grown; the innermost cells always come in the same order.
-    cells.sort(key=lambda c: (_distance(c) * (0.93 + 0.14 * unit(seed, c.i, c.j, 9)), c.i, c.j))
+    cells.sort(key=lambda c: (_rank(c, seed), c.i, c.j))
     expected = np.array([density[c.kind.value] * c.area / (c.detail * finer) ** 2 for c in cells])
     used = int(np.searchsorted(np.cumsum(expected), count)) + 1
     return cells[:used], expected[:used].astype(np.float32)

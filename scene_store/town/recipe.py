@@ -31,7 +31,7 @@ class Material:
     stain: float = 0.0
     warm: float = 0.0
     gloss: float = 0.0
-    opacity: float = 0.97
+    opacity: float = 0.99
 
 
 @dataclass(frozen=True, slots=True, eq=False)

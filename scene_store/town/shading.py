@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scene_store.town import parts as columns
+from scene_store.town.bridge import WATER_Y
 from scene_store.town.light import ShadeMap, mirror_table, surface_light
 from scene_store.town.recipe import Material, load_recipe
-from scene_store.town.river import WATER_Y
 from splat.gaussians import Float32Array, Gaussians
 from splat.harmonics import SH_C0, SH_C1
 

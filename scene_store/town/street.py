@@ -57,6 +57,7 @@ def build_edge(kit: Kit, cell: Cell, side_x: int, side_z: int) -> None:
     side = {(-1, 0): "w", (1, 0): "e", (0, -1): "s", (0, 1): "n"}[side_x, side_z]
     build_streets(kit, cell, sides=side)
     x0, x1, z0, z1 = cell.lot
+    _stubs(kit, cell, side)
     strip = {
         "w": (x0, cell.x0 + EDGE, cell.z0, cell.z1),
         "e": (cell.x1 - EDGE, x1, cell.z0, cell.z1),
@@ -64,6 +65,24 @@ def build_edge(kit: Kit, cell: Cell, side_x: int, side_z: int) -> None:
         "n": (cell.x0, cell.x1, cell.z1 - EDGE, z1),
     }[side]
     kit.parts.floor(kit.material("lawn"), *strip, GRASS)
+
+
+def _stubs(kit: Kit, cell: Cell, side: str) -> None:
+    """Where the crossing streets would run on beyond the edge, the pavement does."""
+    half = {name: carriageway_half(width) for name, width in _widths(cell).items()}
+    paving = kit.material("paving")
+    x0, x1, z0, z1 = cell.lot
+    for end in "we" if side in "sn" else "sn":
+        a = {"w": cell.x0, "e": cell.x1 - half["e"], "s": cell.z0, "n": cell.z1 - half["n"]}[end]
+        b = a + half[end]
+        c, d = {
+            "s": (cell.z0 + half["s"], z0),
+            "n": (z1, cell.z1 - half["n"]),
+            "w": (cell.x0 + half["w"], x0),
+            "e": (x1, cell.x1 - half["e"]),
+        }[side]
+        box = (a, b, c, d) if side in "sn" else (c, d, a, b)
+        kit.parts.floor(paving, *box, PAVING, KERB)
 
 
 def _edge_corner(kit: Kit, cell: Cell, side_x: int, side_z: int) -> None:

@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 
 from scene_store.town import parts as columns
 from scene_store.town import shading
+from scene_store.town.bridge import WATER_Y
 from scene_store.town.light import ShadeMap
 from scene_store.town.parts import PartTable
 from scene_store.town.plan import bend, bend_slopes
 from scene_store.town.recipe import Material, Recipe, load_recipe
-from scene_store.town.river import WATER_Y
 from splat.gaussians import SH_COUNT_OF_DEGREE, Float32Array, Gaussians
 
 IntArray = NDArray[np.int64]
-_OVERLAP, _SINGLE = 0.62, 0.44
+_OVERLAP, _SINGLE = 0.63, 0.37
 _THIN = 0.12
 
 
@@ -258,7 +258,7 @@ def _struts(out: Gaussians, rows: Float32Array, counts: IntArray, shade: ShadeMa
     out.scales[:, 0] = (0.56 * length(reach) / counts)[which]
     out.scales[:, 1:] = (0.62 * rows[:, columns.RADIUS])[which, None]
     shading.paint_round(out, rows[:, columns.STRUT_COLOR][which], (x, y, z), shade)
-    out.opacities[:] = 0.97
+    out.opacities[:] = 0.98
 
 
 def _blobs(
