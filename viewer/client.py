@@ -18,7 +18,7 @@ from viewer.pacing import PacingPolicy
 from viewer.panel import Panel
 from viewer.pose import PageSpace, Pose
 from viewer.session import Session, ViewOptions
-from viewer.start_view import StartView
+from viewer.start_view import StartView, point_ahead
 
 # Poses sent before a change of the page's space arrive after it; they are dropped while
 # they are this far (page units) from where the camera was put, for this long.
@@ -161,10 +161,8 @@ class BrowserView:
     def go_to_camera(self, index: int) -> None:
         camera = self._scene.cameras[index]
         start = self._scene.start
-        ahead = float((start.center - camera.position) @ camera.forward)
-        distance = min(max(ahead, 0.2 * start.radius), 2.0 * start.radius)
         self._client.camera.fov = camera.fov_y_rad
-        self._move(camera.position, camera.position + distance * camera.forward, self._up)
+        self._move(camera.position, point_ahead(camera, start.center, start.radius), self._up)
 
     def _move(
         self,

@@ -247,11 +247,6 @@ class LoadingPanel:
         self._heading.content = _heading(self._title, what)
         self._bar.value = float(np.clip(100.0 * share, 0.0, 100.0))  # type: ignore[misc]
 
-    def failed(self, message: str) -> None:
-        """The scene will not come."""
-        self._heading.content = _heading(self._title, message)
-        self._bar.visible = False
-
     def remove(self) -> None:
         """Make room for the panel proper."""
         self._heading.remove()

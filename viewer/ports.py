@@ -5,9 +5,21 @@ from __future__ import annotations
 import errno
 import socket
 
+from configs.settings import ViewerSettings
 from splat.errors import PortInUseError, SettingsError
 
 LAST_PORT = 65_535
+
+
+def find_port(viewer: ViewerSettings, *, explicit: bool) -> int:
+    """The port to serve on: as configured, or a later one unless it was asked for.
+
+    Raises:
+        PortInUseError: If there is none.
+        SettingsError: If the address cannot be listened on at all.
+    """
+    attempts = 1 if explicit else viewer.port_attempts
+    return choose_port(viewer.host, viewer.port, attempts=attempts)
 
 
 def choose_port(host: str, port: int, *, attempts: int) -> int:

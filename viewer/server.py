@@ -10,6 +10,7 @@ import contextlib
 import io
 import logging
 import threading
+from collections.abc import Iterator
 from types import TracebackType
 
 import numpy as np
@@ -22,7 +23,7 @@ from viewer.client import BrowserView, ShownScene
 from viewer.images import Mode, UInt8Array
 from viewer.pacing import PacingPolicy
 from viewer.panel import LoadingPanel
-from viewer.ports import choose_port
+from viewer.ports import find_port
 from viewer.pose import PageSpace
 from viewer.session import ViewOptions
 
@@ -48,8 +49,7 @@ class ViewerServer:
     def __init__(self, settings: Settings, *, title: str, explicit_port: bool = False) -> None:
         self._settings = settings
         viewer = settings.viewer
-        attempts = 1 if explicit_port else viewer.port_attempts
-        port = choose_port(viewer.host, viewer.port, attempts=attempts)
+        port = find_port(viewer, explicit=explicit_port)
         with _silent():  # viser announces itself; the command line says what there is to say
             self._server = viser.ViserServer(viewer.host, port, label="Belvedere", verbose=False)
         self.host, self.port = viewer.host, self._server.get_port()
@@ -86,11 +86,6 @@ class ViewerServer:
         """Tell those who wait that ``share`` of the scene, in [0, 1], is there."""
         if self._loading is not None:
             self._loading.progress(share, what)
-
-    def fail(self, message: str) -> None:
-        """Tell those who wait that the scene will not come."""
-        if self._loading is not None:
-            self._loading.failed(message)
 
     def show(self, scene: ShownScene, engine: RenderEngine) -> None:
         """Show a scene to all browsers, present and future. The caller closes the engine."""
@@ -209,7 +204,7 @@ def _neutral_picture() -> UInt8Array:
 
 
 @contextlib.contextmanager
-def _silent():  # type: ignore[no-untyped-def]
+def _silent() -> Iterator[None]:
     """Keep what a library prints off the terminal."""
     with contextlib.redirect_stdout(io.StringIO()):
         yield

@@ -16,7 +16,7 @@ from configs.settings import Settings
 from rendering.coarsen import coarsen
 from scene_store.scene import Vector3
 from splat.gaussians import Gaussians
-from viewer.ports import is_loopback
+from viewer.ports import find_port, is_loopback
 from viewer.scenes import OpenedScene, SceneChoice, check_exists, open_scene
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 # Moving pictures of larger scenes may be drawn from a third of the Gaussians, and so on.
 COARSEN_FROM = 600_000
 COARSEN_GROUP = 3
+CLOSE_TIMEOUT_S = 2.0  # reading stops between two batches
 
 Say = Callable[[str], None]
 
@@ -40,16 +41,30 @@ class _Opening:
 
     def __init__(self, choice: SceneChoice, settings: Settings) -> None:
         self.share, self.what = 0.0, "Opening …"
-        self.result: tuple[OpenedScene, RenderEngine] | None = None
-        self.error: BaseException | None = None
+        self._result: tuple[OpenedScene, RenderEngine] | None = None
+        self._error: BaseException | None = None
         self.done = threading.Event()
         self._abandoned = False
         self._choice, self._settings = choice, settings
         threading.Thread(target=self._open, name="scene-opening", daemon=True).start()
 
-    def abandon(self) -> None:
-        """Stop at the next opportunity."""
+    def close(self) -> None:
+        """Stop reading, and close the engine unless ``take`` handed it over."""
         self._abandoned = True
+        if self.done.wait(CLOSE_TIMEOUT_S) and self._result is not None:
+            self._result[1].close()
+
+    def take(self) -> tuple[OpenedScene, RenderEngine]:
+        """The scene and its engine, once ``done``; the caller closes the engine.
+
+        Raises:
+            BelvedereError: If the scene could not be opened.
+        """
+        if self._error is not None:
+            raise self._error
+        assert self._result is not None, "take() before done, or twice"
+        result, self._result = self._result, None
+        return result
 
     def _progress(self, share: float, what: str) -> None:
         if self._abandoned:
@@ -64,9 +79,9 @@ class _Opening:
             rasterizer = create_rasterizer(self._settings.render.engine)
             opened = open_scene(self._choice, self._progress)
             self._progress(1.0, "Preparing …")
-            self.result = opened, RenderEngine(rasterizer, opened.scene.gaussians)
+            self._result = opened, RenderEngine(rasterizer, opened.scene.gaussians)
         except BaseException as error:
-            self.error = error
+            self._error = error
         finally:
             self.done.set()
 
@@ -96,12 +111,13 @@ def serve(
     """
     began_s = time.monotonic()
     check_exists(choice)
+    find_port(settings.viewer, explicit=explicit_port)  # fail now rather than in a second
     opening = _Opening(choice, settings)
-    # Imported while the scene is being read: viser takes a good part of a second.
-    from viewer.server import ViewerServer
-
     engine: RenderEngine | None = None
     try:
+        # Imported while the scene is being read: viser takes a good part of a second.
+        from viewer.server import ViewerServer
+
         with ViewerServer(settings, title=choice.title, explicit_port=explicit_port) as server:
             if settings.viewer.port not in (0, server.port):
                 say(f"Port {settings.viewer.port} is in use; taking {server.port}.")
@@ -124,7 +140,7 @@ def serve(
     except KeyboardInterrupt:
         say("")
     finally:
-        opening.abandon()
+        opening.close()
         if engine is not None:
             engine.close()
 
@@ -132,12 +148,7 @@ def serve(
 def _wait_for_scene(opening: _Opening, server: ViewerServer) -> tuple[OpenedScene, RenderEngine]:
     while not opening.done.wait(0.1):
         server.progress(opening.share, opening.what)
-    if opening.error is not None:
-        server.fail(str(opening.error))
-        raise opening.error
-    assert opening.result is not None
-    result, opening.result = opening.result, None
-    return result
+    return opening.take()
 
 
 def _add_details(engine: RenderEngine, gaussians: Gaussians) -> None:

@@ -246,16 +246,20 @@ def _from_training_camera(
     """The view of a training camera, orbiting around what is in front of it."""
     center = body.center @ axes
     radius = _radius(body)
-    ahead = float((center - camera.position) @ camera.forward)
-    distance = min(max(ahead, 0.2 * radius), 2.0 * radius)
     return StartView(
         position=camera.position,
-        look_at=camera.position + distance * camera.forward,
+        look_at=point_ahead(camera, center, radius),
         up=axes[2],
         fov_y_rad=fov_y_rad,
         center=center,
         radius=radius,
     )
+
+
+def point_ahead(camera: Camera, center: Float64Array, radius: float) -> Float64Array:
+    """[3] the point to orbit around in a training camera's view, about as far as the scene."""
+    ahead = float((center - camera.position) @ camera.forward)
+    return camera.position + min(max(ahead, 0.2 * radius), 10.0 * radius) * camera.forward
 
 
 def _unit(vector: ArrayLike) -> Float64Array:

@@ -1,0 +1,193 @@
+"""The command line as a user meets it: one line for an error, quick to start."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from viewer.cli import main, parse_count
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def belvedere(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    import os
+
+    return subprocess.run(
+        [sys.executable, "app.py", *map(str, words)],
+        cwd=REPOSITORY,
+        env={**os.environ, "BELVEDERE_DEBUG": "", **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def assert_one_line_error(result: subprocess.CompletedProcess[str], *parts: str) -> None:
+    assert result.returncode == 2, result.stderr
+    assert result.stderr.count("\n") == 1, result.stderr
+    assert result.stderr.startswith("belvedere: error: ")
+    for part in parts:
+        assert part in result.stderr
+
+
+def test_a_picture_is_exported_and_named(one_blob_ply: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.png"
+    result = belvedere(
+        "export", "--position", "-1e-1", -2, 3, one_blob_ply, "--image", out, "--width", 64,
+        "--height", 48, "--up", 0, -1, 0, "--fov", 40, "--look-at", 0, 0, 0,
+    )  # fmt: skip
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.strip() == str(out)
+    assert out.exists()
+
+
+def test_a_missing_scene(tmp_path: Path) -> None:
+    for command in ("export", "info", "view"):
+        extra = ("-o", tmp_path / "x.png") if command == "export" else ()
+        result = belvedere(command, "no_such.ply", *extra)
+        assert_one_line_error(result, "no_such.ply", "no such file")
+
+
+def test_a_file_that_is_no_scene(tmp_path: Path) -> None:
+    text = tmp_path / "letter.ply"
+    text.write_text("Dear reader,\n")
+    result = belvedere("export", text, "-o", tmp_path / "x.png")
+    assert_one_line_error(result, "letter.ply")
+    assert not (tmp_path / "x.png").exists()
+
+
+def test_a_viewer_ends_when_its_scene_is_broken(tmp_path: Path) -> None:
+    text = tmp_path / "letter.ply"
+    text.write_text("Dear reader,\n")
+    assert_one_line_error(belvedere("view", text, "--port", 0), "letter.ply")
+
+
+def test_an_unwritable_target(one_blob_ply: Path) -> None:
+    result = belvedere("export", one_blob_ply, "-o", "/no/such/folder/x.png")
+    assert_one_line_error(result, "/no/such/folder")
+
+
+def test_a_bad_setting(one_blob_ply: Path, tmp_path: Path) -> None:
+    config = tmp_path / "mine.yaml"
+    config.write_text("render:\n  antialised: true\n")
+    result = belvedere("export", one_blob_ply, "-o", tmp_path / "x.png", "--config", config)
+    assert_one_line_error(result, "mine.yaml", "antialised", "antialiased")
+
+
+def test_a_setting_from_a_flag_is_checked(one_blob_ply: Path, tmp_path: Path) -> None:
+    result = belvedere("export", one_blob_ply, "-o", tmp_path / "x.png", "--sh-degree", 7)
+    assert_one_line_error(result, "sh_degree")
+
+
+def test_a_port_in_use(one_blob_ply: Path) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(1)
+        port = listener.getsockname()[1]
+        assert_one_line_error(belvedere("view", one_blob_ply, "--port", port), str(port), "--port")
+
+
+def test_faults_of_ours_are_one_line_too(monkeypatch: pytest.MonkeyPatch, capsys) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.delenv("BELVEDERE_DEBUG", raising=False)
+
+    def broken(words: list[str]) -> int:
+        raise KeyError("lost")
+
+    monkeypatch.setattr("viewer.cli._dispatch", broken)
+    assert main(["info"]) == 1
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    assert "KeyError" in line
+    assert "BELVEDERE_DEBUG=1" in line
+
+
+def test_interruption_is_quiet(monkeypatch: pytest.MonkeyPatch, capsys) -> None:  # type: ignore[no-untyped-def]
+    def interrupted(words: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("viewer.cli._dispatch", interrupted)
+    assert main(["info"]) == 130
+    assert capsys.readouterr().err == ""
+
+
+def test_details_on_demand(tmp_path: Path) -> None:
+    result = belvedere("info", "no_such.ply", BELVEDERE_DEBUG="1")
+    assert result.returncode == 2
+    assert "Traceback" in result.stderr
+
+
+def test_version_and_help() -> None:
+    assert belvedere("--version").stdout.startswith("belvedere ")
+    overview = belvedere().stdout
+    assert all(command in overview for command in ("view", "export", "info", "town", "bench"))
+    assert belvedere("fly").returncode == 2
+
+
+def test_info_as_json(one_blob_ply: Path) -> None:
+    facts = json.loads(belvedere("info", one_blob_ply, "--json").stdout)
+    assert facts["count"] == 1
+    assert facts["sh_degree"] == 0
+    assert facts["likely_up"] == [0, -1, 0]
+    assert facts["dropped"] == 0
+
+
+def test_info_for_people(wall_ply: Path) -> None:
+    text = belvedere("info", wall_ply).stdout
+    assert "wall.ply" in text
+    assert "1,600" in text
+    assert "(-1, -1, 0)" in text
+
+
+def test_the_town_becomes_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "town.ply"
+    assert belvedere("town", "--gaussians", "2.5e3", "-o", path).returncode == 0
+    assert json.loads(belvedere("info", path, "--json").stdout)["count"] == 2500
+    assert_one_line_error(belvedere("town", "--gaussians", 10, "-o", path), "--gaussians")
+
+
+@pytest.mark.parametrize(
+    ("word", "count"),
+    [("2000", 2000), ("2e6", 2_000_000), ("2_000", 2000), ("1.5M", 1_500_000), ("3k", 3000)],
+)
+def test_counts(word: str, count: int) -> None:
+    assert parse_count([word]) == count
+
+
+@pytest.mark.parametrize("word", ["", "bla", "0", "-5", "1.5", "inf", "nan", "1e400"])
+def test_not_counts(word: str) -> None:
+    with pytest.raises(ValueError, match="not a whole number"):
+        parse_count([word])
+
+
+@pytest.mark.parametrize("command", ["export", "info", "town"])
+def test_headless_commands_load_neither_torch_nor_viser(
+    one_blob_ply: Path, tmp_path: Path, command: str
+) -> None:
+    words = {
+        "export": ["export", str(one_blob_ply), "-o", str(tmp_path / "x.png")],
+        "info": ["info", str(one_blob_ply)],
+        "town": ["town", "--gaussians", "2000", "-o", str(tmp_path / "t.ply")],
+    }[command]
+    script = (
+        "import sys\n"
+        "from viewer.cli import main\n"
+        f"status = main({words!r})\n"
+        "heavy = {'torch', 'viser', 'gsplat', 'websockets'} & set(sys.modules)\n"
+        "sys.exit(f'loaded {heavy}' if heavy else status)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr

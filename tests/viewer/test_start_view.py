@@ -1,0 +1,165 @@
+"""The first view: whole objects, landscapes from above, any up direction, any scale."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from splat.camera import Camera
+from splat.errors import CameraError
+from splat.gaussians import Gaussians
+from viewer.start_view import (
+    StartView,
+    choose_start_view,
+    fitting_distance,
+    is_flat,
+    is_unbounded,
+    scene_axes,
+    weighted_percentiles,
+)
+
+FOV = math.radians(60)
+UPS = [(0, -1, 0), (0, 1, 0), (0, 0, 1), (1, 0, 0), (0.2, -0.9, 0.1)]
+
+
+def cloud(points: NDArray[np.float64], opacity: float | NDArray[np.float64] = 0.9) -> Gaussians:
+    count = len(points)
+    return Gaussians(
+        means=points.astype(np.float32),
+        quats=np.tile(np.float32([1, 0, 0, 0]), (count, 1)),
+        scales=np.full((count, 3), 0.01, np.float32),
+        opacities=np.broadcast_to(np.float32(opacity), (count,)),
+        sh=np.zeros((count, 1, 3), np.float32),
+    )
+
+
+def box(size: tuple[float, float, float], center: tuple[float, float, float] = (0, 0, 0)):  # type: ignore[no-untyped-def]
+    rng = np.random.default_rng(1)
+    return np.array(center) + np.array(size) * rng.uniform(-0.5, 0.5, (5000, 3))
+
+
+def pixels(view: StartView, points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Positions of points in a 16:9 picture, in shares of its size; NaN if behind."""
+    camera = view.camera(1600, 900, 1e-6)
+    local = points @ camera.viewmat[:3, :3].T + camera.viewmat[:3, 3]
+    projected = local @ camera.K.T
+    with np.errstate(invalid="ignore", divide="ignore"):
+        out = projected[:, :2] / projected[:, 2:] / (1600, 900)
+    out[local[:, 2] <= 0] = np.nan
+    return out
+
+
+@pytest.mark.parametrize("up", UPS)
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
+def test_an_object_is_seen_whole_and_large(up: tuple[float, ...], scale: float) -> None:
+    points = scale * (box((1, 1, 1)) + (7, -3, 2))
+    view = choose_start_view(cloud(points), up=up, fov_y_rad=FOV)
+    seen = pixels(view, points)
+    assert ((seen > -0.02) & (seen < 1.02)).all(axis=1).mean() > 0.97
+    assert np.ptp(seen[:, 1]) > 0.6
+
+
+@pytest.mark.parametrize("up", UPS)
+def test_up_is_up_in_the_picture(up: tuple[float, float, float]) -> None:
+    view = choose_start_view(cloud(box((1, 1, 1))), up=up)
+    low, high = pixels(view, np.array([view.look_at, view.look_at + 0.1 * view.up]))
+    assert high[1] < low[1]
+    assert high[0] == pytest.approx(low[0], abs=1e-6)
+    assert view.up == pytest.approx(np.array(up) / np.linalg.norm(up))
+
+
+def test_a_landscape_is_looked_down_on() -> None:
+    flat = choose_start_view(cloud(box((100, 5, 60))), up=(0, -1, 0))
+    tall = choose_start_view(cloud(box((1, 3, 1))), up=(0, -1, 0))
+
+    def elevation_deg(view: StartView) -> float:
+        toward = (view.position - view.look_at) / np.linalg.norm(view.position - view.look_at)
+        return math.degrees(math.asin(toward @ view.up))
+
+    assert elevation_deg(flat) > elevation_deg(tall) > 5
+
+
+def test_floaters_do_not_matter() -> None:
+    points = box((2, 2, 2))
+    rng = np.random.default_rng(2)
+    far = rng.uniform(-1e4, 1e4, (50, 3))
+    clean = choose_start_view(cloud(points), up=(0, -1, 0))
+    dirty = choose_start_view(cloud(np.concatenate([points, far])), up=(0, -1, 0))
+    assert dirty.radius == pytest.approx(clean.radius, rel=0.1)
+    assert dirty.position == pytest.approx(clean.position, abs=0.2 * clean.radius)
+
+
+def test_faint_gaussians_weigh_little() -> None:
+    points = np.concatenate([box((2, 2, 2)), box((2, 2, 2), center=(500, 0, 0))])
+    opacities = np.repeat([0.9, 0.001], 5000)
+    view = choose_start_view(cloud(points, opacities), up=(0, -1, 0))
+    assert view.center == pytest.approx((0, 0, 0), abs=0.2)
+
+
+def test_a_capture_from_within_is_framed_by_its_core() -> None:
+    rng = np.random.default_rng(3)
+    around = rng.normal(size=(5000, 3))
+    around *= (rng.pareto(0.7, 5000) / np.linalg.norm(around, axis=1))[:, None]
+    view = choose_start_view(cloud(around), up=(0, -1, 0))
+    assert view.radius < 0.2 * np.percentile(np.linalg.norm(around, axis=1), 96)
+
+
+def test_the_first_training_camera_is_the_view() -> None:
+    camera = Camera.look_at((3, 0, 0), (0, 0, 0), (0, -1, 0), fov_y_rad=1, width=64, height=48)
+    view = choose_start_view(cloud(box((1, 1, 1))), up=(0, -1, 0), cameras=[camera])
+    assert view.position == pytest.approx((3, 0, 0))
+    assert view.camera(64, 48, 0.1).forward == pytest.approx(camera.forward)
+    assert view.look_at == pytest.approx((0, 0, 0), abs=0.5)
+
+
+@pytest.mark.parametrize("points", [np.zeros((0, 3)), np.ones((1, 3)), np.full((9, 3), 4e6)])
+def test_degenerate_scenes_still_have_a_view(points: NDArray[np.float64]) -> None:
+    view = choose_start_view(cloud(points), up=(0, -1, 0))
+    assert view.radius > 0
+    view.camera(64, 48, 1e-4 * view.radius)
+
+
+@pytest.mark.parametrize("up", [(0, 0, 0), (math.nan, 0, 1), (math.inf, 0, 0)])
+def test_an_impossible_up_is_refused(up: tuple[float, float, float]) -> None:
+    with pytest.raises(CameraError, match="up direction"):
+        choose_start_view(cloud(box((1, 1, 1))), up=up)
+
+
+def test_flags_change_the_view_but_not_into_nonsense() -> None:
+    view = choose_start_view(cloud(box((1, 1, 1))), up=(0, -1, 0))
+    moved = view.changed(position=(5, 6, 7))
+    assert moved.position == pytest.approx((5, 6, 7))
+    assert moved.look_at is view.look_at
+    with pytest.raises(CameraError, match="same"):
+        view.changed(position=(1, 2, 3), look_at=(1, 2, 3))
+
+
+@pytest.mark.parametrize("up", UPS)
+def test_axes_are_a_right_handed_frame(up: tuple[float, float, float]) -> None:
+    axes = scene_axes(np.array(up) / np.linalg.norm(up))
+    assert axes @ axes.T == pytest.approx(np.eye(3), abs=1e-12)
+    assert abs(np.linalg.det(axes)) == pytest.approx(1)
+
+
+def test_a_box_touches_the_picture_exactly() -> None:
+    """Seen from the front, a cube of side 2 fills 90° at distance 1 from its face."""
+    distance = fitting_distance(
+        np.array([2.0, 2.0, 2.0]), np.array([0.0, 1.0, 0.0]), math.radians(90), 1.0
+    )
+    assert distance == pytest.approx(2.0)
+
+
+def test_shapes() -> None:
+    assert is_flat((100, 60, 5))
+    assert not is_flat((1, 1, 1))
+    assert is_unbounded((10, 10, 1), (1, 1, 1))
+    assert not is_unbounded((1.5, 1.5, 1), (1, 1, 1))
+
+
+def test_weighted_percentiles_count_weights() -> None:
+    values = np.array([[1.0], [2.0], [3.0], [4.0]])
+    weights = np.array([1.0, 1.0, 1.0, 97.0])
+    assert weighted_percentiles(values, weights, (1, 50, 100))[:, 0] == pytest.approx((1, 4, 4))
