@@ -122,7 +122,7 @@ def test_targets_are_checked_before_the_scene_is_read(targets: Targets, problem:
 
 
 def test_a_missing_scene_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SceneNotFoundError, match="missing.ply: no such file"):
+    with pytest.raises(SceneNotFoundError, match=r"missing\.ply: no such file"):
         export(choice(Path("missing.ply")), VIEW, Targets(tmp_path / "a.png"), RENDER)
 
 

@@ -50,10 +50,8 @@ def test_maps_keep_every_bit(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"map{suffix}"
     values = np.random.default_rng(0).normal(size=(5, 7)).astype(np.float32) * 1e3
     write_map(path, values, "Z")
-    if suffix == ".npy":
-        read = np.load(path)
-    else:
-        read = OpenEXR.File(str(path)).channels()["Z"].pixels
+    exr = suffix == ".exr"
+    read = OpenEXR.File(str(path)).channels()["Z"].pixels if exr else np.load(path)
     assert read.dtype == np.float32
     assert (read == values).all()
 

@@ -80,5 +80,7 @@ def test_a_mode_asks_for_what_it_shows(mode: Mode) -> None:
         Outputs.DEPTH: {"depth": np.ones((2, 3), np.float32)},
         Outputs.COUNT: {"count": np.ones((2, 3), np.int32)},
     }
-    drawn = {k: v for output, part in arrays.items() if output in mode.outputs for k, v in part.items()}
+    drawn = {
+        k: v for output, part in arrays.items() if output in mode.outputs for k, v in part.items()
+    }
     assert picture(image(**drawn), mode).rgb.shape == (2, 3, 3)

@@ -36,7 +36,9 @@ def cloud(points: NDArray[np.float64], opacity: float | NDArray[np.float64] = 0.
     )
 
 
-def box(size: tuple[float, float, float], center: tuple[float, float, float] = (0, 0, 0)):  # type: ignore[no-untyped-def]
+def box(
+    size: tuple[float, float, float], center: tuple[float, float, float] = (0, 0, 0)
+) -> NDArray[np.float64]:
     rng = np.random.default_rng(1)
     return np.array(center) + np.array(size) * rng.uniform(-0.5, 0.5, (5000, 3))
 
@@ -55,7 +57,7 @@ def pixels(view: StartView, points: NDArray[np.float64]) -> NDArray[np.float64]:
 @pytest.mark.parametrize("up", UPS)
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
 def test_an_object_is_seen_whole_and_large(up: tuple[float, ...], scale: float) -> None:
-    points = scale * (box((1, 1, 1)) + (7, -3, 2))
+    points = scale * box((1, 1, 1), center=(7, -3, 2))
     view = choose_start_view(cloud(points), up=up, fov_y_rad=FOV)
     seen = pixels(view, points)
     assert ((seen > -0.02) & (seen < 1.02)).all(axis=1).mean() > 0.97

@@ -1,0 +1,294 @@
+"""The page in a headless Chromium: what a person sees, measured on screenshots."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from configs.loading import load_settings
+from configs.settings import Settings
+from rendering.engine import RenderEngine
+from rendering.native.cpu import NativeRasterizer
+from splat.gaussians import Gaussians
+from tests.conftest import require_or_skip
+from tests.viewer.conftest import checkered_wall
+from viewer.client import BrowserView, ShownScene
+from viewer.images import color_to_uint8
+from viewer.server import ViewerServer
+from viewer.start_view import choose_start_view
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+pytestmark = [
+    pytest.mark.browser,
+    # Playwright closes its sockets when its process ends.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+WAIT_S = 60.0
+VIEWPORT = {"width": 1100, "height": 640}
+# The panel covers the right; drags and comparisons stay away from it and from notices.
+PICTURE = {"x": 320, "y": 20, "width": 400, "height": 600}
+START, END = (640, 320), (480, 280)
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        found = next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)
+        executable = found or playwright.chromium.executable_path
+        require_or_skip(Path(executable).exists(), "no Chromium; run: make setup-browser")
+        browser = playwright.chromium.launch(executable_path=executable, args=CHROMIUM_FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def wall() -> Gaussians:
+    return checkered_wall(60)
+
+
+@pytest.fixture(scope="module")
+def settings() -> Settings:
+    # A rate that cannot be held makes moving pictures small; a long delay lets them be seen.
+    return load_settings(
+        None,
+        {
+            "viewer.port": 0,
+            "viewer.target_fps": 240,
+            "viewer.min_scale": 0.1,
+            "viewer.refine_delay_ms": 1500,
+            "render.background": (0.2, 0.3, 0.4),
+        },
+    )
+
+
+@pytest.fixture(scope="module")
+def shown(wall: Gaussians) -> ShownScene:
+    start = choose_start_view(wall, up=(0, -1, 0))
+    return ShownScene("Wall", "3,600 Gaussians", start, wall.sh_degree)
+
+
+@pytest.fixture
+def server(settings: Settings, shown: ShownScene, wall: Gaussians) -> Iterator[ViewerServer]:
+    engine = RenderEngine(NativeRasterizer(), wall)
+    with ViewerServer(settings, title="Wall") as server:
+        server.show(shown, engine)
+        yield server
+    engine.close()
+
+
+@pytest.fixture
+def page(browser: Browser, server: ViewerServer) -> Iterator[Page]:
+    page = open_page(browser, server)
+    yield page
+    page.context.close()
+
+
+def open_page(browser: Browser, server: ViewerServer) -> Page:
+    page = browser.new_context(viewport=VIEWPORT).new_page()  # type: ignore[arg-type]
+    count = len(server.views)
+    page.goto(server.url)
+    wait_until(lambda: len(server.views) > count, "the page connected")
+    return page
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain until {what}"
+        time.sleep(0.05)
+
+
+def wait_until_sharp(page: Page, view: BrowserView) -> None:
+    """Until the full picture was sent, acknowledged and had time to be painted."""
+    before = -1
+    while before != view.session.stats.shown:
+        before = view.session.stats.shown
+        wait_until(lambda: view.session.stats.still and not view.session.moving, "it is sharp")
+        page.wait_for_timeout(1000)
+
+
+def screenshot(page: Page) -> NDArray[np.uint8]:
+    """[600, 400, 3] uint8, the part of the page that nothing covers."""
+    png = np.frombuffer(page.screenshot(clip=PICTURE), np.uint8)  # type: ignore[arg-type]
+    image = cv2.imdecode(png, cv2.IMREAD_COLOR)
+    assert image is not None
+    return np.asarray(image[..., ::-1], np.uint8)
+
+
+def sharpness(image: NDArray[np.uint8]) -> float:
+    """Energy of the high frequencies."""
+    return float(cv2.Laplacian(image.astype(np.float32), cv2.CV_32F).var())
+
+
+def difference(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
+    """Mean absolute difference of two pictures, 0 to 255."""
+    return float(np.abs(a.astype(np.float32) - b.astype(np.float32)).mean())
+
+
+def drag(page: Page, steps: int = 8) -> None:
+    page.mouse.move(*START)
+    page.mouse.down()
+    page.mouse.move(*END, steps=steps)
+    page.mouse.up()
+
+
+def test_the_page_shows_what_the_rasterizer_draws(
+    page: Page, server: ViewerServer, shown: ShownScene, wall: Gaussians, settings: Settings
+) -> None:
+    (view,) = server.views
+    wait_until_sharp(page, view)
+    stats = view.session.stats
+    assert (stats.width, stats.height) == (VIEWPORT["width"], VIEWPORT["height"])
+    camera = shown.start.camera(stats.width, stats.height, view.session.options.near)
+    rasterizer = NativeRasterizer()
+    options = view.session.options.raster_settings(threads=0)
+    drawn = rasterizer.render(rasterizer.prepare(wall), camera, options)
+    assert drawn.color is not None
+    x, y = PICTURE["x"], PICTURE["y"]
+    expected = color_to_uint8(drawn.color)[y : y + PICTURE["height"], x : x + PICTURE["width"]]
+    seen = screenshot(page)
+    assert np.ptp(seen.reshape(-1, 3), axis=0).min() > 100, "more than the background"
+    error = np.mean((seen.astype(np.float64) - expected) ** 2)
+    psnr = 10 * np.log10(255**2 / error)
+    assert psnr > 25, f"the page shows something else ({psnr:.1f} dB)"
+
+
+def test_a_drag_turns_the_camera_and_the_picture_sharpens(page: Page, server: ViewerServer) -> None:
+    (view,) = server.views
+    wait_until_sharp(page, view)
+    before_pose, before = view.session.pose, screenshot(page)
+    assert before_pose is not None
+    drag(page)
+    wait_until(lambda: not view.session.stats.still, "a moving picture was sent")
+    moving_width = view.session.stats.width
+    page.wait_for_timeout(400)
+    moving = screenshot(page)
+    assert not view.session.stats.still, "this machine is too slow for the test's delay"
+    wait_until_sharp(page, view)
+    after_pose, after = view.session.pose, screenshot(page)
+    assert after_pose is not None
+    assert np.linalg.norm(after_pose.position - before_pose.position) > 0.1
+    assert difference(before, after) > 10
+    assert moving_width < VIEWPORT["width"]
+    assert view.session.stats.width == VIEWPORT["width"]
+    assert sharpness(after) > 1.3 * sharpness(moving)
+
+
+def test_a_resting_page_costs_nothing(page: Page, server: ViewerServer) -> None:
+    (view,) = server.views
+    wait_until_sharp(page, view)
+    count = view.session.stats.shown
+    page.wait_for_timeout(2500)
+    assert view.session.stats.shown == count
+
+
+def test_keys_walk(page: Page, server: ViewerServer, shown: ShownScene) -> None:
+    (view,) = server.views
+    wait_until_sharp(page, view)
+    before = view.session.pose
+    page.keyboard.down("w")
+    page.wait_for_timeout(800)
+    page.keyboard.up("w")
+    wait_until_sharp(page, view)
+    after = view.session.pose
+    assert before is not None and after is not None
+    forward = shown.start.look_at - shown.start.position
+    step = after.position - before.position
+    assert step @ forward > 0.9 * np.linalg.norm(step) * np.linalg.norm(forward)
+    # Half the scene's radius a second, whatever the scene's units.
+    assert 0.1 * shown.start.radius < np.linalg.norm(step) < 3 * shown.start.radius
+
+
+def test_every_browser_has_its_own_camera(
+    page: Page, browser: Browser, server: ViewerServer
+) -> None:
+    other = open_page(browser, server)
+    mine, others = server.views
+    wait_until_sharp(page, mine)
+    wait_until_sharp(other, others)
+    before, pose = screenshot(page), mine.session.pose
+    assert difference(before, screenshot(other)) < 2
+    drag(other)
+    wait_until(lambda: not others.session.stats.still, "the other browser moved")
+    wait_until_sharp(other, others)
+    assert mine.session.pose is pose
+    assert difference(before, screenshot(page)) < 2
+    assert difference(before, screenshot(other)) > 10
+    other.context.close()
+
+
+def test_a_lost_browser_is_forgotten_and_the_rest_goes_on(
+    page: Page, browser: Browser, server: ViewerServer
+) -> None:
+    (mine,) = server.views
+    lost = open_page(browser, server)
+    (lost_view,) = (view for view in server.views if view is not mine)
+    lost.mouse.move(*START)
+    lost.mouse.down()
+    lost.mouse.move(*END)  # gone in the middle of a motion
+    lost.context.close()
+    wait_until(lambda: server.views == (mine,), "the lost browser was forgotten")
+    assert lost_view.session.join(WAIT_S)
+    drag(page)
+    wait_until(lambda: not mine.session.stats.still, "the remaining browser moves")
+    wait_until_sharp(page, mine)
+    newcomer = open_page(browser, server)
+    assert len(server.views) == 2
+    newcomer.context.close()
+
+
+def test_controls_change_the_picture(page: Page, server: ViewerServer) -> None:
+    (view,) = server.views
+    wait_until_sharp(page, view)
+    colored = screenshot(page)
+    page.keyboard.press("3")  # alpha
+    wait_until(lambda: view.session.options.mode.value == "alpha", "the mode changed")
+    wait_until_sharp(page, view)
+    grey = screenshot(page)
+    assert np.ptp(grey.astype(int), axis=2).max() <= 12
+    assert np.ptp(colored.astype(int), axis=2).max() > 60
+
+
+def test_the_page_is_there_before_the_scene(
+    browser: Browser, settings: Settings, shown: ShownScene, wall: Gaussians
+) -> None:
+    with (
+        RenderEngine(NativeRasterizer(), wall) as engine,
+        ViewerServer(settings, title="Wall") as server,
+    ):
+        page = browser.new_context(viewport=VIEWPORT).new_page()  # type: ignore[arg-type]
+        page.goto(server.url)
+        server.progress(0.4, "Reading 3,600 Gaussians")
+        page.get_by_text("Reading 3,600 Gaussians").wait_for(timeout=1e3 * WAIT_S)
+        assert screenshot(page).mean() < 60, "dark, not a white screen"
+        server.show(shown, engine)
+        wait_until(lambda: len(server.views) == 1, "the waiting browser is served")
+        (view,) = server.views
+        wait_until_sharp(page, view)
+        assert page.get_by_text("Reading 3,600 Gaussians").count() == 0
+        assert np.ptp(screenshot(page)) > 100
+        page.context.close()
