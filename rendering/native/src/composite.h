@@ -288,41 +288,80 @@ BELVEDERE_INLINE int list_block(const std::uint8_t* coverage, int count, int col
 
 // All pixels transparent; those outside the image saturated, so that nothing is spent on
 // them. Returns the blocks that hold a pixel of the image, as bits.
-inline std::uint64_t clear(const CompositeTask& task, Tile& tile) {
-  std::memset(&tile, 0, sizeof tile);
+template <Want want>
+std::uint64_t clear(const CompositeTask& task, Tile& tile) {
+  std::memset(tile.red, 0, sizeof tile.red);
+  std::memset(tile.green, 0, sizeof tile.green);
+  std::memset(tile.blue, 0, sizeof tile.blue);
+  if constexpr (want != Want::kColor) std::memset(tile.depth, 0, sizeof tile.depth);
+  if constexpr (want == Want::kEverything) {
+    std::memset(tile.median_depth, 0, sizeof tile.median_depth);
+    std::memset(tile.count, 0, sizeof tile.count);
+  }
   std::uint64_t live = 0;
   for (int block = 0; block < kTileBlocks; ++block) {
-    const int x0 = task.tile_x + block % kBlocksPerSide * kBlockSize;
-    const int y0 = task.tile_y + block / kBlocksPerSide * kBlockSize;
-    if (x0 < task.width && y0 < task.height) live |= std::uint64_t{1} << block;
-    for (int i = 0; i < kBlockPixels; ++i) {
-      const bool inside = x0 + i % kBlockSize < task.width && y0 + i / kBlockSize < task.height;
-      tile.transmittance[block][i] = inside ? 1.0f : 0.0f;
+    const int columns = task.width - (task.tile_x + block % kBlocksPerSide * kBlockSize);
+    const int rows = task.height - (task.tile_y + block / kBlocksPerSide * kBlockSize);
+    if (columns > 0 && rows > 0) live |= std::uint64_t{1} << block;
+    float* const t = tile.transmittance[block];
+    if (columns >= kBlockSize && rows >= kBlockSize) {
+      for (int i = 0; i < kBlockPixels; ++i) t[i] = 1.0f;
+    } else {
+      for (int i = 0; i < kBlockPixels; ++i) {
+        t[i] = i % kBlockSize < columns && i / kBlockSize < rows ? 1.0f : 0.0f;
+      }
     }
   }
   return live;
 }
 
-inline void write_image(const CompositeTask& task, const Tile& tile) {
+// Writes `columns` neighbouring pixels, from `i` of `block` to `pixel` of the image.
+BELVEDERE_INLINE void write_row(const CompositeTask& task, const Tile& tile, int block, int i,
+                                std::size_t pixel, int columns) {
   const ImageTargets& out = task.targets;
+  const float* const t = &tile.transmittance[block][i];
+  for (int k = 0; k < columns; ++k) out.alpha[pixel + k] = 1.0f - t[k];
+  if (out.color) {
+    const float* const r = &tile.red[block][i];
+    const float* const g = &tile.green[block][i];
+    const float* const b = &tile.blue[block][i];
+    float* const color = out.color + 3 * pixel;
+    for (int k = 0; k < columns; ++k) {
+      color[3 * k] = r[k] + t[k] * task.background[0];
+      color[3 * k + 1] = g[k] + t[k] * task.background[1];
+      color[3 * k + 2] = b[k] + t[k] * task.background[2];
+    }
+  }
+  if (out.depth) {
+    for (int k = 0; k < columns; ++k) {
+      const float alpha = 1.0f - t[k];
+      out.depth[pixel + k] = alpha > 0 ? tile.depth[block][i + k] / alpha : 0.0f;
+    }
+  }
+  if (out.median_depth) {
+    for (int k = 0; k < columns; ++k) {
+      out.median_depth[pixel + k] = tile.median_depth[block][i + k];
+    }
+  }
+  if (out.count) {
+    for (int k = 0; k < columns; ++k) out.count[pixel + k] = tile.count[block][i + k];
+  }
+}
+
+inline void write_image(const CompositeTask& task, const Tile& tile) {
   const int rows = task.height - task.tile_y < kTileSize ? task.height - task.tile_y : kTileSize;
   const int columns = task.width - task.tile_x < kTileSize ? task.width - task.tile_x : kTileSize;
-  for (int row = 0; row < rows; ++row) {
-    const std::size_t line = static_cast<std::size_t>(task.tile_y + row) * task.width + task.tile_x;
-    for (int column = 0; column < columns; ++column) {
-      const int block = row / kBlockSize * kBlocksPerSide + column / kBlockSize;
-      const int i = row % kBlockSize * kBlockSize + column % kBlockSize;
-      const std::size_t pixel = line + column;
-      const float t = tile.transmittance[block][i], alpha = 1.0f - t;
-      out.alpha[pixel] = alpha;
-      if (out.color) {
-        out.color[3 * pixel] = tile.red[block][i] + t * task.background[0];
-        out.color[3 * pixel + 1] = tile.green[block][i] + t * task.background[1];
-        out.color[3 * pixel + 2] = tile.blue[block][i] + t * task.background[2];
+  for (int y = 0; y < rows; ++y) {
+    const std::size_t line = static_cast<std::size_t>(task.tile_y + y) * task.width + task.tile_x;
+    const int i = y % kBlockSize * kBlockSize;
+    for (int x = 0; x < columns; x += kBlockSize) {
+      const int block = y / kBlockSize * kBlocksPerSide + x / kBlockSize;
+      const std::size_t pixel = line + static_cast<std::size_t>(x);
+      if (columns - x >= kBlockSize) {  // a constant, so that it is unrolled
+        write_row(task, tile, block, i, pixel, kBlockSize);
+      } else {
+        write_row(task, tile, block, i, pixel, columns - x);
       }
-      if (out.depth) out.depth[pixel] = alpha > 0 ? tile.depth[block][i] / alpha : 0.0f;
-      if (out.median_depth) out.median_depth[pixel] = tile.median_depth[block][i];
-      if (out.count) out.count[pixel] = tile.count[block][i];
     }
   }
 }
@@ -331,7 +370,7 @@ template <Want want>
 void composite(const CompositeTask& task) {
   Tile tile;
   Batch batch;
-  std::uint64_t live = clear(task, tile);
+  std::uint64_t live = clear<want>(task, tile);
   for (std::size_t first = 0; first < task.count && live; first += kBatch) {
     const int count =
         task.count - first < kBatch ? static_cast<int>(task.count - first) : kBatch;
