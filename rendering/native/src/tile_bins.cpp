@@ -5,7 +5,31 @@
 
 #include "ellipse.h"
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 namespace belvedere {
+
+namespace {
+
+constexpr std::size_t kSlabBytes = std::size_t{1} << 21;
+
+// Uncleared: pages are written before they are read. One huge page where the system has
+// them, because a frame's records lie all over memory.
+Page* new_slab() {
+  void* const slab = ::operator new(kSlabBytes, std::align_val_t{kSlabBytes});
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+  madvise(slab, kSlabBytes, MADV_HUGEPAGE);  // a wish: nothing depends on its success
+#endif
+  return static_cast<Page*>(slab);
+}
+
+}  // namespace
+
+void TileBins::FreeSlab::operator()(Page* slab) const {
+  ::operator delete(slab, std::align_val_t{kSlabBytes});
+}
 
 void TileBins::reset(TileGrid grid) {
   grid_ = grid;
@@ -16,7 +40,7 @@ void TileBins::reset(TileGrid grid) {
 Page* TileBins::new_page() {
   const std::size_t slab = pages_used_ / kSlabPages;
   if (slab == slabs_.size()) {
-    slabs_.emplace_back(new Page[kSlabPages]);  // not cleared: pages are written before read
+    slabs_.emplace_back(new_slab());
   }
   return &slabs_[slab][pages_used_++ % kSlabPages];
 }

@@ -45,19 +45,22 @@ class TileBins {
   std::size_t capacity_bytes() const { return slabs_.size() * kSlabPages * sizeof(Page); }
 
  private:
-  static constexpr std::size_t kSlabPages = 512;
+  static constexpr std::size_t kSlabPages = (std::size_t{1} << 21) / sizeof(Page);
   struct Stream {
     Page* first = nullptr;
     Page* last = nullptr;
     std::uint32_t in_last = kPageRecords;  // full: the next record opens a page
     std::uint32_t pages = 0;
   };
+  struct FreeSlab {
+    void operator()(Page* slab) const;
+  };
   void append_to(std::size_t tile, const Splat& splat);
   Page* new_page();
 
   TileGrid grid_;
   std::vector<Stream> streams_;
-  std::vector<std::unique_ptr<Page[]>> slabs_;
+  std::vector<std::unique_ptr<Page[], FreeSlab>> slabs_;
   std::size_t pages_used_ = 0;
 };
 
