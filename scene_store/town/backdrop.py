@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scene_store.town.bridge import WATER_DEPTH
 from scene_store.town.light import mirror_table, sky_color, surface_light
 from scene_store.town.parts import UP
-from scene_store.town.plan import RIVER_ROW, SKY_RADIUS, TownPlan, bend, cell_at
+from scene_store.town.plan import PITCH_X, RIVER_ROW, SKY_RADIUS, TownPlan, bend, cell_at
 from scene_store.town.recipe import load_recipe
 from scene_store.town.river import BANK, banks
 from scene_store.town.shading import displayed
@@ -176,19 +176,19 @@ def _around(
 
 def _free_radius(plan: TownPlan) -> float:
     """The largest distance from the centre at which everything is town."""
-    cells = plan.cells
     angle = np.linspace(0.0, 2 * np.pi, 180, endpoint=False)
     for r in np.arange(30.0, 2 * plan.radius + 200.0, 8.0):
-        inside = _in_cells(cells, plan.seed, r * np.cos(angle), r * np.sin(angle))
+        inside = _in_cells(plan, r * np.cos(angle), r * np.sin(angle))
         if not inside.all():
             return max(20.0, float(r) - 8.0)
     return float(plan.radius)
 
 
 def _in_cells(
-    cells: frozenset[tuple[int, int]], seed: int, x: NDArray[np.floating], z: NDArray[np.floating]
+    plan: TownPlan, x: NDArray[np.floating], z: NDArray[np.floating]
 ) -> NDArray[np.bool_]:
-    """Whether plan points lie in one of the cells."""
+    """Whether plan points lie in one of the town's cells."""
+    cells, seed = plan.cells, plan.seed
     i_low, i_high = min(i for i, _ in cells), max(i for i, _ in cells)
     j_low, j_high = min(j for _, j in cells), max(j for _, j in cells)
     lines_x = np.array([cell_at(i, 0, seed).x0 for i in range(i_low, i_high + 2)])
@@ -205,9 +205,11 @@ def _near_cells(
 ) -> NDArray[np.bool_]:
     """Whether plan points lie in the town or closer to it than ``margin``."""
     near = np.zeros(len(x), np.bool_)
+    close = np.flatnonzero(np.hypot(x, z) < plan.radius + PITCH_X + 2.0 * margin)
+    x, z = x[close], z[close]
     for dx in (-margin, 0.0, margin):
         for dz in (-margin, 0.0, margin):
-            near |= _in_cells(plan.cells, plan.seed, x + dx, z + dz)
+            near[close] |= _in_cells(plan, x + dx, z + dz)
     return near
 
 

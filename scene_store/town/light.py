@@ -181,11 +181,18 @@ def shade_map(cell: Cell, around: tuple[Site, ...]) -> ShadeMap:
     built = np.zeros((rows + 2 * pad, columns + 2 * pad), np.float32)
     leaves = np.zeros_like(built)
     corner = (x0 - reach, z0 - reach)
+    # Only what stands in the cell or between it and the sun can matter.
+    low_x, low_z = (v + reach * min(t, 0.0) for v, t in zip((x0, z0), toward, strict=True))
+    high_x = cell.x1 + _MAP_MARGIN + reach * max(toward[0], 0.0)
+    high_z = cell.z1 + _MAP_MARGIN + reach * max(toward[1], 0.0)
     for site in around:
         for house in site.houses:
-            _raise_house(built, house, corner)
+            a, b, c, d = house.box
+            if a < high_x and b > low_x and c < high_z and d > low_z:
+                _raise_house(built, house, corner)
         for tree in site.trees:
-            _raise_dome(leaves, tree.x, tree.z, tree.crown, tree.height, corner)
+            if low_x < tree.x < high_x and low_z < tree.z < high_z:
+                _raise_dome(leaves, tree.x, tree.z, tree.crown, tree.height, corner)
     return ShadeMap(
         x0,
         z0,

@@ -239,13 +239,18 @@ class Wall:
     height: float
     eaves: float = NO_EAVES
     axis: int = field(init=False)
+    rightward: float = field(init=False)
+    outward: float = field(init=False)
     blank: Float32Array = field(init=False)
 
     def __post_init__(self) -> None:
-        # The column of ALONG that is not zero, and a row that starts at the origin.
+        # The column of ALONG that is not zero, the signs there, and a row at the origin.
         row = np.zeros(PANEL_COLUMNS, np.float32)
         row[ORIGIN], row[EAVES], row[FILL] = self.origin, NO_EAVES, 1.0
-        object.__setattr__(self, "axis", 3 if self.right[0] != 0.0 else 5)
+        axis = 3 if self.right[0] != 0.0 else 5
+        object.__setattr__(self, "axis", axis)
+        object.__setattr__(self, "rightward", float(self.right[axis - 3]))
+        object.__setattr__(self, "outward", float(self.out[5 - axis]))
         object.__setattr__(self, "blank", row)
 
     @classmethod
@@ -281,12 +286,8 @@ class Wall:
         rows = np.empty((count, PANEL_COLUMNS), np.float32)
         rows[:] = self.blank
         # Walls run along x or z, so only one coordinate depends on s and the other on d.
-        if self.right[0] != 0.0:
-            rows[:, 0] += s * self.right[0]
-            rows[:, 2] += d * self.out[2]
-        else:
-            rows[:, 2] += s * self.right[2]
-            rows[:, 0] += d * self.out[0]
+        rows[:, self.axis - 3] += s * self.rightward
+        rows[:, 5 - self.axis] += d * self.outward
         rows[:, 1] -= t
         rows[:, COLOR] = color
         rows[:, MATERIAL] = material
@@ -312,14 +313,14 @@ class Wall:
         count, (s0, s1, t0, t1, d) = _flat(s0, s1, t0, t1, d)
         rows = self._rows(material, count, s0, t0, d, color)
         width, height = s1 - s0, t1 - t0
-        rows[:, self.axis] = width * self.right[self.axis - 3]
+        rows[:, self.axis] = width * self.rightward
         rows[:, 7] = -height
         rows[:, EAVES], rows[:, FILL] = self.eaves, fill
         keep = (width > _SLIVER) & (height > _SLIVER)
-        if np.all(keep):
+        if isinstance(keep, np.ndarray) and not keep.all():
+            rows = rows[keep]
+        if keep is not False:
             parts.panels.append(rows)
-        elif np.any(keep):
-            parts.panels.append(rows[keep])
 
     def ledge(
         self,
@@ -336,8 +337,8 @@ class Wall:
         """Surfaces that face up, from ``d0`` out to ``d1``, ``rise`` higher at the wall."""
         count, (s0, s1, t, d0, d1) = _flat(s0, s1, t, d0, d1)
         rows = self._rows(material, count, s0, t, d1, color)
-        rows[:, self.axis] = (s1 - s0) * self.right[self.axis - 3]
-        rows[:, 11 - self.axis] = (d0 - d1) * self.out[5 - self.axis]
+        rows[:, self.axis] = (s1 - s0) * self.rightward
+        rows[:, 11 - self.axis] = (d0 - d1) * self.outward
         rows[:, 7] = -rise
         parts.panels.append(rows)
 
@@ -355,8 +356,8 @@ class Wall:
         """Surfaces that face down, from ``d0`` out to ``d1``."""
         count, (s0, s1, t, d0, d1) = _flat(s0, s1, t, d0, d1)
         rows = self._rows(material, count, s0, t, d0, color)
-        rows[:, self.axis] = (s1 - s0) * self.right[self.axis - 3]
-        rows[:, 11 - self.axis] = (d1 - d0) * self.out[5 - self.axis]
+        rows[:, self.axis] = (s1 - s0) * self.rightward
+        rows[:, 11 - self.axis] = (d1 - d0) * self.outward
         parts.panels.append(rows)
 
     def cheek(
@@ -375,7 +376,7 @@ class Wall:
         count, (s, t0, t1, d0, d1) = _flat(s, t0, t1, d0, d1)
         near, far = (d1, d0) if facing > 0 else (d0, d1)
         rows = self._rows(material, count, s, t0, near, color)
-        rows[:, 8 - self.axis] = (far - near) * self.out[5 - self.axis]
+        rows[:, 8 - self.axis] = (far - near) * self.outward
         rows[:, 7] = t0 - t1
         parts.panels.append(rows)
 

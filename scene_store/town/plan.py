@@ -128,7 +128,7 @@ def plan_town(count: int, seed: int = 7) -> TownPlan:
     if count < MIN_COUNT:
         raise ValueError(f"a town needs at least {MIN_COUNT} Gaussians, {count} were asked for")
     finer = max(1.0, count / BASE_COUNT) ** (-1.0 / 12.0)
-    backdrop = min(round(0.08 * count), 160_000 + round(0.01 * count))
+    backdrop = min(round(0.08 * count), 160_000 + round(0.001 * count))
     cells, expected = _cells(max(count, BASE_COUNT), finer, seed)
     shares = expected / expected.sum() * (count - backdrop)
     counts = np.floor(shares).astype(np.int64)

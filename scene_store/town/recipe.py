@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import IntEnum
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,19 @@ class Material:
     opacity: float = 0.99
 
 
+class Texture(IntEnum):
+    """Columns of ``Recipe.texture``: what varies a surface's colour, material by material."""
+
+    SPECKLE = 0
+    STAIN = 1
+    VARY = 2
+    WARM = 3
+    STAGGER = 4
+    PER_METER_U = 5  # blocks per metre, along and across; 0 for none
+    PER_METER_V = 6
+    OPACITY = 7
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class LightRecipe:
     """Sun and sky. ``to_sun`` is a unit vector; ``sun``, ``sky`` and ``bounce`` are linear
@@ -55,6 +69,7 @@ class Recipe:
     Attributes:
         materials: In the file's order; a panel refers to one by its index.
         indices: Name of a material → its index.
+        texture: [materials, len(Texture)], the numbers of ``materials`` as a table.
         palettes: Name → [n, 3] sRGB colours.
         density: Kind of cell → expected Gaussians per square metre at detail 1.
         leaf_spacing, strut_spacing: Metres between neighbouring Gaussians at detail 1.
@@ -63,6 +78,7 @@ class Recipe:
     light: LightRecipe
     materials: tuple[Material, ...]
     indices: Mapping[str, int]
+    texture: Float32Array
     palettes: Mapping[str, Float32Array]
     density: Mapping[str, float]
     leaf_spacing: float
@@ -107,6 +123,7 @@ def _parse(raw: Mapping[str, Any]) -> Recipe:
         light=LightRecipe(**light),
         materials=materials,
         indices={material.name: index for index, material in enumerate(materials)},
+        texture=np.array([_texture_row(m) for m in materials], np.float32),
         palettes=palettes,
         density={name: float(value) for name, value in raw["density"].items()},
         leaf_spacing=float(raw["leaf_spacing"]),
@@ -120,3 +137,8 @@ def _material(name: str, values: Mapping[str, Any]) -> Material:
         along, across = fields["block"]
         fields["block"] = (float(along), float(across))
     return Material(name=name, **fields)
+
+
+def _texture_row(m: Material) -> list[float]:
+    per_meter = [1.0 / size if size > 0.0 else 0.0 for size in m.block]
+    return [m.speckle, m.stain, m.vary, m.warm, m.stagger, *per_meter, m.opacity]

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scene_store.town import parts as columns
 from scene_store.town.bridge import WATER_Y
 from scene_store.town.light import ShadeMap, mirror_table, surface_light
-from scene_store.town.recipe import Material, load_recipe
+from scene_store.town.recipe import Material, Texture, load_recipe
 from splat.gaussians import Float32Array, Gaussians
 from splat.harmonics import SH_C0, SH_C1
 
@@ -36,7 +36,6 @@ def paint_panels(
     points: Points,
     meters: tuple[Float32Array, Float32Array],
     normals: Float32Array,
-    material: Material,
     shade: ShadeMap,
     rng: np.random.Generator,
 ) -> None:
@@ -48,51 +47,49 @@ def paint_panels(
     height = elevation(y)
     # Look up shadows half a metre off the wall, or its own house would shade it.
     sun, sky = shade.shade(
-        x + (0.55 * lit[:, 0])[which],
-        z + (0.55 * lit[:, 2])[which],
-        height + (0.4 * np.maximum(0.0, -lit[:, 1]))[which],
+        x + np.take(0.55 * lit[:, 0], which),
+        z + np.take(0.55 * lit[:, 2], which),
+        height + np.take(0.4 * np.maximum(0.0, -lit[:, 1]), which),
     )
-    eaves = rows[:, columns.EAVES]
-    if float(eaves.min(initial=columns.NO_EAVES)) < columns.NO_EAVES:
-        under = np.clip((height - eaves[which]) * 3.0 + 0.5, 0.0, 1.0)
-        sun *= 1.0 - under
-        sky *= 1.0 - 0.3 * under
-    vertical = np.abs(lit[:, 1]) < 0.5
-    if vertical.any():
-        sky *= 1.0 - (0.3 * vertical).astype(np.float32)[which] * np.exp(-1.2 * np.abs(height))
+    under = np.clip((height - rows[:, columns.EAVES][which]) * 3.0 + 0.5, 0.0, 1.0)
+    sun *= 1.0 - under
+    sky *= 1.0 - 0.3 * under
+    # Walls darken towards the ground, which hides half of the sky's light from their feet.
+    foot = np.where(np.abs(lit[:, 1]) < 0.5, 0.3, 0.0).astype(np.float32)
+    sky *= 1.0 - np.take(foot, which) * np.exp(-1.2 * np.abs(height))
     ambient, direct = surface_light(lit)
     albedo = rows[:, columns.COLOR] ** 2
-    color = (albedo * ambient)[which]
+    color = np.take(albedo * ambient, which, axis=0)
     color *= sky[:, None]
-    color += (albedo * direct)[which] * sun[:, None]
-    _texture(color, material, meters, points, which, rng)
+    color += np.take(albedo * direct, which, axis=0) * sun[:, None]
+    material = rows[:, columns.MATERIAL].astype(np.intp)
+    texture = load_recipe().texture[material]
+    _texture(color, texture, meters, points, which, rng)
     out.sh[:, 0] = displayed(color)
-    out.opacities[:] = material.opacity
+    np.take(texture[:, Texture.OPACITY], which, out=out.opacities)
 
 
 def _texture(
     color: Float32Array,
-    material: Material,
+    texture: Float32Array,
     meters: tuple[Float32Array, Float32Array],
     points: Points,
     which: IntArray,
     rng: np.random.Generator,
 ) -> None:
-    """Multiply ``color`` by blocks, stains and speckle."""
-    tone = np.ones(len(which), np.float32)
-    if material.speckle > 0.0:
-        tone += (2.0 * material.speckle) * (rng.random(len(which), dtype=np.float32) - 0.5)
-    if material.stain > 0.0:
-        tone += material.stain * _stain(*points)
-    if material.vary > 0.0:
-        tone += (2.0 * material.vary) * (_blocks(material, meters, which) - 0.5)
-    color *= np.maximum(tone, 0.05)[:, None]
-    if material.warm > 0.0:
-        drift = material.warm * _stain(points[2], points[1], points[0] + 31.0)
-        if material.vary > 0.0:
-            drift += (tone - 1.0) * material.warm * 2.0
-        color[:, 0] *= 1.0 + drift
-        color[:, 2] *= 1.0 - drift
+    """Multiply ``color`` by blocks, stains and speckle; ``texture`` is [panels, Texture]."""
+    tone = rng.random(len(which), dtype=np.float32)
+    tone -= np.float32(0.5)
+    tone *= np.take(2.0 * texture[:, Texture.SPECKLE], which)
+    tone += np.take(texture[:, Texture.STAIN], which) * _stain(*points)
+    block = _blocks(texture, meters, which)
+    block -= np.float32(0.5)
+    tone += np.take(2.0 * texture[:, Texture.VARY], which) * block
+    color *= np.maximum(1.0 + tone, 0.05)[:, None]
+    # Stains and bricks differ in hue as they do in brightness.
+    tone *= np.take(2.5 * texture[:, Texture.WARM], which)
+    color[:, 0] *= 1.0 + tone
+    color[:, 2] *= 1.0 - tone
 
 
 def _stain(x: Float32Array, y: Float32Array, z: Float32Array) -> Float32Array:
@@ -103,19 +100,20 @@ def _stain(x: Float32Array, y: Float32Array, z: Float32Array) -> Float32Array:
 
 
 def _blocks(
-    material: Material, meters: tuple[Float32Array, Float32Array], which: IntArray
+    texture: Float32Array, meters: tuple[Float32Array, Float32Array], which: IntArray
 ) -> Float32Array:
     """A number in [0, 1) for each brick, slab or tile."""
-    size_u, size_v = material.block
-    course = np.floor(meters[1] * (1.0 / size_v)).astype(np.int32)
-    shift = material.stagger * (course & 1)
-    brick = np.floor(meters[0] * (1.0 / size_u) + shift.astype(np.float32)).astype(np.int32)
-    h = course.astype(np.uint32) * np.uint32(0x9E3779B1)
-    h ^= brick.astype(np.uint32) * np.uint32(0x85EBCA77)
+    course = np.floor(meters[1] * np.take(texture[:, Texture.PER_METER_V], which))
+    along = meters[0] * np.take(texture[:, Texture.PER_METER_U], which)
+    shift = np.take(texture[:, Texture.STAGGER], which) * (course.astype(np.int32) & 1)
+    brick = np.floor(along + shift)
+    h = course.astype(np.int32).view(np.uint32) * np.uint32(0x9E3779B1)
+    h ^= brick.astype(np.int32).view(np.uint32) * np.uint32(0x85EBCA77)
     h ^= which.astype(np.uint32) * np.uint32(0xC2B2AE3D)
     h ^= h >> np.uint32(15)
     h *= np.uint32(0x2C1B3C6D)
-    return np.asarray((h >> np.uint32(8)) * np.float32(1.0 / (1 << 24)), np.float32)
+    h >>= np.uint32(8)
+    return np.asarray(h.astype(np.float32) * np.float32(1.0 / (1 << 24)), np.float32)
 
 
 def add_reflection(

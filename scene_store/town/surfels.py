@@ -17,7 +17,7 @@ from scene_store.town.bridge import WATER_Y
 from scene_store.town.light import ShadeMap
 from scene_store.town.parts import PartTable
 from scene_store.town.plan import bend, bend_slopes
-from scene_store.town.recipe import Material, Recipe, load_recipe
+from scene_store.town.recipe import Recipe, load_recipe
 from splat.gaussians import SH_COUNT_OF_DEGREE, Float32Array, Gaussians
 
 IntArray = NDArray[np.int64]
@@ -118,25 +118,11 @@ def emit(
     table = PartTable(table.panels[order], table.struts, table.blobs)
     counts = Sizes(table, recipe, rng).counts_for(quota)
     out = _allocate(counts.total, sh_degree)
-    start = 0
-    material = table.panels[:, columns.MATERIAL].astype(np.intp)
-    for index in np.unique(material):
-        a, b = np.searchsorted(material, [index, index + 1])
-        grid = (counts.along[a:b], counts.across[a:b])
-        size = int((grid[0] * grid[1]).sum())
-        _panels(
-            out[start : start + size],
-            table.panels[a:b],
-            *grid,
-            recipe.materials[index],
-            shade,
-            rng,
-        )
-        start += size
-    size = int(counts.struts.sum())
-    _struts(out[start : start + size], table.struts, counts.struts, shade)
-    start += size
-    _blobs(out[start:], table.blobs, counts.blobs, shade, rng)
+    grids = int((counts.along * counts.across).sum())
+    rods = grids + int(counts.struts.sum())
+    _panels(out[:grids], table.panels, counts.along, counts.across, shade, rng)
+    _struts(out[grids:rods], table.struts, counts.struts, shade)
+    _blobs(out[rods:], table.blobs, counts.blobs, shade, rng)
     return out if counts.total == quota else _thinned(out, quota)
 
 
@@ -163,39 +149,35 @@ def _panels(
     rows: Float32Array,
     nu: IntArray,
     nv: IntArray,
-    material: Material,
     shade: ShadeMap,
     rng: np.random.Generator,
 ) -> None:
-    """Fill ``out`` with the grids of panels that are all of one material."""
+    """Fill ``out`` with the grids of panels, which are sorted by material."""
     which, u, v = _grid(nu, nv)
     width, height = length(rows[:, columns.ALONG]), length(rows[:, columns.ACROSS])
     narrowing = 1.0 - rows[:, columns.TAPER][which] * v
     s = np.asarray((u - 0.5) * narrowing + 0.5, np.float32)
-    x, y, z = _points(rows, which, s, v)
+    points = _points(rows, which, s, v)
     quats, normals, bent_normals = _orientations(rows)
-    write_means(out, x, y, z)
+    write_means(out, *points)
     np.take(quats, which, axis=0, out=out.quats)
-    step_u, step_v = width / nu, height / nv
-    size_u = (step_u * rows[:, columns.FILL] * overlap(nu)).astype(np.float32)
-    size_v = (step_v * overlap(nv)).astype(np.float32)
-    np.multiply(size_u[which], np.maximum(narrowing, 0.12), out=out.scales[:, 0])
-    np.take(size_v, which, out=out.scales[:, 1])
+    size_u = (width / nu * rows[:, columns.FILL] * overlap(nu)).astype(np.float32)
+    size_v = (height / nv * overlap(nv)).astype(np.float32)
     thin = (0.004 + _THIN * np.minimum(size_u, size_v)).astype(np.float32)
-    np.take(thin, which, out=out.scales[:, 2])
-    shading.paint_panels(
-        out,
-        rows,
-        which,
-        (x, y, z),
-        (u * width[which], v * height[which]),
-        normals,
-        material,
-        shade,
-        rng,
-    )
-    if material.gloss > 0.0:
-        shading.add_reflection(out, rows, which, bent_normals, material, rng)
+    out.scales[:] = np.take(np.stack([size_u, size_v, thin], axis=1), which, axis=0)
+    out.scales[:, 0] *= np.maximum(narrowing, 0.12)
+    meters = (u * width[which], v * height[which])
+    shading.paint_panels(out, rows, which, points, meters, normals, shade, rng)
+    material = rows[:, columns.MATERIAL].astype(np.intp)
+    first_sample = np.concatenate([[0], np.cumsum(nu * nv)])
+    for index in np.unique(material):
+        kind = load_recipe().materials[index]
+        if kind.gloss > 0.0:
+            a, b = np.searchsorted(material, [index, index + 1])
+            part = slice(int(first_sample[a]), int(first_sample[b]))
+            shading.add_reflection(
+                out[part], rows[a:b], which[part] - a, bent_normals[a:b], kind, rng
+            )
 
 
 def _grid(nu: IntArray, nv: IntArray) -> tuple[IntArray, Float32Array, Float32Array]:
