@@ -14,7 +14,6 @@ import argparse
 import json
 import logging
 import math
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -26,17 +25,16 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from benchmarks.scenes import BenchmarkScene, data_folder, open_scene
 from rendering.base import Outputs, RasterImage, RasterSettings
 from rendering.native.cpu import NativeRasterizer
 from rendering.reference import ReferenceRasterizer, edge_mask
 from scene_store.loading import load_scene
-from scene_store.statistics import likely_up
 from scene_store.town import generate_town
 from scene_store.town.views import TOWN_VIEWS
 from splat.camera import Camera, CameraModel, fov_y_from_fov_x
 from splat.errors import SceneNotFoundError
 from splat.gaussians import Gaussians
-from viewer.start_view import choose_start_view
 
 logger = logging.getLogger(__name__)
 
@@ -48,8 +46,6 @@ SIZES = ((321, 181), (97, 255), (33, 129), (1, 1))  # width, height
 THREADS = (1, 2, 3)
 TOWN_GAUSSIANS = 150_000
 NEAR_RATIO = 0.01  # of the distance to what the camera looks at
-
-REPOSITORY = Path(__file__).resolve().parent.parent
 
 Vector3 = tuple[float, float, float]
 
@@ -141,7 +137,7 @@ def default_scenes() -> Iterator[ExactScene]:
         view.up,
         math.radians(view.fov_y_deg),
     )
-    data = Path(os.environ.get("BELVEDERE_DATA") or REPOSITORY.parent / "shared" / "data")
+    data = data_folder()
     coast = [data / half / "lod-meta.json" for half in ("coast_near", "coast_far")]
     fov_y = {degrees: fov_y_from_fov_x(math.radians(degrees), 16, 9) for degrees in (55, 75)}
     try:
@@ -165,16 +161,17 @@ def default_scenes() -> Iterator[ExactScene]:
         logger.warning("real scenes left out, set BELVEDERE_DATA to their folder: %s", error)
 
 
-def scene_from_path(path: str | Path) -> ExactScene:
-    """Any scene that can be opened, from where the viewer would start."""
-    scene = load_scene(path)
-    up = likely_up(scene.meta, scene.gaussians)
-    view = choose_start_view(scene.gaussians, up=up, cameras=scene.meta.cameras)
-    position, target, upward = (
-        (float(v[0]), float(v[1]), float(v[2])) for v in (view.position, view.look_at, view.up)
+def from_benchmark(scene: BenchmarkScene) -> ExactScene:
+    """A scene of the other benchmarks, from the place that its pictures are taken from."""
+    view = scene.view
+    return ExactScene(
+        scene.name, scene.gaussians, view.position, view.target, view.up, view.lens.fov_y_rad
     )
-    name = Path(path).stem
-    return ExactScene(name, scene.gaussians, position, target, upward, view.fov_y_rad)
+
+
+def scene_from_path(path: str | Path) -> ExactScene:
+    """Any scene by its name (``benchmarks.scenes``), from where the viewer would start."""
+    return from_benchmark(open_scene(str(path)))
 
 
 def camera_of(scene: ExactScene, model: CameraModel, width: int, height: int) -> Camera:
