@@ -49,10 +49,17 @@ class Walk:
 
 @dataclass(frozen=True, slots=True)
 class TownViews:
-    """The views by name; see ``TOWN_VIEWS``."""
+    """The views by name.
+
+    Attributes:
+        start: Where the viewer begins.
+        picture: What the README shows.
+        aerial, walk: The benchmarks' camera paths.
+    """
 
     start: View
     picture: View
+    quay: View
     street: View
     river: View
     square: View
@@ -67,9 +74,12 @@ def _at(x: float, height: float, z: float) -> Vector3:
     return float(east[0]), -height, float(forward[0])
 
 
+_OVER_THE_RIVER = View(_at(46.0, 19.0, -91.0), _at(-14.0, 5.0, 4.0), 52.0)
+
 TOWN_VIEWS = TownViews(
-    start=View(_at(26.0, 3.2, -71.0), _at(-16.0, 8.0, 12.0), 50.0),
-    picture=View(_at(40.0, 21.0, -112.0), _at(-8.0, 8.0, 0.0), 50.0),
+    start=_OVER_THE_RIVER,
+    picture=_OVER_THE_RIVER,
+    quay=View(_at(26.0, 3.2, -71.0), _at(-16.0, 8.0, 12.0), 50.0),
     street=View(_at(-31.0, EYE_HEIGHT, -14.0), _at(-26.5, 7.0, 40.0), 60.0),
     river=View(_at(20.0, 0.2, -64.0), _at(-60.0, 3.0, -58.0), 55.0),
     square=View(_at(-12.0, EYE_HEIGHT, -21.0), _at(6.0, 9.0, 34.0), 60.0),
