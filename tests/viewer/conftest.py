@@ -23,7 +23,7 @@ def blobs(
     count = len(means)
     return Gaussians(
         means=np.array(means, np.float32),
-        quats=np.tile(np.float32([1, 0, 0, 0]), (count, 1)),
+        quats=np.tile(np.array([1, 0, 0, 0], np.float32), (count, 1)),
         scales=np.full((count, 3), scale, np.float32),
         opacities=np.full(count, opacity, np.float32),
         sh=rgb_to_sh0(np.array(colors, np.float32))[:, None, :],

@@ -79,7 +79,7 @@ def settings() -> Settings:
             "viewer.port": 0,
             "viewer.target_fps": 240,
             "viewer.min_scale": 0.1,
-            "viewer.refine_delay_ms": 1500,
+            "viewer.refine_delay_ms": 1000,
             "render.background": (0.2, 0.3, 0.4),
         },
     )
@@ -110,7 +110,7 @@ def page(browser: Browser, server: ViewerServer) -> Iterator[Page]:
 def open_page(browser: Browser, server: ViewerServer) -> Page:
     page = browser.new_context(viewport=VIEWPORT).new_page()  # type: ignore[arg-type]
     count = len(server.views)
-    page.goto(server.url)
+    page.goto(f"{server.url}/?fixedDpr=1")  # else a slow browser lowers its resolution
     wait_until(lambda: len(server.views) > count, "the page connected")
     return page
 
@@ -128,7 +128,7 @@ def wait_until_sharp(page: Page, view: BrowserView) -> None:
     while before != view.session.stats.shown:
         before = view.session.stats.shown
         wait_until(lambda: view.session.stats.still and not view.session.moving, "it is sharp")
-        page.wait_for_timeout(1000)
+        page.wait_for_timeout(700)
 
 
 def screenshot(page: Page) -> NDArray[np.uint8]:
@@ -185,7 +185,7 @@ def test_a_drag_turns_the_camera_and_the_picture_sharpens(page: Page, server: Vi
     drag(page)
     wait_until(lambda: not view.session.stats.still, "a moving picture was sent")
     moving_width = view.session.stats.width
-    page.wait_for_timeout(400)
+    page.wait_for_timeout(300)
     moving = screenshot(page)
     assert not view.session.stats.still, "this machine is too slow for the test's delay"
     wait_until_sharp(page, view)
@@ -202,7 +202,7 @@ def test_a_resting_page_costs_nothing(page: Page, server: ViewerServer) -> None:
     (view,) = server.views
     wait_until_sharp(page, view)
     count = view.session.stats.shown
-    page.wait_for_timeout(2500)
+    page.wait_for_timeout(1500)
     assert view.session.stats.shown == count
 
 
@@ -281,7 +281,7 @@ def test_the_page_is_there_before_the_scene(
         ViewerServer(settings, title="Wall") as server,
     ):
         page = browser.new_context(viewport=VIEWPORT).new_page()  # type: ignore[arg-type]
-        page.goto(server.url)
+        page.goto(f"{server.url}/?fixedDpr=1")
         server.progress(0.4, "Reading 3,600 Gaussians")
         page.get_by_text("Reading 3,600 Gaussians").wait_for(timeout=1e3 * WAIT_S)
         assert screenshot(page).mean() < 60, "dark, not a white screen"

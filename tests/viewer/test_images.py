@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -10,12 +12,13 @@ from rendering.base import Outputs, RasterImage
 from viewer.images import Mode, color_to_uint8, depth_picture, picture
 
 
-def image(**parts: NDArray[np.generic]) -> RasterImage:
-    return RasterImage(**{"alpha": np.ones((2, 3), np.float32), **parts})  # type: ignore[arg-type]
+def image(**parts: NDArray[Any]) -> RasterImage:
+    arrays: dict[str, Any] = {"alpha": np.ones((2, 3), np.float32), **parts}
+    return RasterImage(**arrays)
 
 
 def test_colors_are_rounded_and_clipped() -> None:
-    color = np.float32([[[0.0, 0.5, 1.0], [-0.1, 1.7, 0.1]]])
+    color = np.array([[[0.0, 0.5, 1.0], [-0.1, 1.7, 0.1]]], np.float32)
     assert color_to_uint8(color).tolist() == [[[0, 128, 255], [0, 255, 26]]]
 
 
@@ -27,7 +30,7 @@ def test_color_is_shown_as_it_is() -> None:
 
 
 def test_alpha_is_grey() -> None:
-    alpha = np.float32([[0.0, 0.5, 1.0]])
+    alpha = np.array([[0.0, 0.5, 1.0]], np.float32)
     rgb = picture(RasterImage(alpha=alpha), Mode.ALPHA).rgb
     assert rgb.tolist() == [[[0] * 3, [128] * 3, [255] * 3]]
 
@@ -75,12 +78,10 @@ def test_nothing_counted_is_black() -> None:
 
 @pytest.mark.parametrize("mode", list(Mode))
 def test_a_mode_asks_for_what_it_shows(mode: Mode) -> None:
-    arrays = {
-        Outputs.COLOR: {"color": np.zeros((2, 3, 3), np.float32)},
-        Outputs.DEPTH: {"depth": np.ones((2, 3), np.float32)},
-        Outputs.COUNT: {"count": np.ones((2, 3), np.int32)},
+    arrays: dict[str, tuple[Outputs, NDArray[Any]]] = {
+        "color": (Outputs.COLOR, np.zeros((2, 3, 3), np.float32)),
+        "depth": (Outputs.DEPTH, np.ones((2, 3), np.float32)),
+        "count": (Outputs.COUNT, np.ones((2, 3), np.int32)),
     }
-    drawn = {
-        k: v for output, part in arrays.items() if output in mode.outputs for k, v in part.items()
-    }
+    drawn = {name: array for name, (output, array) in arrays.items() if output in mode.outputs}
     assert picture(image(**drawn), mode).rgb.shape == (2, 3, 3)

@@ -29,7 +29,7 @@ def cloud(points: NDArray[np.float64], opacity: float | NDArray[np.float64] = 0.
     count = len(points)
     return Gaussians(
         means=points.astype(np.float32),
-        quats=np.tile(np.float32([1, 0, 0, 0]), (count, 1)),
+        quats=np.tile(np.array([1, 0, 0, 0], np.float32), (count, 1)),
         scales=np.full((count, 3), 0.01, np.float32),
         opacities=np.broadcast_to(np.float32(opacity), (count,)),
         sh=np.zeros((count, 1, 3), np.float32),
@@ -40,7 +40,8 @@ def box(
     size: tuple[float, float, float], center: tuple[float, float, float] = (0, 0, 0)
 ) -> NDArray[np.float64]:
     rng = np.random.default_rng(1)
-    return np.array(center) + np.array(size) * rng.uniform(-0.5, 0.5, (5000, 3))
+    unit = rng.uniform(-0.5, 0.5, (5000, 3))
+    return np.add(center, np.multiply(size, unit), dtype=np.float64)
 
 
 def pixels(view: StartView, points: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -49,7 +50,7 @@ def pixels(view: StartView, points: NDArray[np.float64]) -> NDArray[np.float64]:
     local = points @ camera.viewmat[:3, :3].T + camera.viewmat[:3, 3]
     projected = local @ camera.K.T
     with np.errstate(invalid="ignore", divide="ignore"):
-        out = projected[:, :2] / projected[:, 2:] / (1600, 900)
+        out: NDArray[np.float64] = projected[:, :2] / projected[:, 2:] / (1600, 900)
     out[local[:, 2] <= 0] = np.nan
     return out
 

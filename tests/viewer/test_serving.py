@@ -1,0 +1,110 @@
+"""``belvedere view`` as a process: what it says, where it listens, how it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from splat.camera import Camera
+from viewer.panel import stats_html
+from viewer.session import SessionStats
+from viewer.start_view import point_ahead
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@contextmanager
+def viewing(*words: object) -> Iterator[subprocess.Popen[str]]:
+    """A running viewer; it is killed at the end if it still runs."""
+    process = subprocess.Popen(
+        [sys.executable, "app.py", "view", *map(str, words)],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        # A shell may have started the tests with interrupts ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def line_with(process: subprocess.Popen[str], part: str) -> str:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if part in line:
+            return line
+    pytest.fail(f"the viewer ended without saying {part!r}")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_page_is_served_until_interrupted(wall_ply: Path, number: signal.Signals) -> None:
+    with viewing(wall_ply, "--port", 0) as process:
+        url = line_with(process, "Serving").split()[1]
+        line_with(process, "Ready: 1,600 Gaussians")
+        with urllib.request.urlopen(url, timeout=10) as page:
+            assert page.status == 200
+        process.send_signal(number)
+        rest, _ = process.communicate(timeout=10)
+    assert process.returncode == 0
+    assert rest.strip() == ""
+
+
+def test_a_port_in_use_is_stepped_over_and_said(wall_ply: Path, tmp_path: Path) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(1)
+        taken = listener.getsockname()[1]
+        config = tmp_path / "mine.yaml"
+        config.write_text(f"viewer:\n  port: {taken}\n")
+        with viewing(wall_ply, "--config", config) as process:
+            said = line_with(process, "in use")
+            url = line_with(process, "Serving").split()[1]
+    assert str(taken) in said
+    assert taken < int(url.rsplit(":", 1)[1]) < taken + 20
+
+
+def test_others_being_let_in_is_said(wall_ply: Path) -> None:
+    with viewing(wall_ply, "--port", 0, "--host", "0.0.0.0") as process:
+        assert "http://localhost:" in line_with(process, "Serving")
+        assert "0.0.0.0" in line_with(process, "Anyone")
+
+
+def test_numbers_are_shown_to_people() -> None:
+    stats = SessionStats(
+        fps=12.0,
+        age_ms=48.0,
+        width=1280,
+        height=720,
+        still=True,
+        gaussians=4_250_000,
+        visible=999,
+        render_ms=31.4,
+        stage_ms={"project": 3.2, "sort": 10.8},
+        error="bad <tile>",
+    )
+    text = stats_html(stats)
+    for part in ("12 /s", "48 ms", "1280 × 720", "sharp", "999 of 4.25 M", "31 ms", "sort 11"):
+        assert part in text
+    assert "bad &lt;tile&gt;" in text
+    assert "Colors" not in text
+
+
+def test_a_training_camera_orbits_around_the_scene() -> None:
+    camera = Camera.look_at((3, 0, 0), (0, 0, 0), (0, -1, 0), fov_y_rad=1, width=64, height=48)
+    assert point_ahead(camera, camera.position * 0, 1.0) == pytest.approx((0, 0, 0))
+    behind = camera.position * 2
+    assert point_ahead(camera, behind, 1.0) == pytest.approx((2.8, 0, 0))
