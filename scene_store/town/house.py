@@ -18,7 +18,11 @@ OVERHANG = 0.45
 def build_house(kit: Kit, house: House) -> None:
     """One house, complete."""
     outer, kit.rng = kit.rng, np.random.default_rng(house.seed)
+    # Drawn before any detail, so that a house looks the same with more of it or less.
     style = _style(kit, house)
+    roof_palette = "slate" if kit.chance(0.14) else "roof"
+    roof_color = kit.color(roof_palette)
+    material = "slate" if roof_palette == "slate" else "tile"
     overhang = 0.0 if house.roof is Roof.FLAT else OVERHANG
     for side, role in house.sides.items():
         base = 0.0
@@ -36,9 +40,6 @@ def build_house(kit: Kit, house: House) -> None:
             )
         else:
             dress(kit, wall, style, street=role is Side.STREET)
-    roof_palette = "slate" if kit.chance(0.14) else "roof"
-    roof_color = kit.color(roof_palette)
-    material = "slate" if roof_palette == "slate" else "tile"
     if house.roof is Roof.FLAT:
         _flat_roof(kit, house, style)
     elif house.roof is Roof.HIP:
