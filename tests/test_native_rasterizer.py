@@ -196,3 +196,15 @@ def test_depth_keys_equal_the_reference_bit_by_bit(
     ours = native.project(native.prepare(scene), view)
     truth = view_depths(ReferenceRasterizer().prepare(scene).means, view)
     np.testing.assert_array_equal(ours.depths, truth.numpy()[ours.index])
+
+
+@pytest.mark.parametrize("budget_bytes", [0, 4 << 20])
+def test_a_small_record_budget_changes_no_byte(budget_bytes: int) -> None:
+    scene, view = random_scene(5, 6000), orbit_camera(CameraModel.PINHOLE, 333, 201, angle_rad=0.3)
+    ample = make_native()
+    frugal = cpu.NativeRasterizer(record_budget_bytes=budget_bytes)
+    expected = ample.render(ample.prepare(scene), view, ALL)
+    image = frugal.render(frugal.prepare(scene), view, ALL)
+    assert bytes_of(image) == bytes_of(expected)
+    assert image.stats.visible == expected.stats.visible
+    assert image.stats.tile_pairs == expected.stats.tile_pairs

@@ -59,6 +59,7 @@ def render(
     antialiased: bool,
     sh_degree: int,
     threads: int,
+    record_budget_bytes: int,
     alpha: NDArray[np.float32],
     color: NDArray[np.float32] | None = None,
     depth: NDArray[np.float32] | None = None,

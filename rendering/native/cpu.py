@@ -30,6 +30,8 @@ except ImportError as error:  # not built, or built for another Python
         f"the native engine is not built for this Python ({error}); run: make setup"
     ) from error
 
+DEFAULT_RECORD_BUDGET_BYTES = 1 << 30
+
 _MODEL_CODES = {CameraModel.PINHOLE: 0, CameraModel.ORTHO: 1, CameraModel.FISHEYE: 2}
 
 Scalar = TypeVar("Scalar", np.float32, np.int32)
@@ -63,6 +65,8 @@ class NativeRasterizer:
 
     Args:
         instruction_set: One of ``instruction_sets()``; None for the best there is.
+        record_budget_bytes: Memory that one frame may use to sort splats into tiles. A frame
+            that needs more is drawn in parts: same picture, more time.
 
     Raises:
         BackendUnavailable: If this processor lacks the instruction set.
@@ -70,7 +74,12 @@ class NativeRasterizer:
 
     name = "native"
 
-    def __init__(self, instruction_set: str | None = None) -> None:
+    def __init__(
+        self,
+        instruction_set: str | None = None,
+        *,
+        record_budget_bytes: int = DEFAULT_RECORD_BUDGET_BYTES,
+    ) -> None:
         available = instruction_sets()
         if instruction_set is not None and instruction_set not in available:
             raise BackendUnavailable(
@@ -78,6 +87,7 @@ class NativeRasterizer:
                 f"available: {', '.join(available)}"
             )
         self.instruction_set = instruction_set or available[0]
+        self.record_budget_bytes = record_budget_bytes
 
     def prepare(self, gaussians: Gaussians) -> _native.PackedScene:
         """The scene in the engine's packed layout, SH beyond degree 0 in 16 bits."""
@@ -121,6 +131,7 @@ class NativeRasterizer:
             antialiased=settings.antialiased,
             sh_degree=_degree(settings),
             threads=settings.threads,
+            record_budget_bytes=self.record_budget_bytes,
             alpha=alpha,
             color=color,
             depth=depth,

@@ -59,7 +59,7 @@ std::vector<float> draw(const Kernels& kernels, const PackedScene& scene, Camera
   Workspace workspace;
   RenderStats stats;
   const CancelFlag never{false};
-  render(kernels, scene, camera, {3, true, {0.1f, 0.2f, 0.3f}, threads}, never, targets, workspace,
+  render(kernels, scene, camera, {3, true, {0.1f, 0.2f, 0.3f}, threads, std::size_t{1} << 30}, never, targets, workspace,
          stats);
   return out;
 }

@@ -112,14 +112,6 @@ CameraParams camera_params(const DoubleArray& viewmat, const DoubleArray& intrin
 }
 
 
-RenderOptions render_options(const std::tuple<float, float, float>& background, bool antialiased,
-                             int sh_degree, int threads) {
-  return {sh_degree,
-          antialiased,
-          {std::get<0>(background), std::get<1>(background), std::get<2>(background)},
-          threads > 0 ? threads : default_threads()};
-}
-
 template <typename Array>
 auto image_data(std::optional<Array>& array, const CameraParams& c, std::size_t channels)
     -> decltype(array->data()) {
@@ -138,7 +130,7 @@ auto image_data(std::optional<Array>& array, const CameraParams& c, std::size_t 
 std::optional<RenderStats> render_scene(
     const PackedScene& scene, const CameraParams& camera, const Cancel& cancel,
     const std::string& isa, std::tuple<float, float, float> background, bool antialiased,
-    int sh_degree, int threads, std::optional<MutableFloats> alpha,
+    int sh_degree, int threads, std::size_t record_budget_bytes, std::optional<MutableFloats> alpha,
     std::optional<MutableFloats> color, std::optional<MutableFloats> depth,
     std::optional<MutableFloats> median_depth, std::optional<MutableInts> count) {
   require(alpha.has_value(), "alpha is always rendered");
@@ -149,7 +141,12 @@ std::optional<RenderStats> render_scene(
   targets.median_depth = image_data(median_depth, camera, 1);
   targets.count = image_data(count, camera, 1);
   const Kernels& kernels = kernels_named(isa);
-  const RenderOptions options = render_options(background, antialiased, sh_degree, threads);
+  const RenderOptions options{
+      sh_degree,
+      antialiased,
+      {std::get<0>(background), std::get<1>(background), std::get<2>(background)},
+      threads > 0 ? threads : default_threads(),
+      record_budget_bytes};
   RenderStats stats;
   nb::gil_scoped_release release;
   WorkspaceLoan workspace;
@@ -265,7 +262,8 @@ NB_MODULE(_native, m) {
   m.def("camera_params", &camera_params, "viewmat"_a, "K"_a, "width"_a, "height"_a, "near"_a,
         "far"_a, "model"_a);
   m.def("render", &render_scene, "scene"_a, "camera"_a, "cancel"_a, "isa"_a, nb::kw_only(),
-        "background"_a, "antialiased"_a, "sh_degree"_a, "threads"_a, "alpha"_a,
+        "background"_a, "antialiased"_a, "sh_degree"_a, "threads"_a, "record_budget_bytes"_a,
+        "alpha"_a,
         "color"_a.none() = nb::none(), "depth"_a.none() = nb::none(),
         "median_depth"_a.none() = nb::none(), "count"_a.none() = nb::none());
   m.def("project", &project_scene, "scene"_a, "camera"_a, "isa"_a, nb::kw_only(), "antialiased"_a,

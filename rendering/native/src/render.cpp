@@ -117,57 +117,110 @@ void WorkspacePool::give_back(std::unique_ptr<Workspace> workspace) {
   idle_.push_back(std::move(workspace));
 }
 
+namespace {
+
+// A frame in the making.
+struct Frame {
+  const Kernels& kernels;
+  const PackedScene& scene;
+  const CameraParams& camera;
+  const RenderOptions& options;
+  const CancelFlag& cancel;
+  const ImageTargets& targets;
+  Workspace& workspace;
+  RecordBudget budget;
+
+  bool cancelled() const { return cancel.load(std::memory_order_relaxed); }
+};
+
+// Projects all chunks and bins them into the window's tiles. Returns false if the records
+// would not fit into the budget, or if the frame was cancelled.
+bool project(Frame& frame, TileWindow window) {
+  frame.budget.reset();
+  for (Worker& worker : frame.workspace) {
+    worker.bins.reset(window, frame.budget);
+    worker.visible = 0;
+  }
+  const ProjectTask task{&frame.scene, &frame.camera,
+                         std::min(frame.options.sh_degree, frame.scene.sh_degree),
+                         frame.options.antialiased};
+  ThreadPool::instance().parallel_for(
+      frame.scene.chunks.size(), frame.options.threads, [&](std::size_t chunk, int thread) {
+        if (frame.cancelled() || frame.budget.exceeded()) return;
+        Worker& mine = frame.workspace[static_cast<std::size_t>(thread)];
+        Stopwatch watch;
+        Splat* const splats = mine.splats.resize_uncleared(kChunkGaussians);
+        const std::size_t survivors = frame.kernels.project_chunk(task, chunk, splats);
+        mine.visible += survivors;
+        mine.times.project_ms += watch.lap_ms();
+        mine.bins.append(splats, survivors);
+        mine.times.bin_ms += watch.lap_ms();
+      });
+  return !frame.cancelled() && !frame.budget.exceeded();
+}
+
+// Orders and composites the window's tiles.
+void composite(Frame& frame, TileWindow window) {
+  const std::vector<std::uint32_t> tiles = tiles_by_length(frame.workspace, window.tiles());
+  ThreadPool::instance().parallel_for(
+      tiles.size(), frame.options.threads, [&](std::size_t i, int thread) {
+        if (frame.cancelled()) return;
+        Worker& mine = frame.workspace[static_cast<std::size_t>(thread)];
+        Stopwatch watch;
+        const std::size_t count = collect(frame.workspace, tiles[i], mine);
+        order(count, mine);
+        mine.tile_pairs += count;
+        mine.times.sort_ms += watch.lap_ms();
+        const float* background = frame.options.background;
+        frame.kernels.composite_tile({mine.records.data(),
+                                      count,
+                                      window.tx(tiles[i]) * kTileSize,
+                                      window.ty(tiles[i]) * kTileSize,
+                                      frame.camera.width,
+                                      frame.camera.height,
+                                      {background[0], background[1], background[2]},
+                                      frame.targets});
+        mine.times.composite_ms += watch.lap_ms();
+      });
+}
+
+// Draws a window, in halves where its records would not fit: a camera amid large Gaussians
+// costs more time then, never more memory. A single tile is always drawn.
+void draw(Frame& frame, TileWindow window) {
+  if (frame.cancelled()) return;
+  if (window.tiles() == 1) frame.budget.lift();
+  if (project(frame, window)) return composite(frame, window);
+  if (frame.cancelled()) return;
+  TileWindow first = window, second = window;
+  if (window.rows >= window.columns) {
+    first.rows = window.rows / 2;
+    second.rows = window.rows - first.rows;
+    second.ty0 += first.rows;
+  } else {
+    first.columns = window.columns / 2;
+    second.columns = window.columns - first.columns;
+    second.tx0 += first.columns;
+  }
+  draw(frame, first);
+  draw(frame, second);
+}
+
+}  // namespace
+
 bool render(const Kernels& kernels, const PackedScene& scene, const CameraParams& camera,
             const RenderOptions& options, const CancelFlag& cancel, const ImageTargets& targets,
             Workspace& workspace, RenderStats& stats) {
-  const auto cancelled = [&] { return cancel.load(std::memory_order_relaxed); };
-  const TileGrid grid{(camera.width + kTileSize - 1) / kTileSize,
-                      (camera.height + kTileSize - 1) / kTileSize};
   workspace.resize(static_cast<std::size_t>(options.threads));
   for (Worker& worker : workspace) {
-    worker.bins.reset(grid);
     worker.times = {};
-    worker.visible = worker.tile_pairs = 0;
+    worker.tile_pairs = 0;
   }
-
-  const ProjectTask project{&scene, &camera, std::min(options.sh_degree, scene.sh_degree),
-                            options.antialiased};
-  ThreadPool& pool = ThreadPool::instance();
-  pool.parallel_for(scene.chunks.size(), options.threads, [&](std::size_t chunk, int thread) {
-    if (cancelled()) return;
-    Worker& mine = workspace[static_cast<std::size_t>(thread)];
-    Stopwatch watch;
-    Splat* const splats = mine.splats.resize_uncleared(kChunkGaussians);
-    const std::size_t survivors = kernels.project_chunk(project, chunk, splats);
-    mine.visible += survivors;
-    mine.times.project_ms += watch.lap_ms();
-    mine.bins.append(splats, survivors);
-    mine.times.bin_ms += watch.lap_ms();
-  });
-  if (cancelled()) return false;
-
-  const std::vector<std::uint32_t> tiles = tiles_by_length(workspace, grid.tiles());
-  pool.parallel_for(tiles.size(), options.threads, [&](std::size_t i, int thread) {
-    if (cancelled()) return;
-    Worker& mine = workspace[static_cast<std::size_t>(thread)];
-    Stopwatch watch;
-    const int tile = static_cast<int>(tiles[i]);
-    const std::size_t count = collect(workspace, tiles[i], mine);
-    order(count, mine);
-    mine.tile_pairs += count;
-    mine.times.sort_ms += watch.lap_ms();
-    kernels.composite_tile({mine.records.data(),
-                            count,
-                            tile % grid.columns * kTileSize,
-                            tile / grid.columns * kTileSize,
-                            camera.width,
-                            camera.height,
-                            {options.background[0], options.background[1], options.background[2]},
-                            targets});
-    mine.times.composite_ms += watch.lap_ms();
-  });
+  Frame frame{kernels, scene,   camera,    options,
+              cancel,  targets, workspace, RecordBudget(options.record_budget_bytes)};
+  draw(frame, {0, 0, (camera.width + kTileSize - 1) / kTileSize,
+               (camera.height + kTileSize - 1) / kTileSize});
   sum_up(workspace, stats);
-  return !cancelled();
+  return !frame.cancelled();
 }
 
 }  // namespace belvedere

@@ -16,6 +16,7 @@ struct RenderOptions {
   bool antialiased;
   float background[3];
   int threads;
+  std::size_t record_budget_bytes;  // for splats on their way to tiles (TileBins)
 };
 
 // Times are the threads' own, summed and divided by their number: they add up to the wall

@@ -31,9 +31,12 @@ void TileBins::FreeSlab::operator()(Page* slab) const {
   ::operator delete(slab, std::align_val_t{kSlabBytes});
 }
 
-void TileBins::reset(TileGrid grid) {
-  grid_ = grid;
-  streams_.assign(grid.tiles(), Stream{});
+void TileBins::reset(TileWindow window, RecordBudget& budget) {
+  const std::size_t slabs_used = (pages_used_ + kSlabPages - 1) / kSlabPages;
+  if (slabs_.size() > 2 * slabs_used + 8) slabs_.resize(slabs_used + 8);
+  window_ = window;
+  budget_ = &budget;
+  streams_.assign(window.tiles(), Stream{});
   pages_used_ = 0;
 }
 
@@ -42,6 +45,7 @@ Page* TileBins::new_page() {
   if (slab == slabs_.size()) {
     slabs_.emplace_back(new_slab());
   }
+  if (pages_used_ % kSlabPages == 0) budget_->take(kSlabBytes);
   return &slabs_[slab][pages_used_++ % kSlabPages];
 }
 
@@ -60,28 +64,34 @@ inline void TileBins::append_to(std::size_t tile, const Splat& splat) {
 }
 
 void TileBins::append(const Splat* splats, std::size_t count) {
+  const int right = window_.tx0 + window_.columns - 1, bottom = window_.ty0 + window_.rows - 1;
   for (std::size_t i = 0; i < count; ++i) {
+    if (i % 64 == 0 && budget_->exceeded()) return;
     const Splat& s = splats[i];
-    const int columns = s.tx1 - s.tx0, rows = s.ty1 - s.ty0;
-    if (columns == 0 || rows == 0) {  // an ellipse in one row or column touches all of it
-      for (int ty = s.ty0; ty <= s.ty1; ++ty) {
-        for (int tx = s.tx0; tx <= s.tx1; ++tx) {
-          append_to(static_cast<std::size_t>(ty) * grid_.columns + tx, s);
-        }
-      }
+    const int tx0 = std::max(int{s.tx0}, window_.tx0), tx1 = std::min(int{s.tx1}, right);
+    const int ty0 = std::max(int{s.ty0}, window_.ty0), ty1 = std::min(int{s.ty1}, bottom);
+    if (tx0 > tx1 || ty0 > ty1) continue;
+    if (s.tx0 == s.tx1 && s.ty0 == s.ty1) {  // most of them
+      append_to(static_cast<std::size_t>(ty0 - window_.ty0) * window_.columns + (tx0 - window_.tx0),
+                s);
       continue;
     }
-    for (int ty = s.ty0; ty <= s.ty1; ++ty) {
-      const float top = static_cast<float>(ty * kTileSize);
-      const Span span = span_of_band(s, top + 0.5f, top + kTileSize - 0.5f);
-      if (span.empty) continue;
-      // Pixel centres lie half a pixel in; 0.01 px covers the rounding of the span.
-      const float first = (span.left - 0.51f) / kTileSize, last = (span.right - 0.49f) / kTileSize;
-      const int tx0 = std::max(static_cast<int>(std::max(first, 0.0f)), int{s.tx0});
-      const int tx1 = std::min(static_cast<int>(std::min(last, 65535.0f)), int{s.tx1});
-      for (int tx = tx0; tx <= tx1; ++tx) {
-        append_to(static_cast<std::size_t>(ty) * grid_.columns + tx, s);
+    // An ellipse whose box is one row or column of tiles touches all of them.
+    const bool exact = s.tx0 != s.tx1 && s.ty0 != s.ty1;
+    for (int ty = ty0; ty <= ty1; ++ty) {
+      int first = tx0, last = tx1;
+      if (exact) {
+        const float top = static_cast<float>(ty * kTileSize);
+        const Span span = span_of_band(s, top + 0.5f, top + kTileSize - 0.5f);
+        if (span.empty) continue;
+        // Pixel centres lie half a pixel in; 0.01 px covers the rounding of the span.
+        const float left_tile = std::max((span.left - 0.51f) / kTileSize, 0.0f);
+        const float right_tile = std::min((span.right - 0.49f) / kTileSize, 65535.0f);
+        first = std::max(static_cast<int>(std::min(left_tile, 65535.0f)), tx0);
+        last = std::min(static_cast<int>(std::max(right_tile, -1.0f)), tx1);
       }
+      const std::size_t row = static_cast<std::size_t>(ty - window_.ty0) * window_.columns;
+      for (int tx = first; tx <= last; ++tx) append_to(row + (tx - window_.tx0), s);
     }
   }
 }

@@ -6,6 +6,7 @@
 // orders its records by (depth, scene index), and that order is unique.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -14,9 +15,27 @@
 
 namespace belvedere {
 
-struct TileGrid {
-  int columns = 0, rows = 0;
+// A rectangle of tiles: the whole image, or a part of it where the whole would not fit into
+// the memory allowed.
+struct TileWindow {
+  int tx0 = 0, ty0 = 0, columns = 0, rows = 0;
   std::size_t tiles() const { return static_cast<std::size_t>(columns) * rows; }
+  int tx(std::size_t tile) const { return tx0 + static_cast<int>(tile) % columns; }
+  int ty(std::size_t tile) const { return ty0 + static_cast<int>(tile) / columns; }
+};
+
+// Bytes of records that the threads of one frame may hold together.
+class RecordBudget {
+ public:
+  explicit RecordBudget(std::size_t bytes) : bytes_(bytes) {}
+  void reset() { taken_.store(0, std::memory_order_relaxed); }
+  void lift() { bytes_ = ~std::size_t{0}; }
+  void take(std::size_t bytes) { taken_.fetch_add(bytes, std::memory_order_relaxed); }
+  bool exceeded() const { return taken_.load(std::memory_order_relaxed) > bytes_; }
+
+ private:
+  std::size_t bytes_;
+  std::atomic<std::size_t> taken_{0};
 };
 
 constexpr std::size_t kPageRecords = 32;
@@ -28,13 +47,14 @@ struct alignas(64) Page {
   std::uint32_t slack[2];  // a sixteen-word read of the last record ends before here
 };
 
-// One thread's pages for all tiles of one frame.
+// One thread's pages for all tiles of a window.
 class TileBins {
  public:
-  // Forgets all records; keeps the memory.
-  void reset(TileGrid grid);
+  // Forgets all records. Keeps the memory, unless the last frame needed far less of it.
+  void reset(TileWindow window, RecordBudget& budget);
 
-  // Appends `count` splats to every tile that their ellipses touch.
+  // Appends `count` splats to every tile of the window that their ellipses touch. Stops
+  // early, with lists that are of no use, once the budget is exceeded.
   void append(const Splat* splats, std::size_t count);
 
   struct List {
@@ -58,7 +78,8 @@ class TileBins {
   void append_to(std::size_t tile, const Splat& splat);
   Page* new_page();
 
-  TileGrid grid_;
+  TileWindow window_;
+  RecordBudget* budget_ = nullptr;
   std::vector<Stream> streams_;
   std::vector<std::unique_ptr<Page[], FreeSlab>> slabs_;
   std::size_t pages_used_ = 0;
