@@ -26,7 +26,8 @@ def random_gaussians(count: int, *, sh_degree: int = 0) -> Gaussians:
 def covered_area(gaussians: Gaussians) -> NDArray[np.float32]:
     """[N] opacity × the two largest scales."""
     middle, largest = np.sort(gaussians.scales, axis=1)[:, 1:].T
-    return gaussians.opacities * middle * largest
+    area: NDArray[np.float32] = gaussians.opacities * middle * largest
+    return area
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 10, 1000])

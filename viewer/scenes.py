@@ -14,9 +14,6 @@ from splat.errors import SceneNotFoundError, SettingsError
 from viewer.start_view import StartView, choose_start_view
 
 TOWN_NAME = "Town"
-TOWN_UP: Vector3 = (0.0, -1.0, 0.0)
-TOWN_POSITION: Vector3 = (-58.0, -38.0, -80.0)
-TOWN_LOOK_AT: Vector3 = (4.0, -9.0, 4.0)
 TOWN_RADIUS = 40.0  # of the market square and what surrounds it: the scale to walk at
 Progress = Callable[[float, str], None]
 
@@ -101,7 +98,7 @@ def open_scene(choice: SceneChoice, progress: Progress = lambda share, what: Non
 
 def _make_town(choice: SceneChoice, progress: Progress) -> OpenedScene:
     from scene_store.loading import in_morton_order
-    from scene_store.town import generate_town
+    from scene_store.town import TOWN_START_VIEW, TOWN_UP, generate_town
 
     progress(0.1, f"Building {choice.gaussians:,} Gaussians")
     try:
@@ -119,6 +116,6 @@ def _make_town(choice: SceneChoice, progress: Progress) -> OpenedScene:
     )
     up = choice.up if choice.up is not None else TOWN_UP
     start = choose_start_view(gaussians, up=up, fov_y_rad=math.radians(choice.fov_deg))
-    start = start.changed(position=TOWN_POSITION, look_at=TOWN_LOOK_AT)
-    start = replace(start, center=np.asarray(TOWN_LOOK_AT), radius=TOWN_RADIUS)
+    start = start.changed(position=TOWN_START_VIEW.position, look_at=TOWN_START_VIEW.target)
+    start = replace(start, center=np.asarray(TOWN_START_VIEW.target), radius=TOWN_RADIUS)
     return OpenedScene(choice.title, Scene(meta, gaussians), start)

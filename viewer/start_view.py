@@ -27,6 +27,7 @@ CORE_PERCENTILES = (20.0, 80.0)
 
 # A scene is flat (a drone's) if its height is less than this share of its width.
 FLAT_RATIO = 0.35
+LONG_RATIO = 1.5  # of a landscape's standard deviations along its sides
 # In a uniform box the body is 1.5 times the core, in a normal distribution 2.1 times; a
 # capture from within, with sharp things near and sparse ones far away, reaches more.
 UNBOUNDED_RATIO = 3.0
@@ -124,7 +125,9 @@ def choose_start_view(
     if is_unbounded(body.size, core.size):
         return _outside(core, axes, fov_y_rad, elevation_rad=math.radians(18), fill=1.0)
     if is_flat(body.size):
-        return _outside(body, axes, fov_y_rad, elevation_rad=math.radians(26), fill=1.35)
+        axes = face_long_side(local, weights, axes)
+        body = _extent(points @ axes.T, weights, BODY_PERCENTILES)
+        return _outside(body, axes, fov_y_rad, elevation_rad=math.radians(33), fill=1.6)
     return _outside(body, axes, fov_y_rad, elevation_rad=math.radians(16), fill=1.0)
 
 
@@ -151,6 +154,32 @@ def scene_axes(up: Float64Array) -> Float64Array:
     toward = front - (front @ up) * up
     toward /= np.linalg.norm(toward)
     return np.stack([np.cross(toward, -up), toward, up])
+
+
+def face_long_side(local: Float64Array, weights: Float64Array, axes: Float64Array) -> Float64Array:
+    """``axes`` turned about up so that a long scene, seen from the front, spans the width.
+
+    Args:
+        local: [N, 3] points in ``axes``.
+        weights: [N].
+        axes: [3, 3] rows (right, towards the viewer, up).
+    """
+    low, high = weighted_percentiles(local, weights, BODY_PERCENTILES)[:, :2]
+    inside = ((local[:, :2] >= low) & (local[:, :2] <= high)).all(axis=1)
+    spread, directions = np.linalg.eigh(
+        np.cov(local[inside, :2].T, aweights=np.maximum(weights[inside], 1e-12))
+    )
+    if spread[1] < LONG_RATIO**2 * spread[0]:
+        return axes
+    toward = directions[:, 0] if directions[1, 0] > 0 else -directions[:, 0]
+    # A quarter view of a long scene would put one end close to the eye: stand more in front.
+    turn = -math.radians(20.0)
+    cosine, sine = math.cos(turn), math.sin(turn)
+    toward = np.array(
+        [cosine * toward[0] + sine * toward[1], cosine * toward[1] - sine * toward[0]]
+    )
+    front = toward @ axes[:2]
+    return np.stack([np.cross(front, -axes[2]), front, axes[2]])
 
 
 def weighted_percentiles(

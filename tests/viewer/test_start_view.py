@@ -85,6 +85,22 @@ def test_a_landscape_is_looked_down_on() -> None:
     assert elevation_deg(flat) > elevation_deg(tall) > 5
 
 
+@pytest.mark.parametrize("turn_deg", [0, 30, 77, 120])
+def test_a_long_landscape_spans_the_width(turn_deg: float) -> None:
+    turn = math.radians(turn_deg)
+    along, across, height = box((100, 1, 20)).T[[0, 2, 1]]
+    x, z = (
+        np.cos(turn) * along - np.sin(turn) * across,
+        np.sin(turn) * along + np.cos(turn) * across,
+    )
+    points = np.stack([x, height, z], axis=1)
+    view = choose_start_view(cloud(points), up=(0, -1, 0), fov_y_rad=FOV)
+    seen = pixels(view, points)
+    width = np.ptp(np.percentile(seen[:, 0], (5, 95)))
+    assert 0.5 < width < 1.3
+    assert np.abs(np.median(seen, axis=0) - 0.5).max() < 0.15
+
+
 def test_floaters_do_not_matter() -> None:
     points = box((2, 2, 2))
     rng = np.random.default_rng(2)
