@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.progress import Progress
@@ -20,14 +19,12 @@ from benchmarks import frame, peer, raster
 from benchmarks.machine import Machine, this_machine
 from benchmarks.report import Row, skipped, to_json_lines, to_markdown
 from benchmarks.scenes import PATH_NAMES, SIZE, BenchmarkScene, Size, open_scene
-from rendering.native.cpu import NativeRasterizer
-from splat.errors import OutputError, SceneNotFoundError
+from splat.errors import OutputError, SceneNotFoundError, SettingsError
 from viewer.image_files import check_target
-
-logger = logging.getLogger(__name__)
 
 DEFAULT_SCENES = ("town-1M", "park")
 PEER_SCENES = ("town-1M",)
+DATA_HINT = "the folder of real scenes is named by the variable BELVEDERE_DATA"
 PLAIN_WIDTH = 170  # columns of a table that goes into a file
 
 
@@ -59,9 +56,15 @@ class Options:
 
 
 class Workbench:
-    """The rasterizer under test, and scenes opened and prepared once for all benchmarks."""
+    """The rasterizer under test, and scenes opened and prepared once for all benchmarks.
+
+    Raises:
+        BackendUnavailable: If the native engine is not built.
+    """
 
     def __init__(self, size: Size) -> None:
+        from rendering.native.cpu import NativeRasterizer
+
         self.rasterizer = NativeRasterizer()
         self._size = size
         self._scenes: dict[str, tuple[BenchmarkScene, Any]] = {}
@@ -186,7 +189,14 @@ def _on_every_path(
             except SceneNotFoundError as error:
                 if options.scenes is not None:
                     raise
-                rows.append(skipped(name, scene, path, f"{error}; set BELVEDERE_DATA"))
+                rows.append(
+                    skipped(
+                        name,
+                        scene,
+                        path,
+                        f"{error}; set BELVEDERE_DATA to the folder of real scenes",
+                    )
+                )
     return rows
 
 
@@ -231,9 +241,20 @@ def _print_table(table: Table, options: Options, console: Console) -> None:
         console.print(table)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Complains as the other commands do: one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise SettingsError(f"{message}; see {self.prog} --help")
+
+
 def parse_options(argv: Sequence[str]) -> Options:
-    """The command line as options; exits with 2 and one line if it makes no sense."""
-    parser = argparse.ArgumentParser(
+    """The command line as options.
+
+    Raises:
+        SettingsError: If it makes no sense.
+    """
+    parser = _Parser(
         prog="belvedere bench",
         description="Measure this machine; docs/benchmarks.md says what the figures mean.",
     )
@@ -273,6 +294,7 @@ def parse_options(argv: Sequence[str]) -> Options:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write JSON records here")
     parser.add_argument("--markdown", action="store_true", help="print Markdown and no JSON")
     parser.add_argument("--strict", action="store_true", help="exit with 1 if a bar is missed")
+    parser.add_argument("--debug", action="store_true", help="log more, show tracebacks")
     words = parser.parse_args(argv)
     return Options(
         only=tuple(name for name in BENCHMARKS if name in (words.only or BENCHMARKS)),
@@ -290,21 +312,21 @@ def parse_options(argv: Sequence[str]) -> Options:
 
 def _size(text: str) -> Size:
     width, _, height = text.lower().partition("x")
-    return _positive(width), _positive(height)
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
+    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+        raise argparse.ArgumentTypeError(f"'{text}' is no size such as {SIZE[0]}x{SIZE[1]}")
+    return int(width), int(height)
 
 
 def _count(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise ValueError
-    return value
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least 0")
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    if not _count(text):
+        raise argparse.ArgumentTypeError("it must be at least 1")
+    return int(text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

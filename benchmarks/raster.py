@@ -8,12 +8,14 @@ block, on as many threads. Whatever compositing does besides, such as fetching s
 memory, finding the blocks that they touch, and blending lanes that turn out transparent or
 saturated, lowers it.
 
-Machines are noisy, so short windows of the limit are measured between the frames, and the
-best frame is set against the best window: both are what the machine does undisturbed.
+Machines are noisy, so windows of the limit as long as a frame's compositing are measured
+between the frames, and the best frame is set against the best window: both are what the
+machine does when it is least disturbed.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
@@ -28,7 +30,8 @@ from splat.camera import Camera
 MIN_RATIO = 0.30
 CAMERAS = 12
 REPEATS = 6
-LIMIT_REPEATS = 6_000  # about 10 ms, as long as a part of a frame
+TRIAL_REPEATS = 1_000  # of the limit's loop: a millisecond or two, to learn its pace
+MAX_REPEATS = 1_000_000
 
 
 class CalibratedRasterizer(Rasterizer, Protocol):
@@ -139,10 +142,11 @@ def _measure(
     )
     assert counted.count is not None
     drawn = RasterSettings(outputs=Outputs.COLOR, threads=threads)
-    rasterizer.render(prepared, camera, drawn)  # warms the caches
+    warm = rasterizer.render(prepared, camera, drawn)
+    window = _window_repeats(rasterizer, threads, warm.stats.stage_ms["composite"])
 
     def limit() -> float:
-        return rasterizer.pairs_per_second_limit(threads=threads, repeats=LIMIT_REPEATS)
+        return rasterizer.pairs_per_second_limit(threads=threads, repeats=window)
 
     limits, composite_ms = [limit()], []
     for _ in range(repeats):
@@ -155,6 +159,15 @@ def _measure(
         composite_ms=tuple(composite_ms),
         limit_pairs_per_s=max(limits),
     )
+
+
+def _window_repeats(rasterizer: CalibratedRasterizer, threads: int, window_ms: float) -> int:
+    """How often the limit's loop must run to take about ``window_ms``."""
+    rasterizer.pairs_per_second_limit(threads=threads, repeats=TRIAL_REPEATS)  # wakes the threads
+    start = time.perf_counter()
+    rasterizer.pairs_per_second_limit(threads=threads, repeats=TRIAL_REPEATS)
+    trial_ms = 1e3 * (time.perf_counter() - start)
+    return max(TRIAL_REPEATS, min(round(TRIAL_REPEATS * window_ms / trial_ms), MAX_REPEATS))
 
 
 def _row(
