@@ -54,6 +54,23 @@ class Options:
     markdown: bool = False
     strict: bool = False
 
+    def command(self) -> str:
+        """The command line that measures the same again and prints it as Markdown."""
+        words = ["belvedere", "bench", "--markdown"]
+        if self.only != tuple(BENCHMARKS):
+            words += ["--only", *self.only]
+        if self.scenes is not None:
+            words += ["--scene", *self.scenes]
+        if self.paths is not None:
+            words += ["--path", *self.paths]
+        usual = Options(self.only)
+        if self.size != usual.size:
+            words += ["--size", "{}x{}".format(*self.size)]
+        for name in ("cameras", "repeats", "threads"):
+            if getattr(self, name) != getattr(usual, name):
+                words += [f"--{name}", str(getattr(self, name))]
+        return shlex.join(words)
+
 
 class Workbench:
     """The rasterizer under test, and scenes opened and prepared once for all benchmarks.
@@ -145,10 +162,10 @@ def run_exact(options: Options, bench: Workbench, progress: Progress) -> list[Ro
 
 
 def exact_table(rows: Sequence[Row]) -> Table:
-    """The rows of ``exact`` for people."""
+    """The rows of ``exact`` for people, those of a camera model in one."""
     from benchmarks import exact
 
-    return exact.table_of(rows)
+    return exact.summary_of(rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,11 +244,13 @@ def _print_heading(options: Options, machine: Machine, console: Console) -> None
         return
     width, height = options.size
     threads = options.threads or machine.cores
-    console.print(
-        f"Machine: {machine.describe()}. Pictures are {width}×{height}; {threads} threads.\n",
-        markup=False,
-        soft_wrap=True,
-    )
+    lines = [
+        f"Command: `{options.command()}`",
+        f"Machine: {machine.describe()}",
+        f"Pictures of `raster`, `frame` and `peer`: {width}×{height}, {threads} threads, "
+        f"{options.cameras} cameras a path, {options.repeats} frames each.",
+    ]
+    console.print("\n\n".join(lines) + "\n", markup=False, soft_wrap=True, highlight=False)
 
 
 def _print_table(table: Table, options: Options, console: Console) -> None:
@@ -335,15 +354,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         BelvedereError: If a scene cannot be read or the records cannot be written.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
-    options = parse_options(words)
+    options = parse_options(sys.argv[1:] if argv is None else argv)
     if options.json is not None:
         check_target(options.json, (".json", ".jsonl"))
     plain_width = None if sys.stdout.isatty() else PLAIN_WIDTH
     console = Console(width=plain_width)
-    if options.markdown:
-        command = shlex.join(["belvedere", "bench", *words])
-        console.print(f"`{command}`\n", markup=False, soft_wrap=True, highlight=False)
     records = run_all(options, console)
     if options.json is not None:
         _write(options.json, to_json_lines(records))

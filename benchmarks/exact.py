@@ -293,6 +293,31 @@ def table_of(rows: Sequence[dict[str, Any]]) -> Table:
     return table
 
 
+def summary_of(rows: Sequence[dict[str, Any]]) -> Table:
+    """The worst of every scene and camera model, over sizes and dilations."""
+    table = Table(
+        title=f"exact: native against float64, bars PSNR ≥ {MIN_PSNR_DB:g} dB, "
+        "error off edges ≤ 2/255, same bytes"
+    )
+    for heading in ("scene", "model"):
+        table.add_column(heading)
+    for heading in ("pictures", "PSNR dB", "off edges ×255", "anywhere ×255", "same bytes", "bar"):
+        table.add_column(heading, justify="right")
+    for scene, model in dict.fromkeys((row["scene"], row["model"]) for row in rows):
+        group = [row for row in rows if (row["scene"], row["model"]) == (scene, model)]
+        table.add_row(
+            scene,
+            model,
+            str(len(group)),
+            f"{min(row['psnr_db'] for row in group):.1f}",
+            f"{255 * max(row['max_error_off_edges'] for row in group):.3f}",
+            f"{255 * max(row['max_error'] for row in group):.3f}",
+            "yes" if all(row["same_bytes"] for row in group) else "NO",
+            "reached" if all(row["passed"] for row in group) else "MISSED",
+        )
+    return table
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table and one JSON line a row; 1 if a bar was missed."""
     parser = argparse.ArgumentParser(prog="belvedere bench --only exact", description=__doc__)

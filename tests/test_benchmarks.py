@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -413,9 +414,25 @@ def test_markdown_is_ready_for_the_documentation(
     shown = capsys.readouterr().out
     table = "### frame: a title\n\n| scene | share | bar |\n| --- | ---: | ---: |\n"
     assert table + "| a | 0.2 | reached |\n" in shown
-    assert shown.startswith("`belvedere bench --only frame --markdown`\n")
+    assert shown.startswith("Command: `belvedere bench --markdown`\n\nMachine: ")
     assert "frame c aerial not measured: no such file" in shown
     assert "{" not in shown
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["--only", "raster", "peer", "--scene", "park", "a scene.ply"],
+        ["--path", "walk", "--size", "640x360", "--cameras", "3", "--repeats", "1"],
+        ["--threads", "1"],
+    ],
+)
+def test_the_command_shown_measures_the_same(words: list[str]) -> None:
+    options = runner.parse_options([*words, "--json", "records.json"])
+    shown = shlex.split(options.command())
+    assert shown[:3] == ["belvedere", "bench", "--markdown"]
+    assert runner.parse_options(shown[2:]) == replace(options, json=None, markdown=True)
 
 
 @pytest.mark.usefixtures("_native_engine")
