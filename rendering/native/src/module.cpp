@@ -12,6 +12,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstring>
+#include <exception>
 #include <stdexcept>
 
 #include "dispatch.h"
@@ -44,16 +45,25 @@ WorkspacePool& workspaces() {
   return *pool;
 }
 
-// A workspace for the time of one call, returned however the call ends.
+// A workspace for the time of one call. If that call runs out of memory the workspace goes
+// with it, so that the next frame starts lean.
 class WorkspaceLoan {
  public:
   WorkspaceLoan() : workspace_(workspaces().take()) {}
-  ~WorkspaceLoan() { workspaces().give_back(std::move(workspace_)); }
+  ~WorkspaceLoan() {
+    if (std::uncaught_exceptions() == 0) workspaces().give_back(std::move(workspace_));
+  }
   Workspace& operator*() { return *workspace_; }
 
  private:
   std::unique_ptr<Workspace> workspace_;
 };
+
+// Threads to use where the caller asked for `wanted`, 0 meaning one for each core.
+int thread_count(int wanted) {
+  constexpr int kMostThreads = 256;
+  return wanted > 0 ? std::min(wanted, kMostThreads) : default_threads();
+}
 
 const Kernels& kernels_named(const std::string& name) {
   const Kernels* kernels = find_kernels(name);
@@ -81,7 +91,7 @@ std::unique_ptr<PackedScene> pack(const FloatArray& means, const FloatArray& qua
   const GaussianArrays arrays{count,         degree,           means.data(), quats.data(),
                               scales.data(), opacities.data(), sh.data()};
   nb::gil_scoped_release release;
-  pack_scene(arrays, threads > 0 ? threads : default_threads(), *scene);
+  pack_scene(arrays, thread_count(threads), *scene);
   return scene;
 }
 
@@ -145,7 +155,7 @@ std::optional<RenderStats> render_scene(
       sh_degree,
       antialiased,
       {std::get<0>(background), std::get<1>(background), std::get<2>(background)},
-      threads > 0 ? threads : default_threads(),
+      thread_count(threads),
       record_budget_bytes};
   RenderStats stats;
   nb::gil_scoped_release release;
@@ -202,7 +212,7 @@ nb::tuple project_scene(const PackedScene& scene, const CameraParams& camera,
 double pairs_per_second_limit(const std::string& isa, int threads, int repeats) {
   const Kernels& kernels = kernels_named(isa);
   nb::gil_scoped_release release;
-  const int workers = threads > 0 ? threads : default_threads();
+  const int workers = thread_count(threads);
   std::vector<std::uint64_t> pairs(static_cast<std::size_t>(workers));
   std::vector<float> sinks(static_cast<std::size_t>(workers) * 16);
   const auto start = std::chrono::steady_clock::now();
@@ -224,7 +234,7 @@ void to_uint8(const FloatArray& color, MutableBytes out, int threads) {
   nb::gil_scoped_release release;
   constexpr std::size_t kPart = 1 << 16;
   ThreadPool::instance().parallel_for(
-      (size + kPart - 1) / kPart, threads > 0 ? threads : default_threads(),
+      (size + kPart - 1) / kPart, thread_count(threads),
       [&](std::size_t part, int) {
         const std::size_t end = std::min(size, (part + 1) * kPart);
         for (std::size_t i = part * kPart; i < end; ++i) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <exception>
 
 #if defined(__linux__)
 #include <sched.h>
@@ -20,10 +21,18 @@ struct ThreadPool::Job {
 
   std::atomic<int> workers{0};
 
+  std::exception_ptr error;  // the first one thrown; guarded by `mutex`
+
   void run() {
     const int worker = workers.fetch_add(1, std::memory_order_relaxed);
-    for (std::size_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;) {
-      (*task)(i, worker);
+    try {
+      for (std::size_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;) {
+        (*task)(i, worker);
+      }
+    } catch (...) {
+      next.store(count, std::memory_order_relaxed);  // nobody starts another task
+      std::lock_guard guard(mutex);
+      if (!error) error = std::current_exception();
     }
   }
 };
@@ -88,6 +97,7 @@ void ThreadPool::parallel_for(std::size_t count, int threads, const Task& task) 
   }
   std::unique_lock lock(job->mutex);
   job->finished.wait(lock, [&] { return job->helpers_running == 0; });
+  if (job->error) std::rethrow_exception(job->error);
 }
 
 int default_threads() {

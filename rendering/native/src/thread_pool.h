@@ -20,7 +20,8 @@ class ThreadPool {
 
   // Runs task(i, worker) for every i in [0, count) on at most `threads` threads, this one
   // included, and returns when all are done. Tasks are handed out in order; `worker` is in
-  // [0, threads), and tasks with the same worker never overlap. Tasks must not throw.
+  // [0, threads), and tasks with the same worker never overlap. If a task
+  // throws, no further ones are started, and the first exception is thrown again from here.
   using Task = std::function<void(std::size_t index, int worker)>;
   void parallel_for(std::size_t count, int threads, const Task& task);
 
