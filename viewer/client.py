@@ -106,6 +106,8 @@ class BrowserView:
         self._client.camera.max_orbit_distance = 1e6
         self._client.camera.min_orbit_distance = 1e-4
         self.reset_view()
+        # The browser may be there already; then it has no reason to say anything more.
+        self._look(self._client.camera)
         self.session.start()
 
     def close(self) -> None:
@@ -114,8 +116,12 @@ class BrowserView:
         self._screen.close()
 
     def update_panel(self) -> None:
-        """Show the newest numbers."""
+        """Show the newest numbers; called a few times a second."""
         self._panel.show_stats(self.session.stats)
+        with self._lock:
+            overdue = self._expected_page is not None and self._is_overdue()
+        if overdue:  # the last pose was taken for a stale one, but no other came
+            self._look(self._client.camera)
 
     def set_options(self, options: ViewOptions) -> None:
         self.session.set_options(options)
@@ -188,7 +194,10 @@ class BrowserView:
         if expected is None:
             return False
         near = np.linalg.norm(page_position - expected) < STALE_POSE_DISTANCE
-        if near or time.monotonic() > self._expected_until_s:
+        if near or self._is_overdue():
             self._expected_page = None
             return False
         return True
+
+    def _is_overdue(self) -> bool:
+        return time.monotonic() > self._expected_until_s

@@ -285,6 +285,9 @@ def test_the_page_is_there_before_the_scene(
         server.progress(0.4, "Reading 3,600 Gaussians")
         page.get_by_text("Reading 3,600 Gaussians").wait_for(timeout=1e3 * WAIT_S)
         assert screenshot(page).mean() < 60, "dark, not a white screen"
+        # The browser stands where it will start: showing the scene moves no camera.
+        server._set_initial_camera(shown)
+        page.wait_for_timeout(1000)
         server.show(shown, engine)
         wait_until(lambda: len(server.views) == 1, "the waiting browser is served")
         (view,) = server.views
