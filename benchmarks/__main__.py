@@ -220,12 +220,13 @@ def _on_every_path(
 def run_all(options: Options, console: Console) -> list[Row]:
     """Run the benchmarks, print their tables as each is done, and return all records."""
     bench = Workbench(options.size)
+    errors = Console(stderr=True)  # where progress is shown, to a person only
     machine = this_machine(bench.rasterizer.instruction_set)
     _print_heading(options, machine, console)
     records = [machine.to_json()]
     for name in options.only:
         benchmark = BENCHMARKS[name]
-        with Progress(console=Console(stderr=True), transient=True) as progress:
+        with Progress(console=errors, transient=True, disable=not errors.is_terminal) as progress:
             rows = benchmark.run(options, bench, progress)
         table = benchmark.table_of([row for row in rows if "skipped" not in row])
         if table.row_count:
