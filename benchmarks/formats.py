@@ -28,9 +28,11 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from benchmarks.machine import this_machine
 from benchmarks.report import Row, new_table, skipped, to_json_lines, to_markdown, verdict
 from benchmarks.scenes import data_folder
 from configs.settings import RenderSettings
+from rendering.native.cpu import NativeRasterizer
 from scene_store.loading import load_scene
 from scene_store.scene import Scene, Vector3
 from splat.errors import OutputError
@@ -122,7 +124,7 @@ FAMILIES = (
             Encoding("encodings/coast.compressed.ply", 44.4),
             # Quaternions of three bytes (49 dB), means in 16 bits (56 dB).
             Encoding("encodings/coast.sog", 45.1),
-            # Harmonics in 16 to 19 levels (37 to 38 dB); all else is above 48 dB.
+            # Harmonics in steps of 1/16 and 1/8 (37 to 38 dB); all else is above 48 dB.
             Encoding("encodings/coast.spzjs.spz", 37.0),
             Encoding("encodings/coast.v3.spz", 36.0, turned=True),
             Encoding("encodings/coast.v4.spz", 36.0, turned=True),
@@ -454,7 +456,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         rows = run(pictures=options.pictures, progress=progress)
     table = table_of([row for row in rows if "skipped" not in row])
     if options.markdown:
-        print(to_markdown(table))
+        machine = this_machine(NativeRasterizer().instruction_set)
+        print(f"Machine: {machine.describe()}\n\n{to_markdown(table)}", end="")
     else:
         console.print(table)
         print(to_json_lines(rows), end="")

@@ -25,10 +25,11 @@ from splat.gaussians import Gaussians
 from tests.conftest import REPOSITORY
 
 try:
-    import rendering.native.cpu  # noqa: F401  the engine that exports
     from benchmarks import formats
     from benchmarks.formats import FAMILIES, NEAR_RATIO, Encoding, Family, Picture
 except BackendUnavailable as error:
+    if os.environ.get("CI"):  # where the engine must be there
+        raise
     pytest.skip(str(error), allow_module_level=True)
 
 SMALL = (160, 90)
