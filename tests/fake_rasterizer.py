@@ -57,7 +57,7 @@ class FakeRasterizer:
             deadline.wait(0.005)
         self.failure()
         size = (camera.height, camera.width)
-        color = np.broadcast_to(np.float32(settings.background), (*size, 3)).copy()
+        color = np.broadcast_to(np.array(settings.background, np.float32), (*size, 3)).copy()
         color[..., 0] = np.float32(camera.position[0])
         self.views.append(camera)
         self.settings.append(settings)
