@@ -128,17 +128,16 @@ struct Frame {
   const CancelFlag& cancel;
   const ImageTargets& targets;
   Workspace& workspace;
-  RecordBudget budget;
 
   bool cancelled() const { return cancel.load(std::memory_order_relaxed); }
 };
 
 // Projects all chunks and bins them into the window's tiles. Returns false if the records
 // would not fit into the budget, or if the frame was cancelled.
-bool project(Frame& frame, TileWindow window) {
-  frame.budget.reset();
+bool project(const Frame& frame, TileWindow window, std::size_t budget_bytes) {
+  RecordBudget budget(budget_bytes);
   for (Worker& worker : frame.workspace) {
-    worker.bins.reset(window, frame.budget);
+    worker.bins.reset(window, budget);
     worker.visible = 0;
   }
   const ProjectTask task{&frame.scene, &frame.camera,
@@ -146,7 +145,7 @@ bool project(Frame& frame, TileWindow window) {
                          frame.options.antialiased};
   ThreadPool::instance().parallel_for(
       frame.scene.chunks.size(), frame.options.threads, [&](std::size_t chunk, int thread) {
-        if (frame.cancelled() || frame.budget.exceeded()) return;
+        if (frame.cancelled() || budget.exceeded()) return;
         Worker& mine = frame.workspace[static_cast<std::size_t>(thread)];
         Stopwatch watch;
         Splat* const splats = mine.splats.resize_uncleared(kChunkGaussians);
@@ -156,11 +155,11 @@ bool project(Frame& frame, TileWindow window) {
         mine.bins.append(splats, survivors);
         mine.times.bin_ms += watch.lap_ms();
       });
-  return !frame.cancelled() && !frame.budget.exceeded();
+  return !frame.cancelled() && !budget.exceeded();
 }
 
 // Orders and composites the window's tiles.
-void composite(Frame& frame, TileWindow window) {
+void composite(const Frame& frame, TileWindow window) {
   const std::vector<std::uint32_t> tiles = tiles_by_length(frame.workspace, window.tiles());
   ThreadPool::instance().parallel_for(
       tiles.size(), frame.options.threads, [&](std::size_t i, int thread) {
@@ -186,10 +185,13 @@ void composite(Frame& frame, TileWindow window) {
 
 // Draws a window, in halves where its records would not fit: a camera amid large Gaussians
 // costs more time then, never more memory. A single tile is always drawn.
-void draw(Frame& frame, TileWindow window) {
+void draw(const Frame& frame, TileWindow window) {
   if (frame.cancelled()) return;
-  if (window.tiles() == 1) frame.budget.lift();
-  if (project(frame, window)) return composite(frame, window);
+  constexpr std::size_t kUnlimited = ~std::size_t{0};
+  const bool divisible = window.tiles() > 1;
+  const std::size_t budget_bytes =
+      divisible ? frame.options.record_budget_bytes : kUnlimited;
+  if (project(frame, window, budget_bytes)) return composite(frame, window);
   if (frame.cancelled()) return;
   TileWindow first = window, second = window;
   if (window.rows >= window.columns) {
@@ -215,8 +217,7 @@ bool render(const Kernels& kernels, const PackedScene& scene, const CameraParams
     worker.times = {};
     worker.tile_pairs = 0;
   }
-  Frame frame{kernels, scene,   camera,    options,
-              cancel,  targets, workspace, RecordBudget(options.record_budget_bytes)};
+  const Frame frame{kernels, scene, camera, options, cancel, targets, workspace};
   draw(frame, {0, 0, (camera.width + kTileSize - 1) / kTileSize,
                (camera.height + kTileSize - 1) / kTileSize});
   sum_up(workspace, stats);

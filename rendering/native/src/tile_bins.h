@@ -28,13 +28,11 @@ struct TileWindow {
 class RecordBudget {
  public:
   explicit RecordBudget(std::size_t bytes) : bytes_(bytes) {}
-  void reset() { taken_.store(0, std::memory_order_relaxed); }
-  void lift() { bytes_ = ~std::size_t{0}; }
   void take(std::size_t bytes) { taken_.fetch_add(bytes, std::memory_order_relaxed); }
   bool exceeded() const { return taken_.load(std::memory_order_relaxed) > bytes_; }
 
  private:
-  std::size_t bytes_;
+  const std::size_t bytes_;
   std::atomic<std::size_t> taken_{0};
 };
 
