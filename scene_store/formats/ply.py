@@ -11,9 +11,7 @@ Source: ``scene/gaussian_model.py`` of https://github.com/graphdeco-inria/gaussi
 
 from __future__ import annotations
 
-import contextlib
 import os
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
@@ -27,12 +25,12 @@ from scene_store.formats.ply_header import PlyElement, PlyHeader, read_ply_heade
 from scene_store.formats.source import (
     IndexedSource,
     map_file,
-    reason_of,
     require_bytes,
     require_only_lod,
 )
 from scene_store.scene import SceneMeta
-from splat.errors import OutputError, SceneFormatError
+from splat.atomic_file import atomic_file
+from splat.errors import SceneFormatError
 from splat.gaussians import MAX_SH_DEGREE, SH_COUNT_OF_DEGREE, Float32Array, Gaussians
 
 MEANS = ("x", "y", "z")
@@ -231,22 +229,9 @@ def write_ply(
         OutputError: If the file cannot be written (no such folder, no space, no permission).
         ValueError: If the batches do not hold ``count`` Gaussians.
     """
-    target = Path(path)
-    try:
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    except (OSError, ValueError) as error:
-        raise _cannot_write(target, error) from None
-    try:
-        with os.fdopen(handle, "wb", buffering=0) as file:
-            file.write(_header_bytes(count, sh_degree))
-            _write_batches(file, batches, count, sh_degree)
-        _apply_default_mode(name)
-        os.replace(name, target)
-    except OSError as error:
-        raise _cannot_write(target, error) from None
-    finally:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
+    with atomic_file(path) as temporary, temporary.open("wb", buffering=0) as file:
+        _write_fully(file, memoryview(_header_bytes(count, sh_degree)))
+        _write_batches(file, batches, count, sh_degree)
 
 
 def _write_batches(
@@ -293,17 +278,3 @@ def _header_bytes(count: int, sh_degree: int) -> bytes:
     lines = ["ply", "format binary_little_endian 1.0", f"element vertex {count}"]
     lines += [f"property float {name}" for name in names]
     return ("\n".join([*lines, "end_header"]) + "\n").encode("ascii")
-
-
-def _apply_default_mode(name: str) -> None:
-    """Temporary files are private; a scene gets the permissions of any new file."""
-    mask = os.umask(0)
-    os.umask(mask)
-    os.chmod(name, 0o666 & ~mask)
-
-
-def _cannot_write(target: Path, error: Exception) -> OutputError:
-    return OutputError(
-        f"{target}: cannot be written ({reason_of(error)}); "
-        f"check the folder, its permissions and the free space"
-    )

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import json
-import os
 import resource
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,7 +93,7 @@ def test_a_full_disk_is_an_output_error(tmp_path: Path) -> None:
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
     try:
-        with pytest.raises(OutputError, match=r"scene\.ply: cannot be written"):
+        with pytest.raises(OutputError, match=r"scene\.ply: cannot write"):
             write_ply(tmp_path / "scene.ply", [random_gaussians(5000, 3)], 5000, 3)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -105,16 +103,8 @@ def test_a_full_disk_is_an_output_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["no/such/folder/a.ply", "a\0.ply", "x" * 300 + ".ply"])
 def test_an_impossible_target_is_an_output_error(tmp_path: Path, name: str) -> None:
-    with pytest.raises(OutputError, match="cannot be written"):
+    with pytest.raises(OutputError, match="cannot write"):
         write_ply(tmp_path / name, [], 0, 0)
-
-
-def test_the_file_has_ordinary_permissions(tmp_path: Path) -> None:
-    path = tmp_path / "scene.ply"
-    write_ply(path, [random_gaussians(2, 0)], 2, 0)
-    mask = os.umask(0)
-    os.umask(mask)
-    assert path.stat().st_mode & 0o777 == 0o666 & ~mask
 
 
 def test_a_short_write_is_continued() -> None:
@@ -194,9 +184,3 @@ def test_broken_cameras_are_a_note_not_an_error(tmp_path: Path, cameras: object)
         assert source.meta.cameras == ()
         assert any("cameras ignored" in note for note in source.meta.notes)
         assert len(read_all(source)) == 4
-
-
-def test_the_disk_error_is_told_in_words(tmp_path: Path) -> None:
-    (tmp_path / "a.ply").mkdir()
-    with pytest.raises(OutputError, match=os.strerror(errno.EISDIR)):
-        write_ply(tmp_path / "a.ply", [random_gaussians(1, 0)], 1, 0)
