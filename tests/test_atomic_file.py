@@ -71,14 +71,14 @@ def test_any_exception_leaves_what_was_there(target: Path, error: BaseException)
 
 
 def test_ctrl_c_leaves_what_was_there(target: Path) -> None:
-    with (
-        pytest.raises(KeyboardInterrupt),
-        atomic_file(target) as temporary,
-        temporary.open("wb") as file,
-    ):
-        file.write(b"half")
-        os.kill(os.getpid(), signal.SIGINT)
-        file.write(b"never")
+    def write() -> None:
+        with atomic_file(target) as temporary, temporary.open("wb") as file:
+            file.write(b"half")
+            os.kill(os.getpid(), signal.SIGINT)
+            file.write(b"never")
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
     assert_untouched(target)
 
 
