@@ -5,7 +5,8 @@
     BelvedereError                 anything this project reports on purpose
     ├── SceneError                 a scene cannot be used
     │   ├── SceneNotFoundError     no such file or folder
-    │   └── SceneFormatError       it is there, but broken or of an unknown kind
+    │   ├── SceneFormatError       it is there, but broken or of an unknown kind
+    │   └── ChunkReadError         one chunk of a streamed scene cannot be had
     ├── SettingsError              a configuration file or option is wrong
     ├── CameraError                a camera, pose or camera file makes no sense
     ├── OutputError                a result cannot be written
@@ -61,6 +62,26 @@ class SceneFormatError(SceneError):
         place = f" ({where})" if where else ""
         advice = f"; {remedy}" if remedy else ""
         super().__init__(f"{self.path}{place}: {problem}{advice}")
+
+
+class ChunkReadError(SceneError):
+    """One chunk of a streamed scene cannot be read or is damaged; the others can go on.
+
+    Args:
+        path: The file or address that was read.
+        chunk: Index of the chunk in its tree.
+        problem: What is wrong, as a phrase.
+        transient: Whether another attempt may succeed (a stalled server), or not (damage).
+    """
+
+    def __init__(
+        self, path: str | PathLike[str], chunk: int, problem: str, *, transient: bool = False
+    ) -> None:
+        self.path = fspath(path)
+        self.chunk = chunk
+        self.problem = problem
+        self.transient = transient
+        super().__init__(f"{self.path}: chunk {chunk}: {problem}")
 
 
 class SettingsError(BelvedereError):
