@@ -16,8 +16,8 @@ NODE_STAMP := tests/splat_transform/node_modules/.belvedere-installed
 SANITIZE_DIR := build/sanitize
 
 BUILD_TOOLS := cmake nanobind ninja scikit-build-core
-NATIVE_SOURCES := CMakeLists.txt $(shell find rendering/native -type f -not -name '*.py*' \
-	-not -name '*.so')
+NATIVE_SOURCES := CMakeLists.txt $(shell find rendering/native scene_store/native -type f \
+	-not -name '*.py*' -not -name '*.so')
 NATIVE_TESTS ?= $(wildcard tests/test_native*.py)
 
 .PHONY: help setup setup-browser setup-node run check format test check-native bench clean
@@ -25,7 +25,7 @@ NATIVE_TESTS ?= $(wildcard tests/test_native*.py)
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(STAMP) ## Install everything into .venv and build the native rasterizer
+setup: $(STAMP) ## Install everything into .venv and build the native code
 
 # One editable install serves `run` and `test`; an edited C++ source costs one rebuild.
 # Without build isolation the compiler's output is kept in build/ from one install to the next.

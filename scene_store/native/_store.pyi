@@ -1,0 +1,10 @@
+import numpy as np
+from numpy.typing import NDArray
+
+# codec.cpp
+
+# morton.cpp
+
+# merge.cpp
+
+# select.cpp
