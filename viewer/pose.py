@@ -8,7 +8,7 @@ world the same step goes further.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -67,6 +67,9 @@ class Pose:
     def camera(self, width: int, height: int, near: float) -> Camera:
         """The camera of a picture of this size that fills the canvas.
 
+        The canvas may be of any size, larger than a picture can be: it only says how wide
+        the view is for its height, and the picture is stretched to fill it.
+
         Raises:
             CameraError: If the browser sent nonsense.
         """
@@ -74,18 +77,9 @@ class Pose:
         viewmat = np.eye(4)
         viewmat[:3, :3] = rotation.T
         viewmat[:3, 3] = -rotation.T @ self.position
-        camera = Camera(
-            viewmat=viewmat,
-            K=intrinsics_from_fov_y(self.fov_y_rad, *self.canvas),
-            width=self.canvas[0],
-            height=self.canvas[1],
-            near=near,
-        )
-        return camera.resized(width, height)
-
-    def with_canvas(self, canvas: tuple[int, int]) -> Pose:
-        """The same pose for another canvas."""
-        return replace(self, canvas=canvas)
+        stretch = np.diag([width / self.canvas[0], height / self.canvas[1], 1.0])
+        intrinsics = stretch @ intrinsics_from_fov_y(self.fov_y_rad, *self.canvas)
+        return Camera(viewmat, intrinsics, width, height, near)
 
 
 def rotation_from_quaternion(wxyz: ArrayLike) -> Float64Array:

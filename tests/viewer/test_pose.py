@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from splat.errors import CameraError
+from viewer.pacing import full_size
 from viewer.pose import PAGE_RADIUS, PageSpace, Pose, rotation_from_quaternion
 
 
@@ -63,6 +64,17 @@ def test_a_smaller_picture_shows_the_same_view() -> None:
             for camera in (full, small)
         ]
         assert rays[0] == pytest.approx(rays[1])
+
+
+def test_a_canvas_larger_than_any_picture_is_seen_whole() -> None:
+    """Three 8K screens side by side: the picture is smaller, the view is the same."""
+    canvas = (23_040, 4_320)
+    size = full_size(canvas, max_side=1920)
+    camera = pose(canvas).camera(*size, 0.1)
+    assert (camera.width, camera.height) == size == (1920, 360)
+    assert camera.fov_y_rad == pytest.approx(math.radians(50))
+    edge = np.linalg.solve(camera.K, (1920.0, 180.0, 1.0))
+    assert edge[0] / edge[2] == pytest.approx(math.tan(math.radians(25)) * canvas[0] / canvas[1])
 
 
 @pytest.mark.parametrize("wxyz", [(0, 0, 0, 0), (math.nan, 0, 0, 1), (1, 0, 0)])
