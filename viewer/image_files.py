@@ -2,45 +2,47 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from splat.atomic_file import atomic_file, check_writable
 from splat.errors import OutputError
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 MAP_SUFFIXES = (".exr", ".npy")
-
-Encoder = Callable[[Path], object]
+# Longest side of a picture, pixels: WebP holds 14 bits; libjpeg stops short of its 16.
+LONGEST_SIDE = {".webp": 16_383, ".jpg": 65_500, ".jpeg": 65_500}
 
 
 def check_target(path: Path, suffixes: tuple[str, ...]) -> None:
     """See before any work is done whether ``path`` can be written.
 
     Raises:
-        OutputError: If the suffix is not one of ``suffixes``, or the folder does not exist
-            or refuses new files.
+        OutputError: If the suffix is not one of ``suffixes``, or no file of this name could
+            be written.
     """
     if path.suffix.lower() not in suffixes:
         known = ", ".join(suffixes)
         named = f"'{path.suffix}'" if path.suffix else "no ending"
         raise OutputError(f"{path}: cannot write {named}; use one of {known}")
-    if path.is_dir():
-        raise OutputError(f"{path}: is a folder")
-    folder = path.parent
-    if not folder.is_dir():
-        raise OutputError(f"{path}: the folder {folder} does not exist")
-    try:
-        handle, probe = tempfile.mkstemp(prefix=".", suffix=path.suffix, dir=folder)
-        os.close(handle)
-        os.unlink(probe)
-    except OSError as error:
-        raise _cannot_write(path, error) from None
+    check_writable(path)
+
+
+def check_size(path: Path, width: int, height: int) -> None:
+    """See whether a picture of this size fits the format that ``path`` names.
+
+    Raises:
+        OutputError: If it does not.
+    """
+    longest = LONGEST_SIDE.get(path.suffix.lower())
+    if longest is not None and max(width, height) > longest:
+        raise OutputError(
+            f"{path}: a picture of {width}×{height} pixels does not fit {path.suffix}, which "
+            f"holds at most {longest:,} a side; write .png or make it smaller"
+        )
 
 
 def write_picture(path: Path, rgb: NDArray[np.uint8], quality: int) -> None:
@@ -53,6 +55,7 @@ def write_picture(path: Path, rgb: NDArray[np.uint8], quality: int) -> None:
     """
     import cv2
 
+    check_size(path, rgb.shape[1], rgb.shape[0])
     pixels = rgb if rgb.ndim == 2 else np.ascontiguousarray(rgb[..., ::-1])
     options = {
         ".jpg": [cv2.IMWRITE_JPEG_QUALITY, quality],
@@ -61,11 +64,15 @@ def write_picture(path: Path, rgb: NDArray[np.uint8], quality: int) -> None:
     }.get(path.suffix.lower(), [])
     try:
         done, encoded = cv2.imencode(path.suffix.lower(), pixels, options)
-    except cv2.error as error:  # such as a side that WebP cannot hold
-        raise OutputError(f"{path}: cannot encode {_size(rgb)}: {error.err}") from None
+    except cv2.error as error:
+        done, reason = False, f": {error.err}"
+    else:
+        reason = ""
     if not done:
-        raise OutputError(f"{path}: cannot encode {_size(rgb)} as {path.suffix}")
-    _write_whole(path, lambda temporary: temporary.write_bytes(encoded.tobytes()))
+        size = f"{rgb.shape[1]}×{rgb.shape[0]}"
+        raise OutputError(f"{path}: cannot encode {size} pixels as {path.suffix}{reason}")
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(encoded.data)
 
 
 def write_map(path: Path, values: NDArray[np.float32], channel: str) -> None:
@@ -74,9 +81,14 @@ def write_map(path: Path, values: NDArray[np.float32], channel: str) -> None:
     Raises:
         OutputError: If it cannot be written.
     """
-    if path.suffix.lower() == ".npy":
-        _write_whole(path, lambda temporary: np.save(temporary, values))
-        return
+    with atomic_file(path) as temporary:
+        if path.suffix.lower() == ".npy":
+            np.save(temporary, values)
+        else:
+            _write_exr(path, temporary, values, channel)
+
+
+def _write_exr(path: Path, temporary: Path, values: NDArray[np.float32], channel: str) -> None:
     import OpenEXR
 
     header: dict[str, Any] = {
@@ -84,35 +96,8 @@ def write_map(path: Path, values: NDArray[np.float32], channel: str) -> None:
         "type": OpenEXR.scanlineimage,
     }
     image = OpenEXR.File(header, {channel: np.ascontiguousarray(values, np.float32)})
-    _write_whole(path, lambda temporary: image.write(str(temporary)))
-
-
-def _write_whole(path: Path, write: Encoder) -> None:
-    """Write beside ``path`` and rename, so that a reader never meets half a file."""
-    temporary: Path | None = None
     try:
-        handle, name = tempfile.mkstemp(prefix=".", suffix=path.suffix, dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
-        write(temporary)
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    except (OSError, RuntimeError) as error:  # OpenEXR raises RuntimeError
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-        raise _cannot_write(path, error) from None
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _cannot_write(path: Path, error: Exception) -> OutputError:
-    reason = getattr(error, "strerror", None) or str(error)
-    return OutputError(f"{path}: cannot write: {reason}")
-
-
-def _size(pixels: NDArray[np.uint8]) -> str:
-    return f"{pixels.shape[1]}×{pixels.shape[0]} pixels"
+        image.write(str(temporary))
+    except RuntimeError as error:  # OpenEXR's own, which may name the temporary
+        reason = str(error).replace(str(temporary), str(path))
+        raise OutputError(f"{path}: cannot write: {reason}") from None

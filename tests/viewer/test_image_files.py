@@ -104,8 +104,35 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     assert not list(tmp_path.iterdir())
 
 
-def test_a_picture_too_large_for_its_format_is_an_error(tmp_path: Path) -> None:
-    wide = np.zeros((1, 16_400, 3), np.uint8)
-    with pytest.raises(OutputError, match="16400×1 pixels"):
-        write_picture(tmp_path / "wide.webp", wide, 90)
+@pytest.mark.parametrize(("name", "longest"), [("wide.webp", 16_383), ("wide.jpg", 65_500)])
+def test_a_picture_too_large_for_its_format_is_refused(
+    tmp_path: Path, name: str, longest: int
+) -> None:
+    path = tmp_path / name
+    remedy = rf"{longest + 1}×1 pixels .* at most {longest:,} a side; write \.png or"
+    with pytest.raises(OutputError, match=remedy):
+        write_picture(path, np.zeros((1, longest + 1, 3), np.uint8), 90)
     assert not list(tmp_path.iterdir())
+    write_picture(path, np.zeros((1, longest, 3), np.uint8), 90)
+    assert path.exists()
+
+
+def test_an_interrupted_write_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "map.npy"
+    path.write_bytes(b"old")
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(np, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_map(path, np.zeros((2, 2), np.float32), "Z")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_map_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"nowhere/z\.exr: cannot write"):
+        write_map(tmp_path / "nowhere" / "z.exr", np.zeros((2, 2), np.float32), "Z")
