@@ -262,6 +262,11 @@ class Pacer:
         """The picture that was started will not come; draw its view again."""
         self._started = None
 
+    def start_over(self) -> None:
+        """Expect nothing of what was started or sent; draw the view again."""
+        self._started = None
+        self._sent_s = None
+
     def set_details(self, counts: tuple[int, ...]) -> None:
         """Gaussians by level of detail that may be drawn while moving, finest first."""
         self._controller.set_counts(counts)

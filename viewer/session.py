@@ -28,6 +28,8 @@ from viewer.pose import Pose
 log = logging.getLogger(__name__)
 
 RETRY_S = 1.0  # after a frame that failed
+# After a fault of ours; doubled with every one in a row.
+FIRST_BACKOFF_S, LAST_BACKOFF_S = 0.1, 5.0
 
 
 class Screen(Protocol):
@@ -157,6 +159,7 @@ class Session:
         # Owned by the session's thread:
         self._drawing: _Drawing | None = None
         self._sequence = 0
+        self._faults = 0  # in a row
         self._thread = threading.Thread(target=self._run, name=f"session-{client}", daemon=True)
 
     def start(self) -> None:
@@ -200,11 +203,6 @@ class Session:
                 self._pacer.max_scale = options.max_scale
                 self._changed()
 
-    def redraw(self) -> None:
-        """Something else changed, such as the scene."""
-        with self._wake:
-            self._changed()
-
     @property
     def moving(self) -> bool:
         """Whether the camera moves at present."""
@@ -227,15 +225,27 @@ class Session:
         self._wake.notify_all()
 
     def _run(self) -> None:
-        try:
-            while not self._closed:
+        while not self._closed:
+            try:
                 self._step()
-        except Exception:
-            log.exception("the session of %s ended by an error", self.client)
-        finally:
-            self.close()
-            if self._drawing is not None:
-                self._drawing.future.cancel()
+            except Exception as error:  # a fault of ours; the browser's picture must go on
+                self._recover(error)
+        if self._drawing is not None:
+            self._drawing.future.cancel()
+
+    def _recover(self, error: Exception) -> None:
+        """Say what happened, pause, and start afresh from the newest pose."""
+        what = " ".join(f"unexpected {type(error).__name__}: {error}".split())
+        self._note_error(what, logging.ERROR)
+        log.debug("%s: details", self.client, exc_info=error)
+        if self._drawing is not None:
+            self._drawing.future.cancel()
+            self._drawing = None
+        backoff_s = min(FIRST_BACKOFF_S * 2**self._faults, LAST_BACKOFF_S)
+        self._faults = min(self._faults + 1, 16)
+        with self._wake:
+            self._pacer.start_over()
+            self._wake.wait_for(lambda: self._closed, backoff_s)
 
     def _step(self) -> None:
         """Send what is ready, start what is due, or sleep until there is something to do."""
@@ -324,6 +334,7 @@ class Session:
         self._screen.show(shown.rgb, drawing.plan.jpeg_quality)
         self._screen.acknowledge(lambda: self._acknowledged(drawing.posed_s))
         self._record(drawing, frame, shown, 1e3 * (self._clock() - started_s))
+        self._faults = 0
 
     def _acknowledged(self, posed_s: float) -> None:
         with self._wake:
@@ -353,7 +364,9 @@ class Session:
                 legend=shown.legend,
             )
 
-    def _note_error(self, message: str) -> None:
-        log.warning("%s: %s", self.client, message)
+    def _note_error(self, message: str, level: int = logging.WARNING) -> None:
+        """Show it in the panel, and log it once while it lasts."""
         with self._wake:
+            repeated = self._stats.error == message
             self._stats = replace(self._stats, error=message)
+        log.log(logging.DEBUG if repeated else level, "%s: %s", self.client, message)

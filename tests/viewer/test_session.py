@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -106,7 +107,7 @@ def test_a_resting_camera_is_drawn_quickly_then_sharply_then_no_more(
 
 
 def test_nothing_is_drawn_before_there_is_a_pose(session: Session, screen: FakeScreen) -> None:
-    session.redraw()
+    session.set_options(ViewOptions(near=0.2))
     time.sleep(0.1)
     assert not screen.shown
 
@@ -210,24 +211,55 @@ def test_a_closed_engine_ends_the_session(
     assert session.join(WAIT_S)
 
 
-def test_a_screen_that_breaks_ends_only_its_session(
-    engine: RenderEngine, caplog: pytest.LogCaptureFixture
-) -> None:
-    class BrokenScreen(FakeScreen):
-        def show(self, rgb: UInt8Array, jpeg_quality: int) -> None:
-            raise OSError("gone")
+class FlakyScreen(FakeScreen):
+    """Raises instead of showing, ``failures`` times."""
 
-    broken = Session("broken", engine, BrokenScreen(), POLICY, ViewOptions(near=0.1))
-    healthy_screen = FakeScreen()
+    failures = 0
+
+    def show(self, rgb: UInt8Array, jpeg_quality: int) -> None:
+        if self.failures > 0:
+            self.failures -= 1
+            raise OSError("gone\nfor now")
+        super().show(rgb, jpeg_quality)
+
+
+def test_a_fault_is_said_once_and_the_session_goes_on(
+    engine: RenderEngine, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("viewer.session.FIRST_BACKOFF_S", 0.01)
+    screen = FlakyScreen()
+    screen.failures = 3
+    with caplog.at_level(logging.INFO):
+        session = Session("flaky", engine, screen, POLICY, ViewOptions(near=0.1))
+        session.start()
+        session.look(pose(x=0.5))
+        screen.wait_for(lambda: screen.sharp == 1)
+    assert screen.rests_at(0.5)
+    assert session.stats.error == ""
+    (record,) = caplog.records
+    assert record.levelname == "ERROR"
+    assert record.getMessage() == "flaky: unexpected OSError: gone for now"
+    assert record.exc_info is None, "the traceback is for --debug"
+    session.close()
+    assert session.join(WAIT_S)
+
+
+def test_a_broken_session_hurts_no_other_and_says_so(engine: RenderEngine) -> None:
+    broken_screen, healthy_screen = FlakyScreen(), FakeScreen()
+    broken_screen.failures = 1_000_000
+    broken = Session("broken", engine, broken_screen, POLICY, ViewOptions(near=0.1))
     healthy = Session("healthy", engine, healthy_screen, POLICY, ViewOptions(near=0.1))
     for session in (broken, healthy):
         session.start()
         session.look(pose())
-    assert broken.join(WAIT_S)
     healthy_screen.wait_for(lambda: healthy_screen.sharp == 1)
-    healthy.close()
-    assert healthy.join(WAIT_S)
-    assert "broken" in caplog.text
+    deadline = time.monotonic() + WAIT_S
+    while "OSError" not in broken.stats.error:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    for session in (broken, healthy):
+        session.close()
+        assert session.join(WAIT_S), "a pause after a fault ends when the session is closed"
 
 
 def test_several_browsers_see_their_own_views(engine: RenderEngine) -> None:
