@@ -1,0 +1,135 @@
+"""How much memory may still be taken: what the machine has left, and what its limits allow.
+
+A container's limit is a control group's, of version 1 or 2, and free memory is not what a
+process may use there; nor does the machine's size tell what others have taken already.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from splat.errors import BudgetError
+from splat.gaussians import SH_COUNT_OF_DEGREE
+
+_CGROUPS = "sys/fs/cgroup"
+# Where a group's limit, usage and statistics are, by version.
+_FILES = {
+    1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "memory.stat"),
+    2: ("memory.max", "memory.current", "memory.stat"),
+}
+
+
+def available_bytes(root: Path = Path("/")) -> int | None:
+    """Bytes that this process can still take before something is swapped or killed.
+
+    The least of Linux's ``MemAvailable`` and the room in each control group around the
+    process; the physical memory where a system has neither; None where it tells nothing.
+
+    Args:
+        root: The folder that holds ``proc`` and ``sys``.
+    """
+    limits = [parse_mem_available(_text(root / "proc/meminfo"))]
+    for version, group in parse_memberships(_text(root / "proc/self/cgroup")):
+        mount = root / _CGROUPS / ("memory" if version == 1 else "")
+        for folder in _outwards(mount, group):
+            limit, usage, statistics = (_text(folder / name) for name in _FILES[version])
+            limits.append(group_headroom(limit, usage, statistics))
+    known = [limit for limit in limits if limit is not None]
+    return min(known) if known else _physical_bytes()
+
+
+def parse_mem_available(meminfo: str) -> int | None:
+    """Bytes of ``MemAvailable`` in the text of ``/proc/meminfo``."""
+    kib = _fields(meminfo).get("MemAvailable:")
+    return None if kib is None else kib * 1024
+
+
+def parse_memberships(text: str) -> list[tuple[int, PurePosixPath]]:
+    """(version, group) of the groups that account for memory, of ``/proc/self/cgroup``."""
+    groups = []
+    for line in text.splitlines():
+        hierarchy, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        group = PurePosixPath(path.lstrip("/"))
+        if "memory" in controllers.split(","):
+            groups.append((1, group))
+        elif hierarchy == "0" and not controllers:
+            groups.append((2, group))
+    return groups
+
+
+def group_headroom(limit: str, usage: str, statistics: str) -> int | None:
+    """Bytes left in a group, by the texts of its files; None where it has no limit.
+
+    Files that the system has cached are charged to the group, too, and are given up first.
+    """
+    if not (limit.strip().isdigit() and usage.strip().isdigit()):
+        return None
+    fields = _fields(statistics)
+    cached = fields.get("total_inactive_file", fields.get("inactive_file", 0))
+    return max(0, int(limit) - max(0, int(usage) - cached))
+
+
+def gaussian_bytes(sh_degree: int) -> int:
+    """Bytes of one Gaussian in memory."""
+    return 4 * (3 + 4 + 3 + 1 + 3 * SH_COUNT_OF_DEGREE[sh_degree])
+
+
+def require_memory(what: str, count: int, sh_degree: int, factor: float, remedy: str) -> None:
+    """Refuses work that cannot fit, before anything is allocated.
+
+    Args:
+        what: What needs the memory, to begin the message with.
+        count: Gaussians.
+        sh_degree: Of their harmonics.
+        factor: The most bytes in use at once, over those of the Gaussians.
+        remedy: What the user can do about it.
+
+    Raises:
+        BudgetError: If it needs more than is available.
+    """
+    each = gaussian_bytes(sh_degree) * factor
+    available = available_bytes()
+    if available is None or count * each <= available:
+        return
+    raise BudgetError(
+        f"{what}: {count:,} Gaussians need {count * each / 1e9:.1f} GB of memory, and "
+        f"{available / 1e9:.1f} GB are available, enough for {int(available / each):,}; {remedy}"
+    )
+
+
+def _fields(text: str) -> dict[str, int]:
+    """Lines of a name and a number, as in ``/proc/meminfo`` and ``memory.stat``."""
+    words = (line.split() for line in text.splitlines())
+    return {w[0]: int(w[1]) for w in words if len(w) >= 2 and w[1].isdigit()}
+
+
+def _outwards(mount: Path, group: PurePosixPath) -> Iterator[Path]:
+    """A group's folder and those around it, whose limits hold as well.
+
+    In a container the path may be the host's and lead nowhere; the innermost folder that is
+    there is the container's own.
+    """
+    if ".." in group.parts:  # a group outside of what this process can see
+        group = PurePosixPath()
+    folder = mount / group
+    yield folder
+    while folder != mount:
+        folder = folder.parent
+        yield folder
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return ""
+
+
+def _physical_bytes() -> int | None:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return None
