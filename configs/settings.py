@@ -58,6 +58,8 @@ class ViewerSettings:
 
     Attributes:
         host: Address to listen on. Anything but the loopback lets others in.
+        token: What they must present, 8 to 128 letters, digits or ``._~-``; None for a
+            random one where ``host`` is not the loopback.
         port: Port to listen on; 0 for any free one.
         port_attempts: Ports tried upwards from ``port`` when it was not asked for
             explicitly and is in use.
@@ -75,6 +77,7 @@ class ViewerSettings:
     """
 
     host: str = "127.0.0.1"
+    token: str | None = None
     port: Annotated[int, Range(0, 65_535)] = 8080
     port_attempts: Annotated[int, Range(1, 1000)] = 20
     fov_deg: Annotated[float, Range(1, 170)] = 60.0

@@ -173,6 +173,8 @@ class View(DrawArgs):
 
     host: Annotated[str | None, arg(metavar="ADDRESS")] = None
     """Address to listen on; 0.0.0.0 lets other machines in."""
+    token: Annotated[str | None, arg(metavar="TEXT")] = None
+    """What browsers must present; without it, a random one where others can reach the page."""
     port: Whole = None
     """Port to listen on; an error if it is in use. 0 takes any free one."""
     jpeg_quality: Whole = None
@@ -187,6 +189,7 @@ class View(DrawArgs):
         settings = self.settings(
             {
                 "viewer.host": self.host,
+                "viewer.token": self.token,
                 "viewer.port": self.port,
                 "viewer.still_quality": self.jpeg_quality,
                 "viewer.mode": self.mode,

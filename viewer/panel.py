@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,6 +17,8 @@ from numpy.typing import ArrayLike
 from viewer.images import Mode
 from viewer.session import SessionStats, ViewOptions
 from viewer.text import short_count
+
+log = logging.getLogger(__name__)
 
 AXES = {
     "+X": (1.0, 0.0, 0.0),
@@ -158,7 +161,7 @@ class Panel:
             self._max_scale,
             self._near,
         ):
-            control.on_update(lambda _: self._apply())
+            control.on_update(_contained(lambda _: self._apply()))
 
     def _apply(self) -> None:
         """Read all controls at once: callbacks may come in any order."""
@@ -181,7 +184,7 @@ class Panel:
         fov = gui.add_slider(
             "Field of view", 5.0, 150.0, 1.0, round(math.degrees(fov_y_rad)), hint="Vertical"
         )
-        fov.on_update(lambda _: actions.set_fov(math.radians(fov.value)))
+        fov.on_update(_contained(lambda _: actions.set_fov(math.radians(fov.value))))
         speed = gui.add_slider(
             "Speed",
             -3.0,
@@ -190,22 +193,24 @@ class Panel:
             0.0,
             hint="Of walking with the keys; each step of 1 doubles it",
         )
-        speed.on_update(lambda _: actions.set_speed(2.0**speed.value))
+        speed.on_update(_contained(lambda _: actions.set_speed(2.0**speed.value)))
         self._add_axis_buttons("Up", "Which way is up", actions.set_up)
         self._add_axis_buttons("Look along", "From where the camera is", actions.look_along)
         reset = gui.add_button("Reset view", icon=viser.Icon.HOME)
-        reset.on_click(lambda _: actions.reset_view())
+        reset.on_click(_contained(lambda _: actions.reset_view()))
 
     def _add_axis_buttons(self, label: str, hint: str, act: Callable[[ArrayLike], None]) -> None:
         """Two rows of three: six in a row would wrap unevenly."""
         for row, names in enumerate((("+X", "+Y", "+Z"), ("−X", "−Y", "−Z"))):
             group = self._gui.add_button_group("" if row else label, names, hint=hint)
-            group.on_click(lambda event: act(AXES[event.target.value]))
+            group.on_click(_contained(lambda event: act(AXES[event.target.value])))
 
     def _add_training_cameras(self, count: int) -> None:
         gui, actions = self._gui, self._actions
         index = gui.add_slider("Camera", 1, max(2, count), 1, 1, disabled=count == 1)
-        index.on_update(lambda _: actions.go_to_camera(min(int(index.value), count) - 1))
+        index.on_update(
+            _contained(lambda _: actions.go_to_camera(min(max(int(index.value), 1), count) - 1))
+        )
         step = gui.add_button_group("Step", ("Previous", "Next"))
 
         def go(_: object) -> None:
@@ -213,12 +218,12 @@ class Panel:
             index.value = (int(index.value) - 1 + change) % count + 1  # type: ignore[misc]
             actions.go_to_camera(int(index.value) - 1)
 
-        step.on_click(go)
+        step.on_click(_contained(go))
 
     def _add_hotkeys(self) -> None:
         def command(label: str, key: Any, action: Callable[[], None]) -> None:
             handle = self._gui.add_command(label, hotkey=key)
-            handle.on_trigger(lambda _: action())
+            handle.on_trigger(_contained(lambda _: action()))
 
         def show(name: str) -> None:
             self._mode.value = name  # type: ignore[misc]
@@ -251,6 +256,22 @@ class LoadingPanel:
         """Make room for the panel proper."""
         self._heading.remove()
         self._bar.remove()
+
+
+def _contained(callback: Callable[[Any], None]) -> Callable[[Any], None]:
+    """``callback``, whose failure is a line in the log.
+
+    The values come from a browser, which may send anything; viser would print a traceback.
+    """
+
+    def contained(event: Any) -> None:
+        try:
+            callback(event)
+        except Exception as error:
+            log.info("a control was given something impossible: %s", error)
+            log.debug("details", exc_info=True)
+
+    return contained
 
 
 def _heading(title: str, facts: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
 import socket
 
 from configs.settings import ViewerSettings
@@ -68,4 +69,20 @@ def is_free(host: str, port: int) -> bool:
 
 def is_loopback(host: str) -> bool:
     """Whether only programs on this machine can reach ``host``."""
-    return host in ("localhost", "::1") or host.startswith("127.")
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name, which may stand for anything
+        return False
+
+
+def outward_address() -> str:
+    """The address under which other machines probably know this one, or its name."""
+    try:
+        # Chooses a way out without sending anything: 192.0.2.0/24 is nobody's (RFC 5737).
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect(("192.0.2.1", 9))
+            return str(probe.getsockname()[0])
+    except OSError:
+        return socket.gethostname()

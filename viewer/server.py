@@ -19,7 +19,9 @@ import viser
 from configs.settings import Settings
 from rendering.engine import RenderEngine
 from splat.errors import PortInUseError
+from viewer.access import TOKEN_PARAMETER, choose_policy
 from viewer.client import BrowserView, ShownScene
+from viewer.gate import GuardedServer
 from viewer.images import Mode, UInt8Array
 from viewer.pacing import PacingPolicy
 from viewer.panel import LoadingPanel
@@ -44,14 +46,22 @@ class ViewerServer:
 
     Raises:
         PortInUseError: If there is no port to listen on.
+        SettingsError: If the address or the token is impossible.
     """
 
     def __init__(self, settings: Settings, *, title: str, explicit_port: bool = False) -> None:
         self._settings = settings
         viewer = settings.viewer
+        self._policy = choose_policy(viewer.host, viewer.token)
         port = find_port(viewer, explicit=explicit_port)
         with _silent():  # viser announces itself; the command line says what there is to say
-            self._server = viser.ViserServer(viewer.host, port, label="Belvedere", verbose=False)
+            self._server = GuardedServer(
+                viewer.host,
+                port,
+                label="Belvedere",
+                policy=self._policy,
+                title=f"{title} · Belvedere",
+            )
         self.host, self.port = viewer.host, self._server.get_port()
         if port not in (0, self.port):  # taken between the probe and now
             self._stop_serving()
@@ -72,9 +82,19 @@ class ViewerServer:
 
     @property
     def url(self) -> str:
-        """Where a browser on this machine finds the page."""
-        host = "localhost" if self.host in ("0.0.0.0", "::", "") else self.host
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+        """What a browser on this machine opens; holds the token, if one is needed."""
+        return self.url_from("localhost" if self.listens_everywhere else self.host)
+
+    @property
+    def listens_everywhere(self) -> bool:
+        """Whether all addresses of this machine lead to the page."""
+        return self.host in ("0.0.0.0", "::", "")
+
+    def url_from(self, host: str) -> str:
+        """What a browser opens that knows this machine as ``host``."""
+        base = f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+        token = self._policy.token
+        return base if token is None else f"{base}/?{TOKEN_PARAMETER}={token}"
 
     @property
     def views(self) -> tuple[BrowserView, ...]:
@@ -127,6 +147,14 @@ class ViewerServer:
             initial.look_at = space.to_page(start.look_at)
 
     def _on_connect(self, client: viser.ClientHandle) -> None:
+        try:
+            self._add_view(client)
+        except Exception as error:  # viser would print a traceback
+            log.warning("browser %d cannot be served: %s", client.client_id, error)
+            log.debug("details", exc_info=True)
+            self._on_disconnect(client)
+
+    def _add_view(self, client: viser.ClientHandle) -> None:
         scene, engine = self._scene, self._engine
         assert scene is not None and engine is not None
         viewer = self._settings.viewer

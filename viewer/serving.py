@@ -16,7 +16,8 @@ from configs.settings import Settings
 from rendering.coarsen import coarsen
 from scene_store.scene import Vector3
 from splat.gaussians import Gaussians
-from viewer.ports import find_port, is_loopback
+from viewer.access import choose_policy
+from viewer.ports import find_port, is_loopback, outward_address
 from viewer.scenes import OpenedScene, SceneChoice, check_exists, open_scene
 
 if TYPE_CHECKING:
@@ -111,7 +112,9 @@ def serve(
     """
     began_s = time.monotonic()
     check_exists(choice)
-    find_port(settings.viewer, explicit=explicit_port)  # fail now rather than in a second
+    # Fail now rather than in a second.
+    choose_policy(settings.viewer.host, settings.viewer.token)
+    find_port(settings.viewer, explicit=explicit_port)
     opening = _Opening(choice, settings)
     engine: RenderEngine | None = None
     try:
@@ -122,7 +125,7 @@ def serve(
             if settings.viewer.port not in (0, server.port):
                 say(f"Port {settings.viewer.port} is in use; taking {server.port}.")
             say(f"Serving {server.url} (Ctrl-C to stop)")
-            _announce_exposure(server.host, say)
+            _announce_exposure(server, say)
             if open_browser:
                 webbrowser.open(server.url)
             with _interrupted_by_sigterm():
@@ -170,9 +173,12 @@ def _shown(opened: OpenedScene) -> ShownScene:
     )
 
 
-def _announce_exposure(host: str, say: Say) -> None:
-    if not is_loopback(host):
-        say(f"Anyone who can reach this machine can see the scene: the page listens on {host}.")
+def _announce_exposure(server: ViewerServer, say: Say) -> None:
+    if is_loopback(server.host):
+        return
+    if server.listens_everywhere:
+        say(f"From other machines: {server.url_from(outward_address())}")
+    say("Whoever has the address with its token can see the scene; nothing is encrypted.")
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from tests.conftest import require_or_skip
 from tests.viewer.conftest import checkered_wall
 from viewer.client import BrowserView, ShownScene
 from viewer.images import color_to_uint8
+from viewer.ports import is_loopback, outward_address
 from viewer.server import ViewerServer
 from viewer.start_view import choose_start_view
 
@@ -294,4 +296,32 @@ def test_the_page_is_there_before_the_scene(
         wait_until_sharp(page, view)
         assert page.get_by_text("Reading 3,600 Gaussians").count() == 0
         assert np.ptp(screenshot(page)) > 100
+        page.context.close()
+
+
+def test_the_token_lets_a_browser_in_from_another_address(
+    browser: Browser, settings: Settings, shown: ShownScene, wall: Gaussians
+) -> None:
+    address = outward_address()
+    require_or_skip(not is_loopback(address), "no address but the loopback")
+    everywhere = replace(settings, viewer=replace(settings.viewer, host="0.0.0.0"))
+    with (
+        RenderEngine(NativeRasterizer(), wall) as engine,
+        ViewerServer(everywhere, title="Wall") as server,
+    ):
+        server.show(shown, engine)
+        page = browser.new_context(viewport=VIEWPORT).new_page()  # type: ignore[arg-type]
+        base, _, _ = server.url_from(address).partition("/?")
+        refused = page.goto(base)
+        assert refused is not None and refused.status == 403
+        assert "token" in page.inner_text("body")
+        page.goto(f"{server.url_from(address)}&fixedDpr=1")
+        wait_until(lambda: len(server.views) == 1, "the page connected with its cookie")
+        (view,) = server.views
+        wait_until_sharp(page, view)
+        assert np.ptp(screenshot(page)) > 100
+        assert page.title() == "Wall · Belvedere"
+        assert page.evaluate("document.cookie") == "", "the token is out of reach of scripts"
+        page.goto(base)  # the cookie is enough
+        wait_until(lambda: len(server.views) == 1 and server.views != (view,), "it came again")
         page.context.close()

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from splat.errors import PortInUseError, SettingsError
-from viewer.ports import choose_port, is_free, is_loopback
+from viewer.ports import choose_port, is_free, is_loopback, outward_address
 
 HOST = "127.0.0.1"
 
@@ -50,8 +50,15 @@ def test_an_impossible_address_is_not_a_busy_port(host: str) -> None:
         choose_port(host, 8080, attempts=3)
 
 
-def test_who_can_reach_it() -> None:
-    assert is_loopback("127.0.0.1")
-    assert is_loopback("localhost")
-    assert not is_loopback("0.0.0.0")
-    assert not is_loopback("192.168.1.5")
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "LOCALHOST", "::1", "127.3.2.1"])
+def test_only_this_machine_reaches_the_loopback(host: str) -> None:
+    assert is_loopback(host)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "::", "", "127.evil.example"])
+def test_anything_else_may_be_reached_by_others(host: str) -> None:
+    assert not is_loopback(host)
+
+
+def test_others_know_this_machine_by_some_name() -> None:
+    assert outward_address()

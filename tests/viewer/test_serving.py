@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -77,10 +78,29 @@ def test_a_port_in_use_is_stepped_over_and_said(wall_ply: Path, tmp_path: Path) 
     assert taken < int(url.rsplit(":", 1)[1]) < taken + 20
 
 
-def test_others_being_let_in_is_said(wall_ply: Path) -> None:
+def test_others_are_let_in_with_a_token_only(wall_ply: Path) -> None:
     with viewing(wall_ply, "--port", 0, "--host", "0.0.0.0") as process:
-        assert "http://localhost:" in line_with(process, "Serving")
-        assert "0.0.0.0" in line_with(process, "Anyone")
+        url = line_with(process, "Serving").split()[1]
+        outward = line_with(process, "From other machines").split()[-1]
+        assert "token" in line_with(process, "Whoever")
+        base, _, token = url.partition("/?token=")
+        assert base.startswith("http://localhost:")
+        assert outward.endswith(f"/?token={token}") and "localhost" not in outward
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(base, timeout=10)
+        assert refused.value.code == 403
+        refused.value.close()
+        with urllib.request.urlopen(outward, timeout=10) as page:
+            assert page.status == 200
+
+
+def test_a_bad_token_is_refused_before_anything_is_opened(wall_ply: Path) -> None:
+    with viewing(wall_ply, "--port", 0, "--token", "a b") as process:
+        out, _ = process.communicate(timeout=10)
+    assert process.returncode == 2
+    assert out == (
+        "belvedere: error: the token must be 8 to 128 letters, digits or characters of . _ ~ -\n"
+    )
 
 
 def test_numbers_are_shown_to_people() -> None:
