@@ -10,22 +10,19 @@ same bytes.
 
 from __future__ import annotations
 
-import argparse
-import json
 import logging
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from benchmarks.scenes import BenchmarkScene, data_folder, open_scene
+from benchmarks.report import Row, new_table, record, verdict
+from benchmarks.scenes import BenchmarkScene, data_folder
 from rendering.base import Outputs, RasterImage, RasterSettings
 from rendering.native.cpu import NativeRasterizer
 from rendering.reference import ReferenceRasterizer, edge_mask
@@ -63,7 +60,7 @@ class ExactScene:
 
 
 @dataclass(frozen=True, slots=True)
-class ExactRow:
+class ExactFigures:
     """One picture compared; errors are in units of the colour range [0, 1].
 
     Attributes:
@@ -103,8 +100,8 @@ def run(
     *,
     sizes: Sequence[tuple[int, int]] = SIZES,
     progress: Progress | None = None,
-) -> list[dict[str, Any]]:
-    """Compare every scene, camera model, size and dilation; one dict a picture.
+) -> list[Row]:
+    """Compare every scene, camera model, size and dilation; one record a picture.
 
     Args:
         scenes: None for ``default_scenes()``.
@@ -112,15 +109,15 @@ def run(
         progress: Shows how far it is.
 
     Returns:
-        The fields of ``ExactRow``, with ``benchmark`` and ``passed``.
+        ``ExactFigures`` with the verdict.
     """
     chosen = list(default_scenes()) if scenes is None else list(scenes)
     pictures = 2 * len(CameraModel) * len(sizes)
     task = progress.add_task("exact", total=pictures * len(chosen)) if progress else None
     results = []
     for scene in chosen:
-        for row in _compare_scene(scene, sizes):
-            results.append({"benchmark": "exact", **asdict(row), "passed": row.passed})
+        for figures in _compare_scene(scene, sizes):
+            results.append(record("exact", figures))
             if progress is not None and task is not None:
                 progress.advance(task)
     return results
@@ -169,11 +166,6 @@ def from_benchmark(scene: BenchmarkScene) -> ExactScene:
     )
 
 
-def scene_from_path(path: str | Path) -> ExactScene:
-    """Any scene by its name (``benchmarks.scenes``), from where the viewer would start."""
-    return from_benchmark(open_scene(str(path)))
-
-
 def camera_of(scene: ExactScene, model: CameraModel, width: int, height: int) -> Camera:
     """The scene's view through another lens.
 
@@ -200,7 +192,7 @@ def camera_of(scene: ExactScene, model: CameraModel, width: int, height: int) ->
     return replace(pinhole, K=K, model=model)
 
 
-def _compare_scene(scene: ExactScene, sizes: Sequence[tuple[int, int]]) -> Iterator[ExactRow]:
+def _compare_scene(scene: ExactScene, sizes: Sequence[tuple[int, int]]) -> Iterator[ExactFigures]:
     native, reference = NativeRasterizer(), ReferenceRasterizer()
     packed, exact = native.prepare(scene.gaussians), reference.prepare(scene.gaussians)
     for model in CameraModel:
@@ -212,7 +204,7 @@ def _compare_scene(scene: ExactScene, sizes: Sequence[tuple[int, int]]) -> Itera
                 truth = reference.render(exact, camera, settings)
                 edges = edge_mask(exact, camera, settings)
                 errors = _errors(image, truth)
-                yield ExactRow(
+                yield ExactFigures(
                     scene=scene.name,
                     gaussians=len(scene.gaussians),
                     model=model.value,
@@ -267,42 +259,14 @@ def _of(image: RasterImage, name: str) -> NDArray[Any]:
     return array
 
 
-def table_of(rows: Sequence[dict[str, Any]]) -> Table:
-    """The rows for people."""
-    table = Table(
-        title=f"exact: native against float64, bars PSNR ≥ {MIN_PSNR_DB:g} dB, "
-        "error off edges ≤ 2/255, same bytes"
+def table_of(rows: Sequence[Row]) -> Table:
+    """The rows for people: the worst of every scene and camera model."""
+    table = new_table(
+        f"exact: native against float64, bars PSNR ≥ {MIN_PSNR_DB:g} dB, "
+        "error off edges ≤ 2/255, same bytes",
+        ["scene", "model"],
+        ["pictures", "PSNR dB", "off edges ×255", "anywhere ×255", "same bytes", "bar"],
     )
-    for heading in ("scene", "model", "size", "dilation", "PSNR dB"):
-        table.add_column(heading, justify="right" if heading == "PSNR dB" else "left")
-    for heading in ("off edges ×255", "anywhere ×255", "edge pixels", "same bytes", "bar"):
-        table.add_column(heading, justify="right")
-    for row in rows:
-        table.add_row(
-            row["scene"],
-            row["model"],
-            f"{row['width']}×{row['height']}",
-            "compensated" if row["antialiased"] else "classic",
-            f"{row['psnr_db']:.1f}",
-            f"{255 * row['max_error_off_edges']:.3f}",
-            f"{255 * row['max_error']:.3f}",
-            f"{100 * row['edge_fraction']:.1f} %",
-            "yes" if row["same_bytes"] else "NO",
-            "reached" if row["passed"] else "MISSED",
-        )
-    return table
-
-
-def summary_of(rows: Sequence[dict[str, Any]]) -> Table:
-    """The worst of every scene and camera model, over sizes and dilations."""
-    table = Table(
-        title=f"exact: native against float64, bars PSNR ≥ {MIN_PSNR_DB:g} dB, "
-        "error off edges ≤ 2/255, same bytes"
-    )
-    for heading in ("scene", "model"):
-        table.add_column(heading)
-    for heading in ("pictures", "PSNR dB", "off edges ×255", "anywhere ×255", "same bytes", "bar"):
-        table.add_column(heading, justify="right")
     for scene, model in dict.fromkeys((row["scene"], row["model"]) for row in rows):
         group = [row for row in rows if (row["scene"], row["model"]) == (scene, model)]
         table.add_row(
@@ -313,25 +277,6 @@ def summary_of(rows: Sequence[dict[str, Any]]) -> Table:
             f"{255 * max(row['max_error_off_edges'] for row in group):.3f}",
             f"{255 * max(row['max_error'] for row in group):.3f}",
             "yes" if all(row["same_bytes"] for row in group) else "NO",
-            "reached" if all(row["passed"] for row in group) else "MISSED",
+            verdict({"passed": all(row["passed"] for row in group)}),
         )
     return table
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Print the table and one JSON line a row; 1 if a bar was missed."""
-    parser = argparse.ArgumentParser(prog="belvedere bench --only exact", description=__doc__)
-    parser.add_argument("--scene", action="append", help="a scene instead of the usual three")
-    options = parser.parse_args(argv)
-    scenes = [scene_from_path(path) for path in options.scene] if options.scene else None
-    console = Console()
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        rows = run(scenes, progress=progress)
-    console.print(table_of(rows))
-    for row in rows:
-        print(json.dumps(row))
-    return 0 if all(row["passed"] for row in rows) else 1
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

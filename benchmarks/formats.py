@@ -12,27 +12,23 @@ The list below is also the case list of ``tests/formats/test_pictures.py``.
 
 from __future__ import annotations
 
-import argparse
 import math
 import re
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from benchmarks.machine import this_machine
-from benchmarks.report import Row, new_table, skipped, to_json_lines, to_markdown, verdict
+from benchmarks.report import Row, new_table, record, skipped, verdict
 from benchmarks.scenes import data_folder
 from configs.settings import RenderSettings
-from rendering.native.cpu import NativeRasterizer
 from scene_store.loading import load_scene
 from scene_store.scene import Scene, Vector3
 from splat.errors import OutputError
@@ -187,8 +183,13 @@ FAMILIES = (
 )
 
 
+def families_of(names: Sequence[str] | None) -> tuple[Family, ...]:
+    """The families of these names; all for None. Other scenes have no siblings to compare."""
+    return tuple(family for family in FAMILIES if names is None or family.name in names)
+
+
 @dataclass(frozen=True, slots=True)
-class FormatRow:
+class FormatFigures:
     """One encoding, loaded and exported.
 
     Attributes:
@@ -252,8 +253,8 @@ def run(
         progress: Shows how far it is.
 
     Returns:
-        The fields of ``FormatRow``, with ``benchmark`` and ``passed``; for a family that
-        is not there, one row with ``skipped``.
+        ``FormatFigures`` with the verdict; for a family that is not there, one record
+        with ``skipped``.
 
     Raises:
         SceneError: If a file that is there cannot be read.
@@ -267,10 +268,10 @@ def run(
             reason = "set BELVEDERE_DATA to the folder of real scenes"
             rows.append(skipped("formats", family.name, family.reference.path, reason))
             continue
-        for row in _compare_family(family, size, loads, pictures):
-            rows.append({"benchmark": "formats", **asdict(row), "passed": row.passed})
+        for figures in _compare_family(family, size, loads, pictures):
+            rows.append(record("formats", figures))
             if progress is not None and task is not None:
-                progress.update(task, advance=1, description=f"formats {row.file}")
+                progress.update(task, advance=1, description=f"formats {figures.file}")
     return rows
 
 
@@ -301,7 +302,7 @@ class _Reference:
 
 def _compare_family(
     family: Family, size: tuple[int, int], loads: int, pictures: Path | None
-) -> Iterator[FormatRow]:
+) -> Iterator[FormatFigures]:
     reference: _Reference | None = None
     for encoding in family.encodings:
         path = data_folder() / encoding.path
@@ -309,7 +310,7 @@ def _compare_family(
         meta, count = scene.meta, len(scene.gaussians)
         del scene  # the exporter reads it again: never two of them in memory
         picture = export_picture(path, encoding, family.place, size, pictures=pictures)
-        row = FormatRow(
+        row = FormatFigures(
             scene=family.name,
             file=encoding.title,
             format=meta.format_name,
@@ -404,7 +405,7 @@ def size_on_disk(path: Path) -> int:
     return sum(file.stat().st_size for file in files)
 
 
-def table_of(rows: Sequence[dict[str, Any]]) -> Table:
+def table_of(rows: Sequence[Row]) -> Table:
     """The rows for people."""
     table = new_table(
         "formats: exported pictures against the first of their scene",
@@ -445,24 +446,7 @@ def _decibels(psnr: float) -> str:
     return "equal" if psnr == PSNR_OF_EQUAL_DB else f"{psnr:.1f}"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Print the table and one JSON line a row; 1 if a bar was missed."""
-    parser = argparse.ArgumentParser(prog="belvedere bench --only formats", description=__doc__)
-    parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="leave the pictures here")
-    parser.add_argument("--markdown", action="store_true", help="print Markdown and no JSON")
-    options = parser.parse_args(argv)
-    console = Console()
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        rows = run(pictures=options.pictures, progress=progress)
-    table = table_of([row for row in rows if "skipped" not in row])
-    if options.markdown:
-        machine = this_machine(NativeRasterizer().instruction_set)
-        print(f"Machine: {machine.describe()}\n\n{to_markdown(table)}", end="")
-    else:
-        console.print(table)
-        print(to_json_lines(rows), end="")
-    return 1 if any(row["passed"] is False for row in rows) else 0
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    from viewer.cli import main as belvedere
+
+    raise SystemExit(belvedere(["bench", "--only", "formats", *sys.argv[1:]]))

@@ -9,20 +9,18 @@ threads; what is left of the frame is threads waiting for each other, and the ou
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.table import Table
 
-from benchmarks.report import Row, Summary, new_table, verdict
-from benchmarks.scenes import BenchmarkScene, CameraPath
+from benchmarks.report import Row, Summary, new_table, record, verdict
+from benchmarks.subject import Advance, Sampling, Subject, ignore_progress
 from rendering.base import Rasterizer, RasterSettings
 from splat.camera import Camera
 
 MAX_SHARE = 0.50
-CAMERAS = 12
-REPEATS = 6
 PREPARING = ("project", "sort", "bin")
 
 
@@ -40,7 +38,7 @@ class TimedFrame:
 
 
 @dataclass(frozen=True, slots=True)
-class FrameRow:
+class FrameFigures:
     """One path through one scene, over all its frames.
 
     Attributes:
@@ -50,14 +48,6 @@ class FrameRow:
         rest_ms: Median of what is in no stage.
     """
 
-    scene: str
-    gaussians: int
-    path: str
-    width: int
-    height: int
-    cameras: int
-    repeats: int
-    threads: int
     share_p50: float
     share_max: float
     frame_ms_p50: float
@@ -77,33 +67,26 @@ class FrameRow:
 
 
 def run(
-    scene: BenchmarkScene,
-    path: CameraPath,
-    rasterizer: Rasterizer,
-    prepared: Any,
-    *,
-    cameras: int = CAMERAS,
-    repeats: int = REPEATS,
-    threads: int = 0,
-    advance: Callable[[], None] = lambda: None,
+    subject: Subject[Rasterizer],
+    sampling: Sampling,
+    advance: Advance = ignore_progress,
 ) -> Row:
-    """Pass ``cameras`` views of a path ``repeats`` times; ``FrameRow`` with the verdict.
+    """Pass the views of a path again and again; ``FrameFigures`` with the verdict.
 
     Args:
-        prepared: The scene as ``rasterizer`` prepared it.
-        advance: Called after each camera of the timed passes.
+        advance: Called after each frame that is timed.
     """
-    views = path.spread(cameras)
-    settings = RasterSettings(threads=threads)
+    rasterizer, prepared = subject.rasterizer, subject.prepared
+    views = subject.path.spread(sampling.cameras)
+    settings = RasterSettings(threads=sampling.threads)
     for camera in views:  # warms the caches and the engine's buffers
         timed_frame(rasterizer, prepared, camera, settings)
     frames = []
-    for _ in range(repeats):
+    for _ in range(sampling.repeats):
         for camera in views:
             frames.append(timed_frame(rasterizer, prepared, camera, settings))
             advance()
-    row = _row(scene, path, frames, len(views), repeats, threads)
-    return {"benchmark": "frame", **asdict(row), "passed": row.passed}
+    return record("frame", figures_of(frames), subject.describe(), asdict(sampling))
 
 
 def timed_frame(
@@ -116,30 +99,15 @@ def timed_frame(
     return TimedFrame(frame_ms, image.stats.stage_ms)
 
 
-def _row(
-    scene: BenchmarkScene,
-    path: CameraPath,
-    frames: Sequence[TimedFrame],
-    cameras: int,
-    repeats: int,
-    threads: int,
-) -> FrameRow:
+def figures_of(frames: Sequence[TimedFrame]) -> FrameFigures:
+    """At least one frame in figures."""
     shares = Summary.of([frame.preparing_share for frame in frames])
     frame_ms = Summary.of([frame.frame_ms for frame in frames])
 
     def stage(name: str) -> float:
         return Summary.of([frame.stage_ms[name] for frame in frames]).p50
 
-    first = path.cameras[0]
-    return FrameRow(
-        scene=scene.name,
-        gaussians=len(scene.gaussians),
-        path=path.name,
-        width=first.width,
-        height=first.height,
-        cameras=cameras,
-        repeats=repeats,
-        threads=threads,
+    return FrameFigures(
         share_p50=shares.p50,
         share_max=shares.high,
         frame_ms_p50=frame_ms.p50,

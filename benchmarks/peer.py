@@ -14,8 +14,8 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,9 @@ from rich.table import Table
 
 from benchmarks.frame import timed_frame
 from benchmarks.machine import usable_cores
-from benchmarks.report import Row, Summary, new_table, skipped, verdict
-from benchmarks.scenes import REPOSITORY, BenchmarkScene, CameraPath
+from benchmarks.report import Row, Summary, new_table, record, skipped, verdict
+from benchmarks.scenes import REPOSITORY
+from benchmarks.subject import Advance, Subject, ignore_progress
 from rendering.base import Rasterizer, RasterSettings
 from scene_store.formats import write_ply
 from splat.camera import Camera
@@ -72,7 +73,7 @@ class Peer:
 
 
 @dataclass(frozen=True, slots=True)
-class PeerRow:
+class PeerFigures:
     """One view drawn by both.
 
     Attributes:
@@ -82,11 +83,6 @@ class PeerRow:
         psnr_db: Between the two pictures, 8 bits a channel.
     """
 
-    scene: str
-    gaussians: int
-    path: str
-    width: int
-    height: int
     cores: int
     peer: str
     speedup: float
@@ -104,49 +100,40 @@ class PeerRow:
 
 
 def run(
-    scene: BenchmarkScene,
-    path: CameraPath,
-    rasterizer: Rasterizer,
-    prepared: Any,
+    subject: Subject[Rasterizer],
     *,
     peer: Peer | None = None,
-    advance: Callable[[], None] = lambda: None,
+    advance: Advance = ignore_progress,
 ) -> Row:
     """Draw the path's first view with both engines, all cores each.
 
     Args:
-        prepared: The scene as ``rasterizer`` prepared it.
         peer: None to look for it.
         advance: Called ``STEPS`` times.
 
     Returns:
-        The fields of ``PeerRow`` with the verdict, or the reason why it cannot be measured.
+        ``PeerFigures`` with the verdict, or the reason why it cannot be measured.
     """
-    camera = path.cameras[0]
+    gaussians, camera = subject.scene.gaussians, subject.path.cameras[0]
     try:
         peer = peer or find_peer()
         with tempfile.TemporaryDirectory(prefix="belvedere-peer-") as folder:
             file = Path(folder) / "scene.ply"
-            write_ply(file, [scene.gaussians], len(scene.gaussians), scene.gaussians.sh_degree)
-            ours_ms = _own_frames_ms(rasterizer, prepared, camera)
+            write_ply(file, [gaussians], len(gaussians), gaussians.sh_degree)
+            ours_ms = _own_frames_ms(subject, camera)
             advance()
             one_s, picture = render_track(peer, file, camera, 1)
             advance()
             two_s, _ = render_track(peer, file, camera, 2)
             advance()
     except BackendUnavailable as error:
-        return skipped("peer", scene.name, path.name, str(error))
-    ours_ms += _own_frames_ms(rasterizer, prepared, camera)
+        return skipped("peer", subject.scene.name, subject.path.name, str(error))
+    ours_ms += _own_frames_ms(subject, camera)
     advance()
-    own = rasterizer.render(prepared, camera).color
+    own = subject.rasterizer.render(subject.prepared, camera).color
     assert own is not None
     summary = Summary.of(ours_ms)
-    row = PeerRow(
-        scene=scene.name,
-        gaussians=len(scene.gaussians),
-        path=path.name,
-        width=camera.width,
-        height=camera.height,
+    figures = PeerFigures(
         cores=usable_cores(),
         peer=f"splat-transform {peer.version}",
         speedup=1e3 * (two_s - one_s) / summary.p50,
@@ -156,7 +143,7 @@ def run(
         frame_ms_p95=summary.p95,
         psnr_db=psnr_db(own, picture),
     )
-    return {"benchmark": "peer", **asdict(row), "passed": row.passed}
+    return record("peer", figures, subject.describe())
 
 
 def find_peer() -> Peer:
@@ -241,8 +228,8 @@ def psnr_db(color: NDArray[np.float32], picture: NDArray[np.uint8]) -> float:
     return float(-10.0 * np.log10(max(np.square(difference).mean(), 1e-20)))
 
 
-def _own_frames_ms(rasterizer: Rasterizer, prepared: Any, camera: Camera) -> list[float]:
-    settings = RasterSettings()
+def _own_frames_ms(subject: Subject[Rasterizer], camera: Camera) -> list[float]:
+    rasterizer, prepared, settings = subject.rasterizer, subject.prepared, RasterSettings()
     frames = [timed_frame(rasterizer, prepared, camera, settings) for _ in range(REPEATS + 1)]
     return [frame.frame_ms for frame in frames[1:]]
 

@@ -16,20 +16,18 @@ machine does when it is least disturbed.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from rich.table import Table
 
-from benchmarks.report import Row, Summary, new_table, verdict
-from benchmarks.scenes import BenchmarkScene, CameraPath
-from rendering.base import Outputs, Rasterizer, RasterSettings
+from benchmarks.report import Row, Summary, new_table, record, verdict
+from benchmarks.subject import Advance, Sampling, Subject, ignore_progress
+from rendering.base import Outputs, RasterImage, Rasterizer, RasterSettings
 from splat.camera import Camera
 
 MIN_RATIO = 0.30
-CAMERAS = 12
-REPEATS = 6
 TRIAL_REPEATS = 1_000  # of the limit's loop: a millisecond or two, to learn its pace
 MAX_REPEATS = 1_000_000
 
@@ -71,7 +69,7 @@ class CameraResult:
 
 
 @dataclass(frozen=True, slots=True)
-class RasterRow:
+class RasterFigures:
     """One path through one scene; medians are over its cameras.
 
     Attributes:
@@ -83,14 +81,6 @@ class RasterRow:
         composite_ms_p50, composite_ms_p95: Of all frames, noise included.
     """
 
-    scene: str
-    gaussians: int
-    path: str
-    width: int
-    height: int
-    cameras: int
-    repeats: int
-    threads: int
     instruction_set: str
     ratio_p50: float
     ratio_min: float
@@ -110,48 +100,43 @@ class RasterRow:
 
 
 def run(
-    scene: BenchmarkScene,
-    path: CameraPath,
-    rasterizer: CalibratedRasterizer,
-    prepared: Any,
-    *,
-    cameras: int = CAMERAS,
-    repeats: int = REPEATS,
-    threads: int = 0,
-    advance: Callable[[], None] = lambda: None,
+    subject: Subject[CalibratedRasterizer],
+    sampling: Sampling,
+    advance: Advance = ignore_progress,
 ) -> Row:
-    """Measure ``cameras`` views of a path; the fields of ``RasterRow`` with the verdict.
+    """Measure views of a path; ``RasterFigures`` with the verdict.
 
     Args:
-        prepared: The scene as ``rasterizer`` prepared it.
         advance: Called after each camera.
     """
     results = []
-    for camera in path.spread(cameras):
-        results.append(_measure(rasterizer, prepared, camera, repeats, threads))
+    for camera in subject.path.spread(sampling.cameras):
+        results.append(_measure(subject, camera, sampling))
         advance()
-    row = _row(scene, path, rasterizer.instruction_set, results, repeats, threads)
-    return {"benchmark": "raster", **asdict(row), "passed": row.passed}
+    figures = figures_of(results, subject.rasterizer.instruction_set)
+    return record("raster", figures, subject.describe(), asdict(sampling))
 
 
 def _measure(
-    rasterizer: CalibratedRasterizer, prepared: Any, camera: Camera, repeats: int, threads: int
+    subject: Subject[CalibratedRasterizer], camera: Camera, sampling: Sampling
 ) -> CameraResult:
-    counted = rasterizer.render(
-        prepared, camera, RasterSettings(outputs=Outputs.COUNT, threads=threads)
-    )
+    rasterizer, threads = subject.rasterizer, sampling.threads
+
+    def draw(outputs: Outputs) -> RasterImage:
+        settings = RasterSettings(outputs=outputs, threads=threads)
+        return rasterizer.render(subject.prepared, camera, settings)
+
+    counted = draw(Outputs.COUNT)
     assert counted.count is not None
-    drawn = RasterSettings(outputs=Outputs.COLOR, threads=threads)
-    warm = rasterizer.render(prepared, camera, drawn)
+    warm = draw(Outputs.COLOR)
     window = _window_repeats(rasterizer, threads, warm.stats.stage_ms["composite"])
 
     def limit() -> float:
         return rasterizer.pairs_per_second_limit(threads=threads, repeats=window)
 
     limits, composite_ms = [limit()], []
-    for _ in range(repeats):
-        image = rasterizer.render(prepared, camera, drawn)
-        composite_ms.append(image.stats.stage_ms["composite"])
+    for _ in range(sampling.repeats):
+        composite_ms.append(draw(Outputs.COLOR).stats.stage_ms["composite"])
         limits.append(limit())
     return CameraResult(
         useful_pairs=int(counted.count.sum(dtype="int64")),
@@ -170,26 +155,12 @@ def _window_repeats(rasterizer: CalibratedRasterizer, threads: int, window_ms: f
     return max(TRIAL_REPEATS, min(round(TRIAL_REPEATS * window_ms / trial_ms), MAX_REPEATS))
 
 
-def _row(
-    scene: BenchmarkScene,
-    path: CameraPath,
-    instruction_set: str,
-    results: Sequence[CameraResult],
-    repeats: int,
-    threads: int,
-) -> RasterRow:
+def figures_of(results: Sequence[CameraResult], instruction_set: str) -> RasterFigures:
+    """At least one camera in figures."""
     ratios = Summary.of([result.ratio for result in results])
     composite_ms = Summary.of([ms for result in results for ms in result.composite_ms])
-    first = path.cameras[0]
-    return RasterRow(
-        scene=scene.name,
-        gaussians=len(scene.gaussians),
-        path=path.name,
-        width=first.width,
-        height=first.height,
-        cameras=len(results),
-        repeats=repeats,
-        threads=threads,
+    per_tile_pair = [result.useful_pairs / max(1, result.tile_pairs) for result in results]
+    return RasterFigures(
         instruction_set=instruction_set,
         ratio_p50=ratios.p50,
         ratio_min=ratios.low,
@@ -197,9 +168,7 @@ def _row(
         limit_gpairs_per_s=1e-9 * Summary.of([r.limit_pairs_per_s for r in results]).p50,
         gpairs_per_s=1e-9 * Summary.of([r.pairs_per_s for r in results]).p50,
         pairs_per_frame=Summary.of([r.useful_pairs for r in results]).p50,
-        pairs_per_tile_pair=Summary.of(
-            [r.useful_pairs / max(1, r.tile_pairs) for r in results]
-        ).p50,
+        pairs_per_tile_pair=Summary.of(per_tile_pair).p50,
         composite_ms_p50=composite_ms.p50,
         composite_ms_p95=composite_ms.p95,
     )

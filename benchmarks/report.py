@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import Field, asdict, dataclass
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from rich.table import Table
 
 Row = dict[str, Any]
+
+
+class Figures(Protocol):
+    """A dataclass of figures that knows whether they reach the bar."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+    @property
+    def passed(self) -> bool:
+        """Whether the bar is reached."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +37,14 @@ class Summary:
         """Of at least one value; percentiles between two values are interpolated."""
         p50, p95 = np.percentile(np.asarray(values, np.float64), (50, 95))
         return cls(float(p50), float(p95), float(min(values)), float(max(values)))
+
+
+def record(benchmark: str, figures: Figures, *about: Mapping[str, Any]) -> Row:
+    """One record: what was measured (``about``), the figures, and what became of the bar."""
+    row: Row = {"benchmark": benchmark}
+    for fields in (*about, asdict(figures)):
+        row.update(fields)
+    return {**row, "passed": figures.passed}
 
 
 def verdict(row: Row) -> str:

