@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 import time
 from concurrent.futures import Future
@@ -23,6 +24,9 @@ class RenderEngine:
     ``Frame``, a ``RenderCancelled`` or a ``RenderError``; no failure of a frame ends the
     engine. Callbacks on futures run on the worker thread, so they must be quick.
 
+    An engine that nobody closed is closed when the interpreter exits: its thread would be
+    frozen there with all it holds, and native scenes be reported as leaked.
+
     Args:
         rasterizer: What draws.
         gaussians: The scene; the engine keeps no reference to it.
@@ -38,6 +42,7 @@ class RenderEngine:
         self._wake = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="render-worker", daemon=True)
         self._thread.start()
+        atexit.register(self.close)
 
     def submit(self, request: FrameRequest) -> Future[Frame]:
         """Ask for a frame; returns at once.
@@ -70,9 +75,13 @@ class RenderEngine:
         """Draw another scene from the next frame on. Returns when that is so."""
         self._worker.replace_scene(gaussians)
 
-    def add_coarser(self, gaussians: Gaussians) -> None:
-        """Offer a coarser form of the scene as the next level of detail."""
-        self._worker.add_coarser(gaussians)
+    def add_coarser(self, gaussians: Gaussians) -> bool:
+        """Offer a coarser form of the scene as the next level of detail.
+
+        Returns:
+            Whether it was taken: not if the scene was replaced in the meantime.
+        """
+        return self._worker.add_coarser(gaussians)
 
     @property
     def detail_counts(self) -> tuple[int, ...]:
@@ -81,6 +90,7 @@ class RenderEngine:
 
     def close(self) -> None:
         """Abandon the running frame and the waiting ones, and end the thread."""
+        atexit.unregister(self.close)
         with self._wake:
             self._closed = True
             waiting = [self._futures.pop(request) for request in self._scheduler.drain()]
@@ -104,16 +114,24 @@ class RenderEngine:
         self.close()
 
     def _work(self) -> None:
-        while (job := self._next_job()) is not None:
-            request, future, cancel = job
-            started_s = time.monotonic()
-            try:
-                if future.set_running_or_notify_cancel():
-                    self._draw(request, future, cancel)
-            finally:
-                with self._wake:
-                    self._running_cancel = None
-                    self._scheduler.finish(time.monotonic() - started_s)
+        while self._serve_next():
+            pass  # nothing of a frame is kept while waiting for the next
+
+    def _serve_next(self) -> bool:
+        """Wait for a request and answer it; False once the engine is closed."""
+        job = self._next_job()
+        if job is None:
+            return False
+        request, future, cancel = job
+        started_s = time.monotonic()
+        try:
+            if future.set_running_or_notify_cancel():
+                self._draw(request, future, cancel)
+        finally:
+            with self._wake:
+                self._running_cancel = None
+                self._scheduler.finish(time.monotonic() - started_s)
+        return True
 
     def _next_job(self) -> tuple[FrameRequest, Future[Frame], CancelFlag] | None:
         with self._wake:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -41,8 +42,10 @@ class Worker:
     ) -> None:
         self.rasterizer = rasterizer
         self._clock = clock
-        # Finest first. Replaced as a whole, so that a frame sees one state of it.
+        # Finest first. Replaced as a whole, so that a frame sees one state of it; by one
+        # thread at a time, so that no change is lost.
         self._levels: tuple[Level, ...] = (self._prepare(gaussians),)
+        self._changing = threading.Lock()
 
     @property
     def detail_counts(self) -> tuple[int, ...]:
@@ -51,11 +54,24 @@ class Worker:
 
     def replace_scene(self, gaussians: Gaussians) -> None:
         """Draw another scene from the next frame on; the present frame keeps the old one."""
-        self._levels = (self._prepare(gaussians),)
+        levels = (self._prepare(gaussians),)
+        with self._changing:
+            self._levels = levels
 
-    def add_coarser(self, gaussians: Gaussians) -> None:
-        """Have one more level of detail, coarser than those there are."""
-        self._levels = (*self._levels, self._prepare(gaussians))
+    def add_coarser(self, gaussians: Gaussians) -> bool:
+        """Have one more level of detail, coarser than those there are.
+
+        Returns:
+            Whether it was added: not if the scene was replaced while this level, which is
+            of the old one, was being prepared.
+        """
+        finest = self._levels[0]
+        level = self._prepare(gaussians)
+        with self._changing:
+            if self._levels[0] is not finest:
+                return False
+            self._levels = (*self._levels, level)
+            return True
 
     def _prepare(self, gaussians: Gaussians) -> Level:
         return Level(len(gaussians), self.rasterizer.prepare(gaussians))

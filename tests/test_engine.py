@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+import time
+import weakref
 from collections.abc import Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -178,6 +181,43 @@ def test_a_request_chooses_its_level_of_detail(rasterizer: FakeRasterizer) -> No
             for detail in (0, 1, 7)
         ]
     assert [frame.stats.raster[0].gaussians for frame in drawn] == [8, 2, 2]
+
+
+class SlowlyPreparing(FakeRasterizer):
+    """Takes its time over scenes of two Gaussians."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.preparing, self.proceed = threading.Event(), threading.Event()
+
+    def prepare(self, gaussians: Gaussians) -> int:
+        if len(gaussians) == 2:
+            self.preparing.set()
+            assert self.proceed.wait(WAIT_S)
+        return super().prepare(gaussians)
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_level_of_a_replaced_scene_is_not_added_to_the_new_one(replaced: bool) -> None:
+    rasterizer = SlowlyPreparing()
+    with RenderEngine(rasterizer, some(8)) as engine, ThreadPoolExecutor(1) as pool:
+        added = pool.submit(engine.add_coarser, some(2))
+        assert rasterizer.preparing.wait(WAIT_S)
+        if replaced:
+            engine.replace_scene(some(5))
+        else:
+            assert engine.add_coarser(some(4))
+        rasterizer.proceed.set()
+        assert added.result(WAIT_S) is not replaced
+        assert engine.detail_counts == ((5,) if replaced else (8, 4, 2))
+
+
+def test_an_idle_engine_keeps_no_picture(engine: RenderEngine) -> None:
+    picture = weakref.ref(engine.submit(ask()).result(WAIT_S).images[0].alpha)
+    deadline_s = time.monotonic() + WAIT_S
+    while picture() is not None and time.monotonic() < deadline_s:
+        time.sleep(0.001)  # until the worker is back to waiting
+    assert picture() is None
 
 
 def test_close_resolves_every_future(rasterizer: FakeRasterizer) -> None:
