@@ -14,7 +14,7 @@ from rich.table import Table
 from benchmarks import frame, peer, raster, view
 from benchmarks.machine import Machine, this_machine
 from benchmarks.options import Options, parse_options
-from benchmarks.report import Row, to_json_lines, to_markdown
+from benchmarks.report import Row, skipped, to_json_lines, to_markdown
 from splat.atomic_file import atomic_file, check_writable
 
 if TYPE_CHECKING:
@@ -47,7 +47,10 @@ def run_formats(options: Options, bench: Workbench, progress: Progress) -> list[
     from benchmarks import formats  # loads the engine
 
     families = formats.families_of(options.scenes)
-    return formats.run(families, pictures=options.pictures, progress=progress)
+    known = [family.name for family in families]
+    alone = [name for name in options.scenes or () if name not in known]
+    rows = formats.run(families, pictures=options.pictures, progress=progress)
+    return rows + [skipped("formats", name, "", formats.NO_SIBLINGS) for name in alone]
 
 
 def formats_table(rows: Sequence[Row]) -> Table:
@@ -136,8 +139,9 @@ def run_all(options: Options, console: Console) -> list[Row]:
             _print_table(table, options, console)
         for row in rows:
             if "skipped" in row:
-                line = f"{name} {row['scene']} {row['path']} not measured: {row['skipped']}"
-                console.print(line + "\n", markup=False, soft_wrap=True)
+                what = " ".join(filter(None, (name, row["scene"], row["path"])))
+                line = f"{what} not measured: {row['skipped']}\n"
+                console.print(line, markup=False, soft_wrap=True)
         records += rows
     return records
 

@@ -183,8 +183,11 @@ FAMILIES = (
 )
 
 
+NO_SIBLINGS = f"compared are only: {', '.join(family.name for family in FAMILIES)}"
+
+
 def families_of(names: Sequence[str] | None) -> tuple[Family, ...]:
-    """The families of these names; all for None. Other scenes have no siblings to compare."""
+    """The families of these names; all for None."""
     return tuple(family for family in FAMILIES if names is None or family.name in names)
 
 
