@@ -27,7 +27,6 @@ LARGEST_LENGTH = np.float32(1e15)
 # A flat Gaussian (one scale of zero) is drawn as one that is thin.
 SMALLEST_SCALE = np.float32(1e-20)
 
-_REORDER_THREADS = 2
 _REORDER_COLUMNS = 16  # float32 values: one cache line of each row at a time
 
 # While it is reordered, most of a scene is there twice.
@@ -68,31 +67,38 @@ def load_scene(
 
 
 def in_morton_order(gaussians: Gaussians) -> Gaussians:
-    """The same Gaussians sorted along the Z-curve. The harmonics' array is reordered in place.
+    """The Gaussians sorted along the Z-curve, in place: a scene may fill the memory.
 
-    They are most of the memory, so they are permuted a few columns at a time.
+    At no time is more than a cache line of each Gaussian there twice.
     """
     order = morton_order(gaussians.means)
-    small = (gaussians.means, gaussians.quats, gaussians.scales, gaussians.opacities)
+    *small, harmonics = gaussians.arrays
     # Copying is outside the interpreter's lock.
-    with ThreadPoolExecutor(_REORDER_THREADS) as pool:
-        harmonics = pool.submit(_reorder_in_place, gaussians.sh, order)
-        means, quats, scales, opacities = pool.map(lambda a: a.take(order, axis=0), small)
-        harmonics.result()
-    return Gaussians(means, quats, scales, opacities, gaussians.sh)
+    with ThreadPoolExecutor(1) as pool:
+        largest = pool.submit(_reorder_in_place, harmonics, order)
+        for array in small:
+            _reorder_in_place(array, order)
+        largest.result()
+    return gaussians
 
 
 def _reorder_in_place(array: Float32Array, order: Order) -> None:
     rows = array.reshape(len(array), -1)
     for start in range(0, rows.shape[1], _REORDER_COLUMNS):
-        columns = rows[:, start : start + _REORDER_COLUMNS]
-        columns[...] = columns.take(order, axis=0)
+        _reorder_columns(rows[:, start : start + _REORDER_COLUMNS], order)
+
+
+def _reorder_columns(columns: Float32Array, order: Order) -> None:
+    before = columns.copy()
+    for start in range(0, len(columns), BATCH_COUNT):
+        block = slice(start, start + BATCH_COUNT)
+        columns[block] = before.take(order[block], axis=0)
 
 
 def _read(source: SceneSource, progress: Progress | None) -> tuple[Gaussians, int]:
     """All usable Gaussians in the source's order, and how many were dropped."""
     total = source.meta.count
-    out = _allocate(total, source.meta.sh_degree)
+    out = Gaussians.allocate(total, source.meta.sh_degree)
     done = kept = 0
     for batch in source.batches(BATCH_COUNT):
         done += len(batch)
@@ -106,16 +112,6 @@ def _read(source: SceneSource, progress: Progress | None) -> tuple[Gaussians, in
         if progress is not None:
             progress(done, total)
     return (out if kept == total else out[:kept]), total - kept
-
-
-def _allocate(count: int, sh_degree: int) -> Gaussians:
-    return Gaussians(
-        np.empty((count, 3), np.float32),
-        np.empty((count, 4), np.float32),
-        np.empty((count, 3), np.float32),
-        np.empty(count, np.float32),
-        np.empty((count, SH_COUNT_OF_DEGREE[sh_degree], 3), np.float32),
-    )
 
 
 def _put(batch: Gaussians, out: Gaussians, start: int) -> None:

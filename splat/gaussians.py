@@ -62,13 +62,7 @@ class Gaussians:
 
     def __getitem__(self, index: slice | NDArray[np.generic]) -> Gaussians:
         """The Gaussians picked by a slice, a boolean mask or an index array."""
-        return Gaussians(
-            self.means[index],
-            self.quats[index],
-            self.scales[index],
-            self.opacities[index],
-            self.sh[index],
-        )
+        return Gaussians(*(array[index] for array in self.arrays))
 
     @property
     def sh_degree(self) -> int:
@@ -78,32 +72,38 @@ class Gaussians:
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays together."""
-        return sum(a.nbytes for a in (self.means, self.quats, self.scales, self.opacities, self.sh))
+        return sum(array.nbytes for array in self.arrays)
+
+    @property
+    def arrays(self) -> tuple[Float32Array, Float32Array, Float32Array, Float32Array, Float32Array]:
+        """Means, quaternions, scales, opacities and harmonics."""
+        return self.means, self.quats, self.scales, self.opacities, self.sh
 
     @classmethod
     def empty(cls, sh_degree: int = 0) -> Gaussians:
         """A set of none."""
+        return cls.allocate(0, sh_degree)
+
+    @classmethod
+    def allocate(cls, count: int, sh_degree: int) -> Gaussians:
+        """Memory for ``count`` Gaussians, of whatever values it holds: to be filled."""
         bases = SH_COUNT_OF_DEGREE[sh_degree]
-        return cls(
-            *(np.zeros(s, np.float32) for s in ((0, 3), (0, 4), (0, 3), (0,), (0, bases, 3)))
-        )
+        shapes = ((count, 3), (count, 4), (count, 3), (count,), (count, bases, 3))
+        return cls(*(np.empty(shape, np.float32) for shape in shapes))
 
     @classmethod
     def concatenate(cls, parts: Sequence[Gaussians]) -> Gaussians:
         """All parts in order; lower SH degrees are padded with zeros to the highest."""
         if not parts:
             return cls.empty()
-        bases = max(p.sh.shape[1] for p in parts)
-        total = sum(len(p) for p in parts)
-        sh = np.zeros((total, bases, 3), np.float32)
+        out = cls.allocate(sum(len(p) for p in parts), max(p.sh_degree for p in parts))
         start = 0
         for part in parts:
-            sh[start : start + len(part), : part.sh.shape[1]] = part.sh
-            start += len(part)
-        return cls(
-            np.concatenate([p.means for p in parts]),
-            np.concatenate([p.quats for p in parts]),
-            np.concatenate([p.scales for p in parts]),
-            np.concatenate([p.opacities for p in parts]),
-            sh,
-        )
+            rows = slice(start, start + len(part))
+            for array, values in zip(out.arrays[:-1], part.arrays[:-1], strict=True):
+                array[rows] = values
+            known = part.sh.shape[1]
+            out.sh[rows, :known] = part.sh
+            out.sh[rows, known:] = 0.0
+            start = rows.stop
+        return out

@@ -4,17 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import math
+import subprocess
+import sys
+from collections.abc import Generator
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
-from scene_store.town import TOWN_START_VIEW, TOWN_VIEWS, generate_town, plan_town, town_batches
+import scene_store.memory
+from scene_store.town import (
+    TOWN_START_VIEW,
+    TOWN_VIEWS,
+    generate,
+    generate_town,
+    plan_town,
+    town_batches,
+)
+from scene_store.town import workers as town_workers
 from scene_store.town.bridge import WATER_Y
 from scene_store.town.generate import MAX_BATCH
 from scene_store.town.light import mirror_table, sky_color
 from scene_store.town.parts import Parts, Wall
 from scene_store.town.plan import (
     BASE_COUNT,
+    MAX_COUNT,
     MIN_COUNT,
     SKY_RADIUS,
     Kind,
@@ -25,6 +39,7 @@ from scene_store.town.plan import (
 from scene_store.town.recipe import load_recipe
 from scene_store.town.river import banks
 from scene_store.town.surfels import Sizes, frame_quats, upright_quats
+from splat.errors import BudgetError
 from splat.gaussians import Gaussians
 from splat.harmonics import sh_basis
 
@@ -33,7 +48,7 @@ COUNT = 60_000
 
 @pytest.fixture(scope="module")
 def town() -> Gaussians:
-    return generate_town(COUNT, threads=1)
+    return generate_town(COUNT, workers=1)
 
 
 @pytest.fixture(scope="module")
@@ -70,14 +85,68 @@ def test_gives_the_asked_harmonics(degree: int) -> None:
 
 
 def test_refuses_what_it_cannot_make() -> None:
-    with pytest.raises(ValueError, match="at least"):
-        generate_town(MIN_COUNT - 1)
+    for count in (MIN_COUNT - 1, MAX_COUNT + 1, 10**12):
+        with pytest.raises(
+            ValueError, match=f"at least 2,000 and at most 1,000,000,000.*{count:,}"
+        ):
+            generate_town(count)
     with pytest.raises(ValueError, match="degree"):
         town_batches(COUNT, sh_degree=4)
 
 
-def test_bytes_do_not_depend_on_threads_or_the_run(town: Gaussians) -> None:
-    assert digest(generate_town(COUNT, threads=3)) == digest(town)
+@pytest.mark.parametrize("workers", [2, 3])
+def test_bytes_do_not_depend_on_workers_or_the_run(
+    town: Gaussians, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    monkeypatch.setattr(generate, "_ALONE_COUNT", 0)
+    assert digest(generate_town(COUNT, workers=workers)) == digest(town)
+
+
+@pytest.mark.parametrize("loss", ["cannot start", "ends early"])
+def test_a_lost_process_costs_time_only(
+    town: Gaussians,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    loss: str,
+) -> None:
+    program = sys.executable if loss == "ends early" else "/no/such/python"
+    monkeypatch.setattr(generate, "_ALONE_COUNT", 0)
+    monkeypatch.setattr(sys, "executable", program)
+    monkeypatch.setattr(town_workers, "__name__", "no.such.module")
+    assert digest(generate_town(COUNT, workers=2)) == digest(town)
+    assert "process" in caplog.text
+
+
+def test_a_town_that_is_given_up_leaves_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generate, "_ALONE_COUNT", 0)
+    started: list[subprocess.Popen[bytes]] = []
+    popen = subprocess.Popen
+
+    def start(*args: Any, **options: Any) -> subprocess.Popen[bytes]:
+        started.append(popen(*args, **options))
+        return started[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    batches = town_batches(COUNT, workers=2)
+    next(batches)
+    assert len(started) == 2 and all(process.poll() is None for process in started)
+    cast("Generator[Gaussians]", batches).close()
+    assert all(process.poll() is not None for process in started)
+
+
+def test_progress_counts_up_to_the_whole() -> None:
+    seen: list[tuple[int, int]] = []
+    generate_town(COUNT, sh_degree=0, progress=lambda done, total: seen.append((done, total)))
+    assert len(seen) > 5
+    assert seen == sorted(seen)
+    assert seen[-1] == (COUNT, COUNT)
+    assert {total for _, total in seen} == {COUNT}
+
+
+def test_a_town_larger_than_the_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scene_store.memory, "available_bytes", lambda: 10**9)
+    with pytest.raises(BudgetError, match=r"the town: 10,000,000 .* 1\.0 GB .*; ask for fewer"):
+        generate_town(10_000_000)
 
 
 def test_another_seed_is_another_town(town: Gaussians) -> None:

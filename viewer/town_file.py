@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from scene_store.formats.ply import write_ply
-from splat.errors import SettingsError
+from scene_store.formats.ply import ply_bytes, ply_record_bytes, write_ply
+from splat.errors import OutputError, SettingsError
+from splat.gaussians import Gaussians
 from viewer.image_files import check_target
+from viewer.text import byte_size
 
 TOWN_SH_DEGREE = 2
 
@@ -14,9 +18,11 @@ TOWN_SH_DEGREE = 2
 def write_town(path: Path, count: int) -> None:
     """Write a town of ``count`` Gaussians as a 3DGS PLY, in bounded memory.
 
+    On a terminal a progress bar shows how far it is.
+
     Raises:
-        OutputError: If the file cannot be written.
-        SettingsError: If the count is too small for a town.
+        OutputError: If the file cannot be written, or the disk has no room for it.
+        SettingsError: If the count is too small or too large for a town.
     """
     from scene_store.town import town_batches
 
@@ -25,4 +31,39 @@ def write_town(path: Path, count: int) -> None:
         batches = town_batches(count, sh_degree=TOWN_SH_DEGREE)
     except ValueError as error:
         raise SettingsError(f"--gaussians: {error}") from None
-    write_ply(path, batches, count, TOWN_SH_DEGREE)
+    _require_disk(path, count)
+    write_ply(path, _with_progress_bar(batches, count), count, TOWN_SH_DEGREE)
+
+
+def _require_disk(path: Path, count: int) -> None:
+    """Refuses what the disk has no room for. A file that is replaced stays until the end."""
+    needed = ply_bytes(count, TOWN_SH_DEGREE)
+    free = shutil.disk_usage(path.resolve().parent).free
+    if needed > free:
+        fits = max(0, count + (free - needed) // ply_record_bytes(TOWN_SH_DEGREE))
+        raise OutputError(
+            f"{path}: {count:,} Gaussians take {byte_size(needed)}, and the disk has "
+            f"{byte_size(free)} free, enough for {fits:,}; ask for fewer or choose another folder"
+        )
+
+
+def _with_progress_bar(batches: Iterable[Gaussians], count: int) -> Iterator[Gaussians]:
+    """The same batches, while a bar on standard error follows them; none off a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    bar = Progress(
+        "Building the town",
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    )
+    with bar:
+        task = bar.add_task("town", total=count)
+        for batch in batches:
+            yield batch
+            bar.advance(task, len(batch))

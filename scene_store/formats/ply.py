@@ -77,14 +77,7 @@ class PlySource(IndexedSource):
 
     def _decode(self, start: int, stop: int) -> Gaussians:
         count = stop - start
-        bases = len(self._rest) // 3 + 1
-        out = Gaussians(
-            np.empty((count, 3), np.float32),
-            np.empty((count, 4), np.float32),
-            np.empty((count, 3), np.float32),
-            np.empty(count, np.float32),
-            np.empty((count, bases, 3), np.float32),
-        )
+        out = Gaussians.allocate(count, self.meta.sh_degree)
         for block in range(0, count, _BLOCK):
             part = slice(block, min(block + _BLOCK, count))
             self._decode_block(self._records[start:stop][part], out, part)
@@ -251,6 +244,16 @@ def _write_fully(file: BinaryIO, data: memoryview) -> None:
     """An unbuffered write may take only a part when the disk fills up."""
     while data:
         data = data[file.write(data) :]
+
+
+def ply_bytes(count: int, sh_degree: int) -> int:
+    """Size of the file that ``write_ply`` writes."""
+    return len(_header_bytes(count, sh_degree)) + count * ply_record_bytes(sh_degree)
+
+
+def ply_record_bytes(sh_degree: int) -> int:
+    """Size of one Gaussian in that file."""
+    return 4 * (17 + 3 * (SH_COUNT_OF_DEGREE[sh_degree] - 1))
 
 
 def ply_records(gaussians: Gaussians, sh_degree: int) -> Float32Array:

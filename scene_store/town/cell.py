@@ -1,6 +1,8 @@
-"""All the parts of one cell."""
+"""One cell of the town: all its parts, and the Gaussians that show them."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -8,16 +10,51 @@ from scene_store.town.bridge import WATER_Y
 from scene_store.town.house import build_house
 from scene_store.town.kit import Finish, Kit
 from scene_store.town.landmark import build_church_volume, build_park, build_square
+from scene_store.town.light import shade_map
 from scene_store.town.nature import build_flowerbed, build_hedge, build_tree
 from scene_store.town.parts import PartTable
-from scene_store.town.plan import RIVER_ROW, Cell, Kind
+from scene_store.town.plan import RIVER_ROW, Cell, Kind, TownPlan, cell_at
+from scene_store.town.recipe import load_recipe
 from scene_store.town.river import build_river, build_river_edge
 from scene_store.town.site import Site, site_at
 from scene_store.town.street import KERB, PAVING, build_edge, build_lamp, build_streets
+from scene_store.town.surfels import emit
+from splat.gaussians import Gaussians
 
 LAWN = (0.38, 0.47, 0.21)
 _MIRROR_DIM = 0.97
 _MIRROR_DEPTH = 17.0
+
+
+def make_cell(plan: TownPlan, index: int, sh_degree: int) -> Gaussians:
+    """The Gaussians of the plan's cell ``index``, as many as its quota; they depend on the
+    arguments alone, so cells can be made anywhere and in any order."""
+    quota, seed = plan.quotas[index], plan.seed
+    cell = quota.cell
+    density = load_recipe().density[cell.kind.value]
+    detail = (density * cell.area / max(1, quota.count)) ** 0.5
+    ring = [(cell.i + di, cell.j + dj) for dj in (-1, 0, 1) for di in (-1, 0, 1)]
+    around = tuple(site_at(i, j, seed) for i, j in ring)
+    outside = tuple(cell_at(i, j, seed) for i, j in _edges(cell, plan.cells))
+    rng = np.random.Generator(
+        np.random.SFC64([seed & 0x7FFFFFFF, cell.i & 0xFFFFFFFF, cell.j & 0xFFFFFFFF, 4])
+    )
+    table = cell_parts(cell, seed, detail, outside)
+    return emit(table, quota.count, shade_map(cell, around), rng, sh_degree)
+
+
+def _edges(cell: Cell, taken: frozenset[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """The places around a cell that are open country and that it is the one to border.
+
+    A corner may touch two cells of the town that each build it from their own side; only
+    where both its neighbours are open too is the corner built on its own.
+    """
+    i, j = cell.i, cell.j
+    for di in (-1, 0, 1):
+        for dj in (-1, 0, 1):
+            near = {(i + di, j), (i, j + dj)} if di and dj else set()
+            if (i + di, j + dj) not in taken and not near & taken:
+                yield i + di, j + dj
 
 
 def cell_parts(

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 
-import numpy as np
-
+from scene_store.memory import require_memory
 from scene_store.town.backdrop import backdrop
-from scene_store.town.cell import cell_parts
-from scene_store.town.light import mirror_table, shade_map
-from scene_store.town.plan import Cell, Quota, TownPlan, cell_at, plan_town
-from scene_store.town.recipe import load_recipe
-from scene_store.town.site import site_at
-from scene_store.town.surfels import emit
-from splat.gaussians import MAX_SH_DEGREE, SH_COUNT_OF_DEGREE, Gaussians
+from scene_store.town.plan import check_count, plan_town
+from scene_store.town.workers import CellWorkers
+from splat.gaussians import MAX_SH_DEGREE, Gaussians
 
 MAX_BATCH = 1 << 18
 DEFAULT_SH_DEGREE = 2
 DEFAULT_SEED = 7
+
+# A smaller town is made before processes have started.
+_ALONE_COUNT = 500_000
+# Cells made ahead, so that none of the workers waits for the one that is handed out next.
+_CELLS_AHEAD = 2
+
+# Most of a town is there twice while its owner sorts it.
+_MEMORY_FACTOR = 2.0
+
+Progress = Callable[[int, int], None]
 
 
 def generate_town(
@@ -28,7 +34,8 @@ def generate_town(
     *,
     sh_degree: int = DEFAULT_SH_DEGREE,
     seed: int = DEFAULT_SEED,
-    threads: int = 0,
+    workers: int = 0,
+    progress: Progress | None = None,
 ) -> Gaussians:
     """A town of exactly ``gaussian_count`` Gaussians.
 
@@ -36,24 +43,27 @@ def generate_town(
     metres; the ground is at y = 0 and the market square around the origin.
 
     Args:
-        gaussian_count: At least ``plan.MIN_COUNT``.
+        gaussian_count: ``plan.MIN_COUNT`` to ``plan.MAX_COUNT``.
         sh_degree: 0 to 3; degrees above 0 carry reflections in water and windows.
         seed: Another seed is another town around the same landmarks.
-        threads: 0 for one a core. The result does not depend on it.
+        workers: Processes that make it; 0 for one a core, 1 for this one alone. The result
+            does not depend on it.
+        progress: Called with the Gaussians made so far and their total.
 
     Raises:
         ValueError: If the count or the degree is out of range.
+        BudgetError: If it cannot fit into this machine's memory.
     """
-    bases = SH_COUNT_OF_DEGREE[_checked_degree(sh_degree)]
-    shapes = ((3,), (4,), (3,), (), (bases, 3))
-    plan = plan_town(gaussian_count, seed)
-    out = Gaussians(*(np.empty((gaussian_count, *s), np.float32) for s in shapes))
-    start = 0
-    for batch in _batches(plan, sh_degree, threads):
-        end = start + len(batch)
-        for name in ("means", "quats", "scales", "opacities", "sh"):
-            getattr(out, name)[start:end] = getattr(batch, name)
-        start = end
+    batches = town_batches(gaussian_count, sh_degree=sh_degree, seed=seed, workers=workers)
+    require_memory("the town", gaussian_count, sh_degree, _MEMORY_FACTOR, "ask for fewer")
+    out = Gaussians.allocate(gaussian_count, sh_degree)
+    done = 0
+    for batch in batches:
+        for array, values in zip(out.arrays, batch.arrays, strict=True):
+            array[done : done + len(batch)] = values
+        done += len(batch)
+        if progress is not None:
+            progress(done, gaussian_count)
     return out
 
 
@@ -62,7 +72,7 @@ def town_batches(
     *,
     sh_degree: int = DEFAULT_SH_DEGREE,
     seed: int = DEFAULT_SEED,
-    threads: int = 0,
+    workers: int = 0,
 ) -> Iterator[Gaussians]:
     """The same Gaussians in the same order, at most ``MAX_BATCH`` at a time.
 
@@ -72,57 +82,35 @@ def town_batches(
     Raises:
         ValueError: If the count or the degree is out of range.
     """
-    plan = plan_town(gaussian_count, seed)
-    return _batches(plan, _checked_degree(sh_degree), threads)
-
-
-def _checked_degree(sh_degree: int) -> int:
     if not 0 <= sh_degree <= MAX_SH_DEGREE:
         raise ValueError(f"SH degree {sh_degree} is outside 0…{MAX_SH_DEGREE}")
-    return sh_degree
+    check_count(gaussian_count)
+    if gaussian_count < _ALONE_COUNT:
+        workers = 1
+    return _batches(gaussian_count, seed, sh_degree, workers or os.cpu_count() or 1)
 
 
-def _batches(plan: TownPlan, sh_degree: int, threads: int) -> Iterator[Gaussians]:
-    """Cells are made ahead by a pool and handed out in the plan's order."""
-    mirror_table(sh_degree)  # made once, before the threads would each make their own
-    threads = threads or os.cpu_count() or 1
-    with ThreadPoolExecutor(threads, thread_name_prefix="town") as pool:
-        pending: deque[Future[Gaussians]] = deque([pool.submit(backdrop, plan, sh_degree)])
-        quotas, taken = iter(plan.quotas), plan.cells
-        while pending:
-            while len(pending) < threads + 2 and (quota := next(quotas, None)) is not None:
-                pending.append(pool.submit(_cell, plan, quota, taken, sh_degree))
-            made = pending.popleft().result()
-            for start in range(0, len(made), MAX_BATCH):
-                yield made[start : start + MAX_BATCH]
+def _batches(count: int, seed: int, sh_degree: int, workers: int) -> Iterator[Gaussians]:
+    """Cells are made ahead and handed out in the plan's order."""
+    plan = plan_town(count, seed)
+    ahead = workers + _CELLS_AHEAD
+    with (
+        CellWorkers(plan, sh_degree, workers) as makers,
+        ThreadPoolExecutor(workers, thread_name_prefix="town") as pool,
+    ):
+        indices = iter(range(len(plan.quotas)))
+        pending = deque(pool.submit(makers.make, i) for i in islice(indices, ahead))
+        try:
+            yield from _parts(backdrop(plan, sh_degree))
+            while pending:
+                made = pending.popleft().result()
+                pending.extend(pool.submit(makers.make, i) for i in islice(indices, 1))
+                yield from _parts(made)
+        finally:
+            for cell in pending:  # where the town was given up
+                cell.cancel()
 
 
-def _cell(
-    plan: TownPlan, quota: Quota, taken: frozenset[tuple[int, int]], sh_degree: int
-) -> Gaussians:
-    cell = quota.cell
-    seed = plan.seed
-    density = load_recipe().density[cell.kind.value]
-    detail = (density * cell.area / max(1, quota.count)) ** 0.5
-    ring = [(cell.i + di, cell.j + dj) for dj in (-1, 0, 1) for di in (-1, 0, 1)]
-    around = tuple(site_at(i, j, seed) for i, j in ring)
-    outside = tuple(cell_at(i, j, seed) for i, j in _edges(cell, taken))
-    rng = np.random.Generator(
-        np.random.SFC64([seed & 0x7FFFFFFF, cell.i & 0xFFFFFFFF, cell.j & 0xFFFFFFFF, 4])
-    )
-    table = cell_parts(cell, seed, detail, outside)
-    return emit(table, quota.count, shade_map(cell, around), rng, sh_degree)
-
-
-def _edges(cell: Cell, taken: frozenset[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """The places around a cell that are open country and that it is the one to border.
-
-    A corner may touch two cells of the town that each build it from their own side; only
-    where both its neighbours are open too is the corner built on its own.
-    """
-    i, j = cell.i, cell.j
-    for di in (-1, 0, 1):
-        for dj in (-1, 0, 1):
-            near = {(i + di, j), (i, j + dj)} if di and dj else set()
-            if (i + di, j + dj) not in taken and not near & taken:
-                yield i + di, j + dj
+def _parts(gaussians: Gaussians) -> Iterator[Gaussians]:
+    for start in range(0, len(gaussians), MAX_BATCH):
+        yield gaussians[start : start + MAX_BATCH]

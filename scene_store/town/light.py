@@ -22,6 +22,7 @@ from splat.harmonics import sh_basis
 # Heights (degrees above the horizon) up to which buildings hide the sky from a reflection.
 SKYLINES_DEG = (2.0, 16.0, 34.0)
 _NORMALS = 384
+_VIEWS = 480
 _MAP_STEP = 0.5
 _MAP_MARGIN = 6.0
 
@@ -68,29 +69,30 @@ class MirrorTable:
 @lru_cache(maxsize=4)
 def mirror_table(sh_degree: int) -> MirrorTable:
     """The table for one SH degree: least squares over the views that see the surface."""
-    normals = _fan(_NORMALS)
-    normals = np.concatenate([normals, [[0.0, -1.0, 0.0]]])
-    probe = _fan(480)
+    normals = np.concatenate([_fan(_NORMALS), [[0.0, -1.0, 0.0]]])
+    views = _fan(_VIEWS)  # from the camera into the surface
+    basis = sh_basis(views, sh_degree)  # [V, K]
     bases = SH_COUNT_OF_DEGREE[sh_degree]
+    facing = -normals @ views.T
+    weights = np.where(facing > 0.04, facing, 0.0)
+    squares = (basis[:, :, None] * basis[:, None, :]).reshape(len(views), -1)
+    gram = (weights @ squares).reshape(-1, bases, bases)
+    gram += 0.4 * np.diag([0.0] + [1.0] * (bases - 1))
+    reflected = views + 2.0 * facing[..., None] * normals[:, None]
+    fresnel = 0.12 + 0.88 * (1.0 - np.maximum(facing, 0.0)) ** 4
+    sky = sky_color(reflected)
     sh = np.empty((len(SKYLINES_DEG), len(normals), bases, 3), np.float32)
-    basis = sh_basis(probe, sh_degree)
-    for m, normal in enumerate(normals):
-        facing = -probe @ normal  # views run from the camera into the surface
-        seen = facing > 0.04
-        b, c = basis[seen], facing[seen, None]
-        reflected = probe[seen] + 2.0 * c * normal
-        fresnel = 0.12 + 0.88 * (1.0 - c) ** 4
-        gram = b.T @ (b * c) + 0.4 * np.diag([0.0] + [1.0] * (bases - 1))
-        for k, skyline in enumerate(SKYLINES_DEG):
-            radiance = fresnel * _surroundings(reflected, np.sin(np.radians(skyline)))
-            sh[k, m] = np.linalg.solve(gram, b.T @ (radiance * c))
+    for k, skyline in enumerate(SKYLINES_DEG):
+        radiance = _surroundings(sky, -reflected[..., 1:2], np.sin(np.radians(skyline)))
+        radiance *= (fresnel * weights)[..., None]
+        sh[k] = np.linalg.solve(gram, basis.T @ radiance)
     return MirrorTable(normals.astype(np.float32), sh)
 
 
-def _surroundings(directions: NDArray[np.float64], skyline: float) -> NDArray[np.float64]:
-    """What a reflection meets: the ground, the houses opposite, the sky."""
-    height = -directions[:, 1:2]
-    sky = sky_color(directions)
+def _surroundings(
+    sky: NDArray[np.float64], height: NDArray[np.float64], skyline: float
+) -> NDArray[np.float64]:
+    """What a reflection that rises by ``height`` meets: ground, houses opposite, the sky."""
     house = np.array([0.50, 0.43, 0.36])
     ground = np.array([0.30, 0.28, 0.26])
     below = np.clip(0.5 - height * 6.0, 0.0, 1.0)
@@ -112,9 +114,10 @@ def surface_light(normals: Float32Array) -> tuple[Float32Array, Float32Array]:
     light = load_recipe().light
     up = (0.5 - 0.5 * normals[:, 1:2]).astype(np.float32)
     ambient = light.sky * up + light.bounce * (1.0 - up)
+    toward = np.einsum("ij,j->i", normals, light.to_sun)
     # Walls on the sun's side also see the bright half of the sky.
-    ambient = ambient * (1.0 + 0.22 * (normals @ light.to_sun))[:, None]
-    sun = light.sun * np.maximum(normals @ light.to_sun, 0.0)[:, None]
+    ambient = ambient * (1.0 + 0.22 * toward)[:, None]
+    sun = light.sun * np.maximum(toward, 0.0)[:, None]
     return ambient.astype(np.float32), sun.astype(np.float32)
 
 

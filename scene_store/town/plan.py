@@ -12,7 +12,7 @@ and the number of Gaussians alone, and takes milliseconds at any size.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 import numpy as np
@@ -26,6 +26,8 @@ RIVER_ROW = -1
 PROMENADE = 5.0
 BASE_COUNT = 2_000_000
 MIN_COUNT = 2_000
+# Its edge is in the hills, 3.3 km out; a larger town would meet the sky (``backdrop``).
+MAX_COUNT = 1_000_000_000
 SKY_RADIUS = 5000.0
 
 
@@ -97,6 +99,7 @@ class TownPlan:
         quotas: The town's cells from the centre outwards; their counts and ``backdrop``
             add up to ``count``.
         detail: Spacing relative to the recipe's that the whole town aims at.
+        cells: Places in the grid that the town covers.
     """
 
     count: int
@@ -104,11 +107,11 @@ class TownPlan:
     backdrop: int
     quotas: tuple[Quota, ...]
     detail: float
+    cells: frozenset[tuple[int, int]] = field(init=False, repr=False)
 
-    @property
-    def cells(self) -> frozenset[tuple[int, int]]:
-        """Places in the grid that the town covers."""
-        return frozenset((q.cell.i, q.cell.j) for q in self.quotas)
+    def __post_init__(self) -> None:
+        cells = frozenset((q.cell.i, q.cell.j) for q in self.quotas)
+        object.__setattr__(self, "cells", cells)
 
     @property
     def radius(self) -> float:
@@ -123,10 +126,9 @@ def plan_town(count: int, seed: int = 7) -> TownPlan:
     ten times the Gaussians are about seven times the area at 0.83 of the spacing.
 
     Raises:
-        ValueError: If ``count`` is below ``MIN_COUNT``.
+        ValueError: If ``count`` is not ``MIN_COUNT`` to ``MAX_COUNT``.
     """
-    if count < MIN_COUNT:
-        raise ValueError(f"a town needs at least {MIN_COUNT} Gaussians, {count} were asked for")
+    check_count(count)
     finer = max(1.0, count / BASE_COUNT) ** (-1.0 / 12.0)
     backdrop = min(round(0.08 * count), 160_000 + round(0.001 * count))
     cells, expected = _cells(max(count, BASE_COUNT), finer, seed)
@@ -137,6 +139,19 @@ def plan_town(count: int, seed: int = 7) -> TownPlan:
     quotas = tuple(Quota(c, int(n)) for c, n in zip(cells, counts, strict=True))
     coarser = math.sqrt(max(1.0, BASE_COUNT / count))
     return TownPlan(count, seed, backdrop, quotas, finer * coarser)
+
+
+def check_count(count: int) -> None:
+    """Sees whether there is a plan for so many Gaussians, without making it.
+
+    Raises:
+        ValueError: If ``count`` is not ``MIN_COUNT`` to ``MAX_COUNT``.
+    """
+    if not MIN_COUNT <= count <= MAX_COUNT:
+        raise ValueError(
+            f"a town has at least {MIN_COUNT:,} and at most {MAX_COUNT:,} Gaussians, "
+            f"{count:,} were asked for"
+        )
 
 
 def cell_at(i: int, j: int, seed: int) -> Cell:
@@ -156,7 +171,7 @@ def cell_at(i: int, j: int, seed: int) -> Cell:
         east=_half_width(i + 1),
         south=_half_width(j, avenue=3),
         north=_half_width(j + 1, avenue=3),
-        detail=float(np.clip(1.1 + (distance - 50.0) / 90.0, 1.1, 2.2)),
+        detail=min(max(1.1 + (distance - 50.0) / 90.0, 1.1), 2.2),
     )
 
 
@@ -217,7 +232,7 @@ def _kind(i: int, j: int, distance: float, seed: int) -> Kind:
         return Kind.PARK
     if distance > 260.0 and mix(seed, i, j, 4) % 41 == 0:
         return Kind.CHURCH
-    suburban = 0.6 * np.clip((distance - 100.0) / 120.0, 0.0, 1.0)
+    suburban = 0.6 * min(max((distance - 100.0) / 120.0, 0.0), 1.0)
     return Kind.VILLAS if unit(seed, i, j, 5) < suburban else Kind.BLOCK
 
 

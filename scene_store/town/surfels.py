@@ -18,7 +18,7 @@ from scene_store.town.light import ShadeMap
 from scene_store.town.parts import PartTable
 from scene_store.town.plan import bend, bend_slopes
 from scene_store.town.recipe import Recipe, load_recipe
-from splat.gaussians import SH_COUNT_OF_DEGREE, Float32Array, Gaussians
+from splat.gaussians import Float32Array, Gaussians
 
 IntArray = NDArray[np.int64]
 _OVERLAP, _SINGLE = 0.63, 0.37
@@ -117,24 +117,14 @@ def emit(
     order = np.argsort(table.panels[:, columns.MATERIAL], kind="stable")
     table = PartTable(table.panels[order], table.struts, table.blobs)
     counts = Sizes(table, recipe, rng).counts_for(quota)
-    out = _allocate(counts.total, sh_degree)
+    out = Gaussians.allocate(counts.total, sh_degree)
+    out.sh[:] = 0.0
     grids = int((counts.along * counts.across).sum())
     rods = grids + int(counts.struts.sum())
     _panels(out[:grids], table.panels, counts.along, counts.across, shade, rng)
     _struts(out[grids:rods], table.struts, counts.struts, shade)
     _blobs(out[rods:], table.blobs, counts.blobs, shade, rng)
     return out if counts.total == quota else _thinned(out, quota)
-
-
-def _allocate(count: int, sh_degree: int) -> Gaussians:
-    bases = SH_COUNT_OF_DEGREE[sh_degree]
-    return Gaussians(
-        np.empty((count, 3), np.float32),
-        np.empty((count, 4), np.float32),
-        np.empty((count, 3), np.float32),
-        np.empty(count, np.float32),
-        np.zeros((count, bases, 3), np.float32),
-    )
 
 
 def _thinned(gaussians: Gaussians, quota: int) -> Gaussians:
