@@ -7,6 +7,11 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A busy machine may take its time over any example.
+settings.register_profile("belvedere", deadline=None)
+settings.load_profile("belvedere")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
