@@ -77,12 +77,17 @@ class RasterStats:
         visible: Gaussians that survived projection.
         tile_pairs: (Gaussian, tile) pairs after exact tile tests.
         stage_ms: Wall-clock milliseconds by stage: project, sort, bin, composite.
+        parts: Parts that the image was drawn in, one after the other; more than one where
+            memory is tight.
+        record_bytes: Most memory taken at once for (Gaussian, tile) pairs; 0 if not counted.
     """
 
     gaussians: int = 0
     visible: int = 0
     tile_pairs: int = 0
     stage_ms: dict[str, float] = field(default_factory=dict)
+    parts: int = 1
+    record_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,7 +134,7 @@ class Rasterizer(Protocol):
         """
 
     def new_cancel_flag(self) -> CancelFlag:
-        """A flag for one call of ``render``."""
+        """A flag for one call of ``render``, of the kind that this engine can watch."""
 
     def render(
         self,
@@ -142,4 +147,6 @@ class Rasterizer(Protocol):
 
         Raises:
             RenderCancelled: If ``cancel`` was set before the image was complete.
+            TypeError: If ``cancel`` is of a kind that this engine cannot watch; a flag is
+                never ignored.
         """

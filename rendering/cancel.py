@@ -24,10 +24,6 @@ class EventCancelFlag:
         """Whether somebody asked."""
         return self._event.is_set()
 
-    def wait(self, timeout_s: float | None = None) -> bool:
-        """Block until somebody asks or the time is over; True if somebody asked."""
-        return self._event.wait(timeout_s)
-
 
 def raise_if_cancelled(cancel: CancelFlag | None) -> None:
     """The check between two stages of a render.

@@ -15,7 +15,8 @@ from rendering.reference import ReferenceRasterizer, edge_masks, project, view_d
 from splat.camera import CameraModel
 from splat.errors import BackendUnavailable
 from tests.conftest import require_or_skip
-from tests.rasterizer_contract import ALL, RasterizerContract, bytes_of
+from tests.rasterizer_contract import ALL, bytes_of
+from tests.rasterizer_limits import RasterizerLimits
 from tests.scenes import ODD_SIZES, orbit_camera, random_scene
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def native(request: pytest.FixtureRequest) -> NativeRasterizer:
     return make_native(request.param)
 
 
-class TestNative(RasterizerContract):
+class TestNative(RasterizerLimits):
     # Float32: exp2 by polynomial, sums of hundreds of layers.
     tolerance = 5e-5
     depth_tolerance = 2e-5

@@ -10,11 +10,11 @@ from rendering.base import Outputs, RasterSettings
 from rendering.camera_models import to_screen
 from rendering.reference import ReferenceRasterizer, edge_mask, edge_masks, project
 from splat.camera import CameraModel
-from tests.rasterizer_contract import RasterizerContract
+from tests.rasterizer_limits import RasterizerLimits
 from tests.scenes import camera, gaussians, orbit_camera, random_scene
 
 
-class TestReference(RasterizerContract):
+class TestReference(RasterizerLimits):
     @pytest.fixture
     def rasterizer(self) -> ReferenceRasterizer:
         return ReferenceRasterizer()

@@ -20,7 +20,7 @@ from rendering.base import (
     RasterStats,
 )
 from splat.camera import Camera, CameraModel
-from splat.errors import BackendUnavailable, RenderCancelled
+from splat.errors import BackendUnavailable, BudgetError, RenderCancelled
 from splat.gaussians import MAX_SH_DEGREE, Gaussians
 
 try:
@@ -65,8 +65,10 @@ class NativeRasterizer:
 
     Args:
         instruction_set: One of ``instruction_sets()``; None for the best there is.
-        record_budget_bytes: Memory that one frame may use to sort splats into tiles. A frame
-            that needs more is drawn in parts: same picture, more time.
+        record_budget_bytes: Memory that one frame may use to sort splats into tiles, all
+            threads together. A frame that needs more is drawn in parts: same picture, more
+            time. It is exceeded where the records of a single tile alone are more, and if it
+            is below 2 MiB and 24 bytes a tile and thread.
 
     Raises:
         BackendUnavailable: If this processor lacks the instruction set.
@@ -111,7 +113,29 @@ class NativeRasterizer:
         settings: RasterSettings = RasterSettings(),
         cancel: CancelFlag | None = None,
     ) -> RasterImage:
-        """Draw ``scene``; see ``rendering.base.Rasterizer``."""
+        """Draw ``scene``; see ``rendering.base.Rasterizer``.
+
+        Raises:
+            BudgetError: If the memory for the picture, or for the records of one of its
+                tiles, is not to be had.
+            TypeError: If ``cancel`` is not from ``new_cancel_flag``: native code could not
+                see it being set.
+        """
+        try:
+            return self._render(scene, camera, settings, _own_flag(cancel))
+        except MemoryError as error:
+            raise BudgetError(
+                f"not enough memory to draw {camera.width}×{camera.height} pixels; "
+                "draw a smaller picture"
+            ) from error
+
+    def _render(
+        self,
+        scene: _native.PackedScene,
+        camera: Camera,
+        settings: RasterSettings,
+        cancel: _native.CancelFlag,
+    ) -> RasterImage:
         shape = (camera.height, camera.width)
 
         def image(wanted: Outputs, dtype: type[Scalar], *channels: int) -> NDArray[Scalar] | None:
@@ -125,7 +149,7 @@ class NativeRasterizer:
         stats = _native.render(
             scene,
             _camera_params(camera),
-            cancel if isinstance(cancel, _native.CancelFlag) else _native.CancelFlag(),
+            cancel,
             self.instruction_set,
             background=settings.background,
             antialiased=settings.antialiased,
@@ -146,7 +170,14 @@ class NativeRasterizer:
             "bin": stats.bin_ms,
             "composite": stats.composite_ms,
         }
-        raster_stats = RasterStats(scene.count, stats.visible, stats.tile_pairs, stage_ms)
+        raster_stats = RasterStats(
+            scene.count,
+            stats.visible,
+            stats.tile_pairs,
+            stage_ms,
+            stats.parts,
+            stats.record_bytes,
+        )
         return RasterImage(alpha, color, depth, median_depth, count, raster_stats)
 
     def project(
@@ -180,13 +211,6 @@ def instruction_sets() -> tuple[str, ...]:
     return tuple(_native.instruction_sets())
 
 
-def to_uint8(color: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Colours clipped to [0, 1], scaled to 255 and rounded; same shape."""
-    out = np.empty(color.shape, np.uint8)
-    _native.to_uint8(np.ascontiguousarray(color), out, 0)
-    return out
-
-
 def _camera_params(camera: Camera) -> _native.CameraParams:
     return _native.camera_params(
         camera.viewmat,
@@ -197,6 +221,17 @@ def _camera_params(camera: Camera) -> _native.CameraParams:
         camera.far,
         _MODEL_CODES[camera.model],
     )
+
+
+def _own_flag(cancel: CancelFlag | None) -> _native.CancelFlag:
+    if cancel is None:
+        return _native.CancelFlag()
+    if not isinstance(cancel, _native.CancelFlag):
+        raise TypeError(
+            f"the native engine cannot watch a {type(cancel).__name__}; "
+            "use a flag of NativeRasterizer.new_cancel_flag()"
+        )
+    return cancel
 
 
 def _degree(settings: RasterSettings) -> int:

@@ -28,10 +28,10 @@ constexpr int kSaturationStride = 16;  // splats between two looks at the transm
 
 // The words of a record, in the order of struct Splat, padded to a whole register of words.
 enum Field {
-  kX, kY, kA, kB, kC, kOpacity, kRed, kGreen, kBlue, kDepth, kIndex, kExtentX, kExtentY, kSpread,
+  kX, kY, kWxx, kWxy, kWyy, kOpacity, kRed, kGreen, kBlue, kDepth, kIndex, kExtentX, kExtentY,
   kFields = 16
 };
-static_assert(kSpread + 1 == kRecordWords);
+static_assert(kExtentY + 1 == kRecordWords);
 
 struct Batch {
   alignas(64) float field[kFields][kBatch];
@@ -90,8 +90,8 @@ BELVEDERE_INLINE bool blend_vector(const Batch& batch, const std::uint16_t* list
       const int j = list[i];
       const auto field = [&](Field f) { return splat(batch.field[f][j]); };
       const VF dx = px - field(kX), dy = py - field(kY);
-      const VF power = fma(fma(field(kA), dx, field(kB) * dy), dx,
-                           fma(field(kC) * dy, dy, field(kOpacity)));
+      const VF wx = fma(field(kWxx), dx, field(kWxy) * dy), wy = field(kWyy) * dy;
+      const VF power = fma(-wx, wx, fma(-wy, wy, field(kOpacity)));
       // Only t is carried from splat to splat, so what depends on it is kept short: one
       // multiply-add beside one comparison, then a select.
       const Mask visible = greater_equal(power, cut), live = greater(t, stop);
@@ -165,12 +165,12 @@ inline std::uint64_t exact_coverage(const Batch& batch, int i, float tile_x, flo
   constexpr float kSlack = 0.01f;  // pixels; float32 rounding of spans is far below it
   const Rows tops = {0, 4, 8, 12, 16, 20, 24, 28};
   static_assert(kBlockSize == 4);
-  const float a = batch.field[kA][i], b = batch.field[kB][i], c = batch.field[kC][i];
   const float x = batch.field[kX][i] - (tile_x + 0.5f);  // in units of pixel indices
   const float y = batch.field[kY][i] - (tile_y + 0.5f);
-  const float extent = batch.field[kExtentY][i], spread = batch.field[kSpread][i];
-  const float shear = -0.5f * b / a;
-  const float rightmost = 0.5f * extent * b / __builtin_sqrtf(a * c);
+  const float extent = batch.field[kExtentY][i];
+  const float inverse = 1.0f / batch.field[kWxx][i];
+  const float shear = -batch.field[kWxy][i] * inverse, spread = batch.field[kWyy][i] * inverse;
+  const float rightmost = shear * (extent / batch.field[kExtentX][i]) * extent;
   const Rows top = tops - y;
   const Rows bottom = top + static_cast<float>(kBlockSize - 1);
   const Rows lo = top > -extent ? top : Rows{} - extent;
@@ -179,8 +179,8 @@ inline std::uint64_t exact_coverage(const Batch& batch, int i, float tile_x, flo
   at_right = hi < at_right ? hi : at_right;
   Rows at_left = lo > -rightmost ? lo : Rows{} - rightmost;
   at_left = hi < at_left ? hi : at_left;
-  const float square = extent * extent;
-  Rows half_right = square - at_right * at_right, half_left = square - at_left * at_left;
+  Rows half_right = (extent - at_right) * (extent + at_right);
+  Rows half_left = (extent - at_left) * (extent + at_left);
   half_right = half_right > 0.0f ? half_right : Rows{};
   half_left = half_left > 0.0f ? half_left : Rows{};
 #if defined(__AVX2__)
@@ -411,8 +411,8 @@ inline std::uint64_t composite_limit(int repeats, float* sink) {
   Batch batch;
   for (int i = 0; i < kBatch; ++i) {
     const float wobble = static_cast<float>(i % 7) * 0.1f;
-    const float values[] = {2.0f + wobble, 2.0f - wobble, -1e-3f, 1e-4f, -1e-3f,
-                            -7.5f,         0.5f,          wobble, 0.25f, 1.0f};
+    const float values[] = {2.0f + wobble, 2.0f - wobble, 0.03f,  -0.002f, 0.03f,
+                            -7.5f,         0.5f,          wobble, 0.25f,   1.0f};
     for (int f = 0; f <= kDepth; ++f) batch.field[f][i] = values[f];
     batch.list[i] = static_cast<std::uint16_t>(i);
   }

@@ -3,11 +3,12 @@
 // With the 2D covariance [[sxx, sxy], [sxy, syy]] and K = 2 ln(255 · opacity), the pixels
 // whose alpha reaches the cut satisfy, at height dy below the centre,
 //   | dx − shear · dy | <= spread · sqrt(extent_y² − dy²),
-//   shear = sxy / syy = −b / 2a, spread = sqrt(det) / syy, extent_y = sqrt(K syy).
+//   shear = sxy / syy = −wxy / wxx, spread = sqrt(det) / syy = wyy / wxx,
+//   extent_y = sqrt(K syy).
 // The right edge is concave in dy with its maximum at dy_rightmost = extent_y · sxy /
-// sqrt(sxx syy) = extent_y · b / (2 sqrt(a c)), so over a band it is largest at
-// dy_rightmost clamped to the band; the left edge mirrors it. Only `spread` would cancel
-// if taken from the conic, so it is stored.
+// sqrt(sxx syy) = extent_y · shear · extent_y / extent_x, so over a band it is largest at
+// dy_rightmost clamped to the band; the left edge mirrors it. Products are arranged so that
+// they overflow, if at all, to an infinite span: too large is slow, too small is wrong.
 #pragma once
 
 #include "types.h"
@@ -29,15 +30,17 @@ inline Span span_of_band(const Splat& s, float y_first, float y_last) {
   const float lo = larger(y_first - s.y, -s.extent_y);
   const float hi = smaller(y_last - s.y, s.extent_y);
   if (lo > hi) return {0, 0, true};
-  const float shear = -0.5f * s.b / s.a;
-  const float rightmost = 0.5f * s.extent_y * s.b / __builtin_sqrtf(s.a * s.c);
+  const float inverse = 1.0f / s.wxx;
+  const float shear = -s.wxy * inverse, spread = s.wyy * inverse;
+  const float rightmost = shear * (s.extent_y / s.extent_x) * s.extent_y;
   const float at_right = smaller(larger(rightmost, lo), hi);
   const float at_left = smaller(larger(-rightmost, lo), hi);
-  const float square = s.extent_y * s.extent_y;
-  const float right = s.x + shear * at_right +
-                      s.spread * __builtin_sqrtf(larger(0.0f, square - at_right * at_right));
-  const float left = s.x + shear * at_left -
-                     s.spread * __builtin_sqrtf(larger(0.0f, square - at_left * at_left));
+  const auto half_width = [&](float dy) {
+    const float square = (s.extent_y - dy) * (s.extent_y + dy);
+    return spread * __builtin_sqrtf(larger(0.0f, square));
+  };
+  const float right = s.x + shear * at_right + half_width(at_right);
+  const float left = s.x + shear * at_left - half_width(at_left);
   return {left, right, false};
 }
 

@@ -30,7 +30,6 @@ using FloatArray = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
 using DoubleArray = nb::ndarray<const double, nb::c_contig, nb::device::cpu>;
 using MutableFloats = nb::ndarray<float, nb::c_contig, nb::device::cpu>;
 using MutableInts = nb::ndarray<std::int32_t, nb::c_contig, nb::device::cpu>;
-using MutableBytes = nb::ndarray<std::uint8_t, nb::c_contig, nb::device::cpu>;
 
 struct Cancel {
   CancelFlag flag{false};
@@ -121,7 +120,6 @@ CameraParams camera_params(const DoubleArray& viewmat, const DoubleArray& intrin
   return c;
 }
 
-
 template <typename Array>
 auto image_data(std::optional<Array>& array, const CameraParams& c, std::size_t channels)
     -> decltype(array->data()) {
@@ -184,18 +182,19 @@ nb::tuple project_scene(const PackedScene& scene, const CameraParams& camera,
   std::vector<float> means2d, depths, conics, colors, opacities, extents;
   {
     nb::gil_scoped_release release;
-    const ProjectTask task{&scene, &camera, sh_degree < scene.sh_degree ? sh_degree : scene.sh_degree,
-                           antialiased};
+    const SceneView view = scene.view();
+    const ProjectTask task{&view, &camera, std::min(sh_degree, view.sh_degree), antialiased};
     std::vector<Splat> splats(kChunkGaussians);
     constexpr float kLn2 = 0.69314718f;
-    for (std::size_t chunk = 0; chunk < scene.chunks.size(); ++chunk) {
+    for (std::size_t chunk = 0; chunk < view.chunks; ++chunk) {
       const std::uint32_t count = kernels.project_chunk(task, chunk, splats.data());
       for (std::uint32_t i = 0; i < count; ++i) {
         const Splat& s = splats[i];
         index.push_back(s.index);
         means2d.insert(means2d.end(), {s.x, s.y});
         depths.push_back(s.depth);
-        conics.insert(conics.end(), {-2 * kLn2 * s.a, -kLn2 * s.b, -2 * kLn2 * s.c});
+        conics.insert(conics.end(), {2 * kLn2 * s.wxx * s.wxx, 2 * kLn2 * s.wxx * s.wxy,
+                                     2 * kLn2 * (s.wxy * s.wxy + s.wyy * s.wyy)});
         colors.insert(colors.end(), {s.r, s.g, s.bl});
         opacities.push_back(std::exp2(s.log2_opacity));
         extents.insert(extents.end(), {s.extent_x, s.extent_y});
@@ -225,25 +224,6 @@ double pairs_per_second_limit(const std::string& isa, int threads, int repeats) 
   return total / took.count();
 }
 
-// Colours as displays want them: clipped to [0, 1], scaled, rounded to nearest.
-void to_uint8(const FloatArray& color, MutableBytes out, int threads) {
-  require(color.size() == out.size(), "the output must have as many values as the input");
-  const float* from = color.data();
-  std::uint8_t* to = out.data();
-  const std::size_t size = color.size();
-  nb::gil_scoped_release release;
-  constexpr std::size_t kPart = 1 << 16;
-  ThreadPool::instance().parallel_for(
-      (size + kPart - 1) / kPart, thread_count(threads),
-      [&](std::size_t part, int) {
-        const std::size_t end = std::min(size, (part + 1) * kPart);
-        for (std::size_t i = part * kPart; i < end; ++i) {
-          const float v = from[i] > 0.0f ? (from[i] < 1.0f ? from[i] : 1.0f) : 0.0f;
-          to[i] = static_cast<std::uint8_t>(v * 255.0f + 0.5f);
-        }
-      });
-}
-
 }  // namespace
 }  // namespace belvedere
 
@@ -263,6 +243,8 @@ NB_MODULE(_native, m) {
   nb::class_<RenderStats>(m, "RenderStats")
       .def_ro("visible", &RenderStats::visible)
       .def_ro("tile_pairs", &RenderStats::tile_pairs)
+      .def_ro("parts", &RenderStats::parts)
+      .def_ro("record_bytes", &RenderStats::record_bytes)
       .def_prop_ro("project_ms", [](const RenderStats& s) { return s.times.project_ms; })
       .def_prop_ro("sort_ms", [](const RenderStats& s) { return s.times.sort_ms; })
       .def_prop_ro("bin_ms", [](const RenderStats& s) { return s.times.bin_ms; })
@@ -279,8 +261,10 @@ NB_MODULE(_native, m) {
   m.def("project", &project_scene, "scene"_a, "camera"_a, "isa"_a, nb::kw_only(), "antialiased"_a,
         "sh_degree"_a);
   m.def("pairs_per_second_limit", &pairs_per_second_limit, "isa"_a, "threads"_a, "repeats"_a);
-  m.def("to_uint8", &to_uint8, "color"_a, "out"_a, "threads"_a);
-  m.def("default_threads", &default_threads);
+  m.def("idle_workspaces", [] {
+    const WorkspacePool::Idle idle = workspaces().idle();
+    return std::make_tuple(idle.workspaces, idle.bytes);
+  }, "How many workspaces wait for the next frame, and the bytes they hold together.");
   m.def("instruction_sets", [] {
     std::vector<std::string> names;
     for (const Kernels* kernels : available_kernels()) names.emplace_back(kernels->name);

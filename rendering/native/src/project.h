@@ -1,8 +1,9 @@
 // Projection of one chunk of the packed scene (image model, steps 1 and 2).
 //
-// EWA (Zwicker et al. 2001) with one twist for accuracy: the determinant of the screen
+// EWA (Zwicker et al. 2001) with two twists for float32: the determinant of the screen
 // covariance is taken from the 2×2 minors of Q = J W R S (Cauchy–Binet) instead of
-// sxx syy − sxy², which cancels in float32 for long thin Gaussians.
+// sxx syy − sxy², which cancels for long thin Gaussians; and where the fourth power of a
+// length would overflow, lengths are measured in a larger unit than a pixel.
 #pragma once
 
 #include "image_model.h"
@@ -112,21 +113,19 @@ BELVEDERE_INLINE Screen to_screen_fisheye(const CameraLanes& cam, const V3& p) {
   const VF r2 = xx + yy, r = sqrt(r2), rho2 = fma(p.z, p.z, r2);
   VF theta;
   for (int i = 0; i < kLanes; ++i) theta[i] = __builtin_atan2f(r[i], p.z[i]);
-  // On the axis the general terms are 0/0; their limits are those of a pinhole.
+  // The image stretches by θ/r across the radius (c, d) and by z/ρ² along it. On the axis
+  // both are 1/z, and any direction will do.
   const Mask off_axis = greater(r, 1e-4f * sqrt(rho2));
-  const VF safe_r2 = select(off_axis, r2, splat(1.0f));
   const VF safe_r = select(off_axis, r, splat(1.0f));
-  const VF inv_z = 1.0f / p.z;
-  const VF theta_over_r = select(off_axis, theta / safe_r, inv_z);
-  s.u = fma(cam.fx * p.x, theta_over_r, cam.cx);
-  s.v = fma(cam.fy * p.y, theta_over_r, cam.cy);
-  const VF a = select(off_axis, p.z / (safe_r2 * rho2), splat(0.0f));
-  const VF b = select(off_axis, theta_over_r / safe_r2, splat(0.0f));
-  const VF on_axis = select(off_axis, splat(0.0f), inv_z);
-  const VF cross = p.x * p.y * (a - b), minus_inv = -1.0f / rho2;
-  const V3 j0 = {cam.fx * (fma(xx, a, yy * b) + on_axis), cam.fx * cross,
+  const VF across = select(off_axis, theta / safe_r, 1.0f / p.z), along = p.z / rho2;
+  s.u = fma(cam.fx * p.x, across, cam.cx);
+  s.v = fma(cam.fy * p.y, across, cam.cy);
+  const VF c = select(off_axis, p.x / safe_r, splat(1.0f));
+  const VF d = select(off_axis, p.y / safe_r, splat(0.0f));
+  const VF shear = c * d * (along - across), minus_inv = -1.0f / rho2;
+  const V3 j0 = {cam.fx * fma(c * c, along, d * d * across), cam.fx * shear,
                  cam.fx * p.x * minus_inv};
-  const V3 j1 = {cam.fy * cross, cam.fy * (fma(yy, a, xx * b) + on_axis),
+  const V3 j1 = {cam.fy * shear, cam.fy * fma(d * d, along, c * c * across),
                  cam.fy * p.y * minus_inv};
   const auto times_w = [&](const V3& j) {
     return V3{dot(j, {cam.row[0].x, cam.row[1].x, cam.row[2].x}),
@@ -154,10 +153,37 @@ BELVEDERE_INLINE void scaled_axes(const GeometryBlock& g, int lane, const Screen
   q1 = {dot(s.m1, c0) * s0, dot(s.m1, c1) * s1, dot(s.m1, c2) * s2};
 }
 
+// The dilated covariance Q Qᵀ + dilation · I, its determinant, and that before the dilation.
+struct Footprint {
+  VF xx, xy, yy, det, raw_det;
+};
+
+BELVEDERE_INLINE Footprint footprint(const V3& q0, const V3& q1, VF dilation) {
+  const VF raw_xx = dot(q0, q0), raw_yy = dot(q1, q1);
+  const V3 minors = {fma(q0.y, q1.z, -(q0.z * q1.y)), fma(q0.z, q1.x, -(q0.x * q1.z)),
+                     fma(q0.x, q1.y, -(q0.y * q1.x))};
+  Footprint f;
+  f.xx = raw_xx + dilation, f.xy = dot(q0, q1), f.yy = raw_yy + dilation;
+  f.raw_det = dot(minors, minors);
+  f.det = fma(dilation, (raw_xx + raw_yy) + dilation, f.raw_det);
+  return f;
+}
+
+// A power of two for each lane, by which the entries of Q are multiplied so that none is
+// above 2; 1 where none is above kHuge.
+BELVEDERE_INLINE VF unit_for(const V3& q0, const V3& q1) {
+  constexpr float kHuge = 1048576.0f;  // pixels; its fourth power is far from overflowing
+  const VF largest = max(max(max(abs(q0.x), abs(q0.y)), max(abs(q0.z), abs(q1.x))),
+                         max(abs(q1.y), abs(q1.z)));
+  // 2^(e − 127) has the exponent bits e, and its inverse 254 − e.
+  const VF inverse = (VF)(0x7f000000 - ((VI)largest & 0x7f800000));
+  return select(greater(largest, splat(kHuge)), inverse, splat(1.0f));
+}
+
 // Colour of kLanes Gaussians seen along unit directions (splat/harmonics.py).
-BELVEDERE_INLINE void shade(const PackedScene& scene, std::size_t block, int lane, int degree,
+BELVEDERE_INLINE void shade(const SceneView& scene, std::size_t block, int lane, int degree,
                             const V3& dir, VF rgb[3]) {
-  const GeometryBlock& g = scene.geometry.data()[block];
+  const GeometryBlock& g = scene.geometry[block];
   for (int k = 0; k < 3; ++k) {
     rgb[k] = fma(load(&g.dc[k][lane]), splat(0.28209479177387814f), splat(0.5f));
   }
@@ -185,8 +211,7 @@ BELVEDERE_INLINE void shade(const PackedScene& scene, std::size_t block, int lan
       }
     }
     const int bases = (degree + 1) * (degree + 1) - 1;
-    const std::int16_t* rest =
-        scene.sh_rest.data() + block * scene.sh_rest_rows() * kPackLanes + lane;
+    const std::int16_t* rest = scene.sh_rest + block * scene.sh_rest_rows * kPackLanes + lane;
     VF sum[3] = {};
     for (int k = 0; k < bases; ++k) {
       for (int channel = 0; channel < 3; ++channel) {
@@ -195,7 +220,7 @@ BELVEDERE_INLINE void shade(const PackedScene& scene, std::size_t block, int lan
         sum[channel] = fma(basis[k], __builtin_convertvector(packed, VF), sum[channel]);
       }
     }
-    const VF scale = splat(scene.sh_rest_scale.data()[block]);
+    const VF scale = splat(scene.sh_rest_scale[block]);
     for (int k = 0; k < 3; ++k) rgb[k] = fma(sum[k], scale, rgb[k]);
   }
   for (int k = 0; k < 3; ++k) rgb[k] = max(rgb[k], splat(0.0f));
@@ -263,16 +288,19 @@ BELVEDERE_INLINE std::uint32_t compact(const VF (&words)[kSplatWords], std::uint
   return written;
 }
 
+constexpr float kLargestDet = 1e36f, kSmallestDet = 1e-36f;  // what float32 can work with
+constexpr float kLargestPixels = 1e37f;  // of positions and extents, so that they may be added
+
 template <CameraModel model>
 std::uint32_t project_chunk(const ProjectTask& task, std::size_t chunk, Splat* splats) {
-  const PackedScene& scene = *task.scene;
-  if (!chunk_may_be_seen(scene.chunks[chunk], *task.camera)) return 0;
+  const SceneView& scene = *task.scene;
+  if (!chunk_may_be_seen(scene.bounds[chunk], *task.camera)) return 0;
   const CameraLanes cam = camera_lanes(*task.camera);
   const std::size_t end = (chunk + 1) * kChunkBlocks < scene.blocks ? (chunk + 1) * kChunkBlocks
                                                                     : scene.blocks;
   std::uint32_t written = 0;
   for (std::size_t block = chunk * kChunkBlocks; block < end; ++block) {
-    const GeometryBlock& g = scene.geometry.data()[block];
+    const GeometryBlock& g = scene.geometry[block];
     for (int lane = 0; lane < kPackLanes; lane += kLanes) {
       const VF mean[3] = {load(&g.mean[0][lane]), load(&g.mean[1][lane]), load(&g.mean[2][lane])};
       const V3 d = {(mean[0] - cam.origin_hi[0]) - cam.origin_lo[0],
@@ -295,44 +323,50 @@ std::uint32_t project_chunk(const ProjectTask& task, std::size_t chunk, Splat* s
 
       V3 q0, q1;
       scaled_axes(g, lane, s, q0, q1);
-      const VF raw_xx = dot(q0, q0), raw_yy = dot(q1, q1), sxy = dot(q0, q1);
-      const V3 minors = {fma(q0.y, q1.z, -(q0.z * q1.y)), fma(q0.z, q1.x, -(q0.x * q1.z)),
-                         fma(q0.x, q1.y, -(q0.y * q1.x))};
-      const VF raw_det = dot(minors, minors);
-      const VF sxx = raw_xx + kDilationPx2, syy = raw_yy + kDilationPx2;
-      const VF det = fma(splat(kDilationPx2), (raw_xx + raw_yy) + kDilationPx2, raw_det);
+      VF unit = splat(1.0f);  // of lengths: 1 / unit pixels
+      Footprint f = footprint(q0, q1, splat(kDilationPx2));
+      if (any(both(alive, greater(f.det, splat(kLargestDet))))) {  // hardly ever
+        unit = unit_for(q0, q1);
+        f = footprint(scaled(q0, unit), scaled(q1, unit), kDilationPx2 * unit * unit);
+      }
       if (task.antialiased) {
-        const VF ratio = max(raw_det / det, splat(1e-20f));
+        const VF ratio = max(f.raw_det / f.det, splat(1e-20f));
         log2_opacity = fma(splat(0.5f), log2(ratio), log2_opacity);
         alive = both(alive, greater_equal(log2_opacity, splat(kLog2AlphaCut)));
       }
       const VF k = (2.0f / kLog2E) * (log2_opacity - kLog2AlphaCut);
-      const VF extent_x = sqrt(k * sxx), extent_y = sqrt(k * syy);
+      const VF pixels = 1.0f / unit;
+      const VF extent_x = sqrt(k * f.xx) * pixels, extent_y = sqrt(k * f.yy) * pixels;
       // Pixel centres inside the box, clipped to the image.
       const VF x0 = max(-floor(-(s.u - extent_x - 0.5f)), splat(0.0f));
       const VF x1 = min(floor(s.u + extent_x - 0.5f), cam.width - 1.0f);
       const VF y0 = max(-floor(-(s.v - extent_y - 0.5f)), splat(0.0f));
       const VF y1 = min(floor(s.v + extent_y - 0.5f), cam.height - 1.0f);
-      // Comparisons are false for NaN, so whatever overflowed is dropped here.
       alive = both(alive, both(greater_equal(x1, x0), greater_equal(y1, y0)));
-      alive = both(alive, both(greater(det, splat(0.0f)), greater(splat(3e38f), det)));
-      alive = both(alive, greater(splat(1e30f), fma(s.u, s.u, s.v * s.v)));
+      // Comparisons are false for NaN, so whatever overflowed is dropped here.
+      const VF limit = splat(kLargestPixels);
+      alive = both(alive, both(greater(limit, abs(s.u)), greater(limit, abs(s.v))));
+      alive = both(alive, both(greater(limit, extent_x), greater(limit, extent_y)));
+      alive = both(alive, greater(f.det, splat(kSmallestDet)));
       const std::uint32_t survivors = bits(alive);
       if (!survivors) continue;
 
       VF rgb[3];
       const VF inv_length = 1.0f / sqrt(max(dot(d, d), splat(1e-30f)));
       shade(scene, block, lane, task.sh_degree, scaled(d, inv_length), rgb);
-      const VF inv_det = 1.0f / det;
+      const VF inv_yy = 1.0f / f.yy;
+      const VF wxx = sqrt(splat(0.5f * kLog2E) * f.yy / f.det) * unit;
+      const VF wxy = -wxx * (f.xy * inv_yy);
+      const VF wyy = sqrt(splat(0.5f * kLog2E) * inv_yy) * unit;
       const VI first_index =
           splat_int(static_cast<std::int32_t>(block * kPackLanes) + lane) + lane_numbers();
       const VI tx0 = truncate(x0) / kTileSize, tx1 = truncate(x1) / kTileSize;
       const VI ty0 = truncate(y0) / kTileSize, ty1 = truncate(y1) / kTileSize;
       const VF words[kSplatWords] = {s.u,
                                      s.v,
-                                     (-0.5f * kLog2E) * syy * inv_det,
-                                     kLog2E * sxy * inv_det,
-                                     (-0.5f * kLog2E) * sxx * inv_det,
+                                     wxx,
+                                     wxy,
+                                     wyy,
                                      log2_opacity,
                                      rgb[0],
                                      rgb[1],
@@ -341,9 +375,9 @@ std::uint32_t project_chunk(const ProjectTask& task, std::size_t chunk, Splat* s
                                      (VF)first_index,
                                      extent_x,
                                      extent_y,
-                                     sqrt(det) / syy,
                                      (VF)(tx0 | tx1 << 16),
-                                     (VF)(ty0 | ty1 << 16)};
+                                     (VF)(ty0 | ty1 << 16),
+                                     VF{}};
       written += compact(words, survivors, splats + written);
     }
   }

@@ -27,7 +27,7 @@ class Stopwatch {
 // whole pages: page position / kPageRecords, record position % kPageRecords.
 std::size_t collect(const Workspace& workspace, std::size_t tile, Worker& mine) {
   std::size_t count = 0, pages = 0;
-  for (const Worker& worker : workspace) {
+  for (const Worker& worker : workspace.workers) {
     const std::size_t here = worker.bins.list(tile).count;
     count += here;
     pages += (here + kPageRecords - 1) / kPageRecords;
@@ -37,12 +37,14 @@ std::size_t collect(const Workspace& workspace, std::size_t tile, Worker& mine) 
   mine.records.resize_uncleared(count + kRecordPadding);
   const Page** page_table = mine.pages.resize_uncleared(pages);
   std::uint32_t page_number = 0;
-  for (const Worker& worker : workspace) {
+  for (const Worker& worker : workspace.workers) {
     const TileBins::List list = worker.bins.list(tile);
     std::size_t left = list.count;
     for (const Page* page = list.first; left; page = page->next, ++page_number) {
-      for (std::size_t line = 0; line < sizeof(Page); line += 64) {
-        __builtin_prefetch(reinterpret_cast<const char*>(page->next) + line, 0, 2);
+      if (page->next) {
+        for (std::size_t line = 0; line < sizeof(Page); line += 64) {
+          __builtin_prefetch(reinterpret_cast<const char*>(page->next) + line, 0, 2);
+        }
       }
       const std::uint32_t here = static_cast<std::uint32_t>(std::min(left, kPageRecords));
       for (std::uint32_t i = 0; i < here; ++i) {
@@ -80,7 +82,7 @@ void order(std::size_t count, Worker& mine) {
 // Longest tiles first, so that no thread is left alone with a long one at the end.
 std::vector<std::uint32_t> tiles_by_length(const Workspace& workspace, std::size_t tiles) {
   std::vector<std::size_t> length(tiles, 0);
-  for (const Worker& worker : workspace) {
+  for (const Worker& worker : workspace.workers) {
     for (std::size_t tile = 0; tile < tiles; ++tile) length[tile] += worker.bins.list(tile).count;
   }
   std::vector<std::uint32_t> order(tiles);
@@ -91,10 +93,10 @@ std::vector<std::uint32_t> tiles_by_length(const Workspace& workspace, std::size
 }
 
 void sum_up(const Workspace& workspace, RenderStats& stats) {
-  for (const Worker& worker : workspace) {
+  for (const Worker& worker : workspace.workers) {
     stats.visible += worker.visible;
     stats.tile_pairs += worker.tile_pairs;
-    const double share = 1.0 / static_cast<double>(workspace.size());
+    const double share = 1.0 / static_cast<double>(workspace.workers.size());
     stats.times.project_ms += share * worker.times.project_ms;
     stats.times.bin_ms += share * worker.times.bin_ms;
     stats.times.sort_ms += share * worker.times.sort_ms;
@@ -102,32 +104,16 @@ void sum_up(const Workspace& workspace, RenderStats& stats) {
   }
 }
 
-}  // namespace
-
-std::unique_ptr<Workspace> WorkspacePool::take() {
-  std::lock_guard guard(mutex_);
-  if (idle_.empty()) return std::make_unique<Workspace>();
-  auto workspace = std::move(idle_.back());
-  idle_.pop_back();
-  return workspace;
-}
-
-void WorkspacePool::give_back(std::unique_ptr<Workspace> workspace) {
-  std::lock_guard guard(mutex_);
-  idle_.push_back(std::move(workspace));
-}
-
-namespace {
-
 // A frame in the making.
 struct Frame {
   const Kernels& kernels;
-  const PackedScene& scene;
+  const SceneView scene;
   const CameraParams& camera;
   const RenderOptions& options;
   const CancelFlag& cancel;
   const ImageTargets& targets;
   Workspace& workspace;
+  RenderStats& stats;
 
   bool cancelled() const { return cancel.load(std::memory_order_relaxed); }
 };
@@ -135,18 +121,21 @@ struct Frame {
 // Projects all chunks and bins them into the window's tiles. Returns false if the records
 // would not fit into the budget, or if the frame was cancelled.
 bool project(const Frame& frame, TileWindow window, std::size_t budget_bytes) {
-  RecordBudget budget(budget_bytes);
-  for (Worker& worker : frame.workspace) {
-    worker.bins.reset(window, budget);
+  Workspace& workspace = frame.workspace;
+  const std::size_t empty = workspace.workers.size() * TileBins::bytes_for(window.tiles());
+  if (empty > budget_bytes) return false;
+  workspace.pages.reset(budget_bytes - empty);
+  for (Worker& worker : workspace.workers) {
+    worker.bins.reset(window, workspace.pages);
     worker.visible = 0;
   }
   const ProjectTask task{&frame.scene, &frame.camera,
                          std::min(frame.options.sh_degree, frame.scene.sh_degree),
                          frame.options.antialiased};
   ThreadPool::instance().parallel_for(
-      frame.scene.chunks.size(), frame.options.threads, [&](std::size_t chunk, int thread) {
-        if (frame.cancelled() || budget.exceeded()) return;
-        Worker& mine = frame.workspace[static_cast<std::size_t>(thread)];
+      frame.scene.chunks, frame.options.threads, [&](std::size_t chunk, int thread) {
+        if (frame.cancelled() || workspace.pages.exhausted()) return;
+        Worker& mine = workspace.workers[static_cast<std::size_t>(thread)];
         Stopwatch watch;
         Splat* const splats = mine.splats.resize_uncleared(kChunkGaussians);
         const std::size_t survivors = frame.kernels.project_chunk(task, chunk, splats);
@@ -155,16 +144,18 @@ bool project(const Frame& frame, TileWindow window, std::size_t budget_bytes) {
         mine.bins.append(splats, survivors);
         mine.times.bin_ms += watch.lap_ms();
       });
-  return !frame.cancelled() && !budget.exceeded();
+  frame.stats.record_bytes = std::max(frame.stats.record_bytes, empty + workspace.pages.bytes());
+  return !frame.cancelled() && !workspace.pages.exhausted();
 }
 
 // Orders and composites the window's tiles.
 void composite(const Frame& frame, TileWindow window) {
+  ++frame.stats.parts;
   const std::vector<std::uint32_t> tiles = tiles_by_length(frame.workspace, window.tiles());
   ThreadPool::instance().parallel_for(
       tiles.size(), frame.options.threads, [&](std::size_t i, int thread) {
         if (frame.cancelled()) return;
-        Worker& mine = frame.workspace[static_cast<std::size_t>(thread)];
+        Worker& mine = frame.workspace.workers[static_cast<std::size_t>(thread)];
         Stopwatch watch;
         const std::size_t count = collect(frame.workspace, tiles[i], mine);
         order(count, mine);
@@ -209,15 +200,57 @@ void draw(const Frame& frame, TileWindow window) {
 
 }  // namespace
 
+void Workspace::trim() {
+  pages.trim();
+  for (Worker& worker : workers) {
+    worker.bins.trim();
+    worker.items.trim();
+    worker.scratch.trim();
+    worker.pages.trim();
+    worker.records.trim();
+  }
+}
+
+std::size_t Workspace::bytes() const {
+  std::size_t sum = pages.bytes();
+  for (const Worker& worker : workers) {
+    sum += sizeof(Worker) + worker.bins.bytes() + worker.splats.bytes() + worker.items.bytes() +
+           worker.scratch.bytes() + worker.pages.bytes() + worker.records.bytes();
+  }
+  return sum;
+}
+
+std::unique_ptr<Workspace> WorkspacePool::take() {
+  std::lock_guard guard(mutex_);
+  if (idle_.empty()) return std::make_unique<Workspace>();
+  auto workspace = std::move(idle_.back());
+  idle_.pop_back();
+  return workspace;
+}
+
+void WorkspacePool::give_back(std::unique_ptr<Workspace> workspace) noexcept {
+  workspace->trim();
+  std::lock_guard guard(mutex_);
+  if (idle_.size() < kMostIdle) idle_.push_back(std::move(workspace));
+}
+
+WorkspacePool::Idle WorkspacePool::idle() const {
+  std::lock_guard guard(mutex_);
+  Idle idle{idle_.size(), 0};
+  for (const auto& workspace : idle_) idle.bytes += workspace->bytes();
+  return idle;
+}
+
 bool render(const Kernels& kernels, const PackedScene& scene, const CameraParams& camera,
             const RenderOptions& options, const CancelFlag& cancel, const ImageTargets& targets,
             Workspace& workspace, RenderStats& stats) {
-  workspace.resize(static_cast<std::size_t>(options.threads));
-  for (Worker& worker : workspace) {
+  workspace.workers.resize(static_cast<std::size_t>(options.threads));
+  for (Worker& worker : workspace.workers) {
     worker.times = {};
-    worker.tile_pairs = 0;
+    worker.tile_pairs = worker.visible = 0;
   }
-  const Frame frame{kernels, scene, camera, options, cancel, targets, workspace};
+  workspace.pages.reset(options.record_budget_bytes);  // frees what earlier frames had beyond it
+  const Frame frame{kernels, scene.view(), camera, options, cancel, targets, workspace, stats};
   draw(frame, {0, 0, (camera.width + kTileSize - 1) / kTileSize,
                (camera.height + kTileSize - 1) / kTileSize});
   sum_up(workspace, stats);

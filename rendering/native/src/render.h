@@ -1,22 +1,30 @@
 // One image from one camera: project and bin by chunk, then sort and composite by tile.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <mutex>
 #include <vector>
 
+#include "buffer.h"
+#include "page_arena.h"
+#include "scene.h"
 #include "sort.h"
 #include "tile_bins.h"
 #include "types.h"
 
 namespace belvedere {
 
+using CancelFlag = std::atomic<bool>;
+
 struct RenderOptions {
   int sh_degree;
   bool antialiased;
   float background[3];
   int threads;
-  std::size_t record_budget_bytes;  // for splats on their way to tiles (TileBins)
+  // For splats on their way to tiles (TileBins), of all threads together. Exceeded only where
+  // the records of a single tile are more, or where it is less than a slab of PageArena.
+  std::size_t record_budget_bytes;
 };
 
 // Times are the threads' own, summed and divided by their number: they add up to the wall
@@ -28,6 +36,8 @@ struct StageTimes {
 struct RenderStats {
   std::size_t visible = 0;
   std::size_t tile_pairs = 0;
+  std::size_t parts = 0;         // windows that the image was drawn in, more where the budget is tight
+  std::size_t record_bytes = 0;  // most memory that the budget counts
   StageTimes times;
 };
 
@@ -42,16 +52,31 @@ struct alignas(64) Worker {
   std::size_t visible = 0, tile_pairs = 0;
 };
 
-using Workspace = std::vector<Worker>;
+struct Workspace {
+  PageArena pages;
+  std::vector<Worker> workers;  // one a thread
 
-// Hands out workspaces to concurrent renders.
+  void trim();  // between frames: keeps what frames like the last ones need
+  std::size_t bytes() const;
+};
+
+// Hands out workspaces to concurrent renders, and keeps a few for the next ones.
 class WorkspacePool {
  public:
+  // An engine's renders come one after the other; two are enough for one beside an export.
+  static constexpr std::size_t kMostIdle = 2;
+
+  WorkspacePool() { idle_.reserve(kMostIdle); }
   std::unique_ptr<Workspace> take();
-  void give_back(std::unique_ptr<Workspace> workspace);
+  void give_back(std::unique_ptr<Workspace> workspace) noexcept;
+
+  struct Idle {
+    std::size_t workspaces, bytes;
+  };
+  Idle idle() const;
 
  private:
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::vector<std::unique_ptr<Workspace>> idle_;
 };
 

@@ -67,18 +67,28 @@ ChunkBounds bounds_of(const GaussianArrays& in, std::size_t chunk) {
 
 }  // namespace
 
+SceneView PackedScene::view() const {
+  const int rows = ((sh_degree + 1) * (sh_degree + 1) - 1) * 3;
+  return {blocks,          chunks,         sh_degree,            rows,
+          geometry.data(), sh_rest.data(), sh_rest_scale.data(), bounds.data()};
+}
+
+std::size_t PackedScene::bytes() const {
+  return geometry.bytes() + sh_rest.bytes() + sh_rest_scale.bytes() + bounds.bytes();
+}
+
 void pack_scene(const GaussianArrays& in, int threads, PackedScene& out) {
   out.count = in.count;
   out.sh_degree = in.sh_degree;
   out.blocks = (in.count + kPackLanes - 1) / kPackLanes;
-  const int rows = out.sh_rest_rows();
-  const std::size_t chunks = (out.blocks + kChunkBlocks - 1) / kChunkBlocks;
+  out.chunks = (out.blocks + kChunkBlocks - 1) / kChunkBlocks;
+  const int rows = out.view().sh_rest_rows;
   GeometryBlock* geometry = out.geometry.resize_uncleared(out.blocks);
   std::int16_t* rest = out.sh_rest.resize_uncleared(out.blocks * rows * kPackLanes);
-  float* rest_scale = out.sh_rest_scale.resize_uncleared(out.blocks);
-  out.chunks.resize(chunks);
-  ThreadPool::instance().parallel_for(chunks, threads, [&](std::size_t chunk, int) {
-    out.chunks[chunk] = bounds_of(in, chunk);
+  float* rest_scale = out.sh_rest_scale.resize_uncleared(rows ? out.blocks : 0);
+  ChunkBounds* bounds = out.bounds.resize_uncleared(out.chunks);
+  ThreadPool::instance().parallel_for(out.chunks, threads, [&](std::size_t chunk, int) {
+    bounds[chunk] = bounds_of(in, chunk);
     const std::size_t end = std::min(out.blocks, (chunk + 1) * kChunkBlocks);
     for (std::size_t block = chunk * kChunkBlocks; block < end; ++block) {
       pack_geometry(in, block, geometry[block]);

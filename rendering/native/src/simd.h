@@ -89,6 +89,7 @@ BELVEDERE_INLINE VF max(VF a, VF b) {
   return a > b ? a : b;
 #endif
 }
+BELVEDERE_INLINE VF abs(VF v) { return (VF)((VI)v & 0x7fffffff); }
 BELVEDERE_INLINE VF clamp(VF v, VF lo, VF hi) { return min(max(v, lo), hi); }
 
 BELVEDERE_INLINE VF sqrt(VF v) {

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <atomic>
 #include <exception>
+#include <system_error>
+#include <thread>
 
 #if defined(__linux__)
 #include <sched.h>
@@ -42,10 +44,11 @@ ThreadPool& ThreadPool::instance() {
   return *pool;
 }
 
-void ThreadPool::ensure_workers(std::size_t wanted) {
-  while (workers_.size() < wanted) {
-    workers_.emplace_back([this] { work(); });
-    workers_.back().detach();
+void ThreadPool::ensure_workers(int wanted) {
+  try {
+    for (; workers_ < wanted; ++workers_) std::thread([this] { work(); }).detach();
+  } catch (const std::system_error&) {
+    // No more threads for now; the next call asks again.
   }
 }
 
@@ -84,7 +87,7 @@ void ThreadPool::parallel_for(std::size_t count, int threads, const Task& task) 
   job->helpers_wanted = helpers;
   {
     std::lock_guard guard(mutex_);
-    ensure_workers(static_cast<std::size_t>(std::max(helpers, default_threads() - 1)));
+    ensure_workers(std::max(helpers, default_threads() - 1));
     jobs_.push_back(job);
   }
   for (int i = 0; i < helpers; ++i) job_posted_.notify_one();

@@ -7,8 +7,6 @@
 #include <functional>
 #include <memory>
 #include <mutex>
-#include <thread>
-#include <vector>
 
 namespace belvedere {
 
@@ -22,18 +20,19 @@ class ThreadPool {
   // included, and returns when all are done. Tasks are handed out in order; `worker` is in
   // [0, threads), and tasks with the same worker never overlap. If a task
   // throws, no further ones are started, and the first exception is thrown again from here.
+  // If the system refuses more threads, those there are do the work, if need be this one alone.
   using Task = std::function<void(std::size_t index, int worker)>;
   void parallel_for(std::size_t count, int threads, const Task& task);
 
  private:
   struct Job;
-  void ensure_workers(std::size_t wanted);
+  void ensure_workers(int wanted);
   void work();
 
   std::mutex mutex_;
   std::condition_variable job_posted_;
   std::deque<std::shared_ptr<Job>> jobs_;
-  std::vector<std::thread> workers_;
+  int workers_ = 0;
 };
 
 // Threads to use when the caller did not say: one for each core this process may use.

@@ -6,11 +6,10 @@
 // orders its records by (depth, scene index), and that order is unique.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
-#include <memory>
-#include <vector>
 
+#include "buffer.h"
+#include "page_arena.h"
 #include "types.h"
 
 namespace belvedere {
@@ -24,35 +23,17 @@ struct TileWindow {
   int ty(std::size_t tile) const { return ty0 + static_cast<int>(tile) / columns; }
 };
 
-// Bytes of records that the threads of one frame may hold together.
-class RecordBudget {
- public:
-  explicit RecordBudget(std::size_t bytes) : bytes_(bytes) {}
-  void take(std::size_t bytes) { taken_.fetch_add(bytes, std::memory_order_relaxed); }
-  bool exceeded() const { return taken_.load(std::memory_order_relaxed) > bytes_; }
-
- private:
-  const std::size_t bytes_;
-  std::atomic<std::size_t> taken_{0};
-};
-
-constexpr std::size_t kPageRecords = 32;
-
-struct alignas(64) Page {
-  std::uint32_t keys[kPageRecords];  // the records' depths: sorting reads nothing else
-  Record records[kPageRecords];
-  Page* next;
-  std::uint32_t slack[2];  // a sixteen-word read of the last record ends before here
-};
-
 // One thread's pages for all tiles of a window.
 class TileBins {
  public:
-  // Forgets all records. Keeps the memory, unless the last frame needed far less of it.
-  void reset(TileWindow window, RecordBudget& budget);
+  // Memory that a window of so many tiles takes before there is any record.
+  static std::size_t bytes_for(std::size_t tiles) { return tiles * sizeof(Stream); }
+
+  // Forgets all records, and takes pages for the next ones from `arena`.
+  void reset(TileWindow window, PageArena& arena);
 
   // Appends `count` splats to every tile of the window that their ellipses touch. Stops
-  // early, with lists that are of no use, once the budget is exceeded.
+  // early, with lists that are of no use, once the arena is exhausted.
   void append(const Splat* splats, std::size_t count);
 
   struct List {
@@ -60,27 +41,26 @@ class TileBins {
     std::size_t count;
   };
   List list(std::size_t tile) const;
-  std::size_t capacity_bytes() const { return slabs_.size() * kSlabPages * sizeof(Page); }
+
+  void trim() { streams_.trim(); }
+  std::size_t bytes() const { return streams_.bytes(); }  // without pages
 
  private:
-  static constexpr std::size_t kSlabPages = (std::size_t{1} << 21) / sizeof(Page);
   struct Stream {
-    Page* first = nullptr;
-    Page* last = nullptr;
-    std::uint32_t in_last = kPageRecords;  // full: the next record opens a page
-    std::uint32_t pages = 0;
+    Page* first;
+    Page* last;
+    std::uint32_t in_last;  // kPageRecords: the next record opens a page
+    std::uint32_t pages;
   };
-  struct FreeSlab {
-    void operator()(Page* slab) const;
-  };
-  void append_to(std::size_t tile, const Splat& splat);
-  Page* new_page();
+  bool append_to_all(const Splat& splat);
+  bool append_to(std::size_t tile, const Splat& splat);
+  bool open_page(Stream& stream);
 
   TileWindow window_;
-  RecordBudget* budget_ = nullptr;
-  std::vector<Stream> streams_;
-  std::vector<std::unique_ptr<Page[], FreeSlab>> slabs_;
-  std::size_t pages_used_ = 0;
+  PageArena* arena_ = nullptr;
+  Buffer<Stream> streams_;
+  Page* run_ = nullptr;       // pages not yet opened
+  std::size_t run_left_ = 0;
 };
 
 }  // namespace belvedere

@@ -1,14 +1,12 @@
 // Plain data that passes between the stages and between instruction sets.
 //
-// Nothing here may contain vector types or inline functions that do arithmetic:
-// this header is compiled with different instruction sets in different files.
+// This header is compiled with different instruction sets in different files, and a linker
+// keeps one copy of an inline function, whichever it meets first. So there are no functions
+// here, no vector types, and nothing of the standard library that has functions.
 #pragma once
 
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <memory>
-#include <vector>
 
 namespace belvedere {
 
@@ -19,31 +17,6 @@ constexpr int kTileSize = 32;       // pixels; one task of the compositor
 constexpr int kBlockSize = 4;       // pixels; the compositor keeps a block in registers
 constexpr int kBlocksPerSide = kTileSize / kBlockSize;
 static_assert(kBlocksPerSide == 8, "a block row of a tile is one byte of a coverage mask");
-
-// Memory for large arrays that are written before they are read: aligned to a cache
-// line and not cleared, so that pages a frame does not touch cost nothing.
-template <typename T>
-class Buffer {
- public:
-  T* resize_uncleared(std::size_t count) {
-    if (count > capacity_) {
-      const std::size_t wanted = count + count / 4;
-      data_.reset(static_cast<T*>(::operator new[](wanted * sizeof(T), std::align_val_t{64})));
-      capacity_ = wanted;
-    }
-    return data_.get();
-  }
-  T* data() { return data_.get(); }
-  const T* data() const { return data_.get(); }
-  std::size_t capacity_bytes() const { return capacity_ * sizeof(T); }
-
- private:
-  struct Free {
-    void operator()(T* p) const { ::operator delete[](p, std::align_val_t{64}); }
-  };
-  std::unique_ptr<T[], Free> data_;
-  std::size_t capacity_ = 0;
-};
 
 // Sixteen Gaussians, one field after the other, so that any vector width loads them.
 struct GeometryBlock {
@@ -59,22 +32,17 @@ struct ChunkBounds {
   float max_scale;
 };
 
-// A scene in the layout that projection streams through. SH beyond degree 0 are 16-bit
-// integers with one float scale a block: half the bytes, errors below scale / 2.
-struct PackedScene {
-  std::size_t count = 0;
-  std::size_t blocks = 0;
-  int sh_degree = 0;
-  Buffer<GeometryBlock> geometry;
-  Buffer<std::int16_t> sh_rest;  // [blocks][(K - 1) * 3][kPackLanes]
-  Buffer<float> sh_rest_scale;   // [blocks]
-  std::vector<ChunkBounds> chunks;
-
-  int sh_rest_rows() const { return ((sh_degree + 1) * (sh_degree + 1) - 1) * 3; }
-  std::size_t bytes() const {
-    return geometry.capacity_bytes() + sh_rest.capacity_bytes() + sh_rest_scale.capacity_bytes() +
-           chunks.capacity() * sizeof(ChunkBounds);
-  }
+// A scene in the layout that projection streams through; scene.h owns one. SH beyond degree
+// 0 are 16-bit integers with one float scale a block: half the bytes, errors below scale / 2.
+struct SceneView {
+  std::size_t blocks;
+  std::size_t chunks;
+  int sh_degree;
+  int sh_rest_rows;            // three channels of all bases but the first
+  const GeometryBlock* geometry;
+  const std::int16_t* sh_rest;  // [blocks][sh_rest_rows][kPackLanes]
+  const float* sh_rest_scale;   // [blocks]
+  const ChunkBounds* bounds;    // [chunks]
 };
 
 enum class CameraModel : int { kPinhole = 0, kOrtho = 1, kFisheye = 2 };
@@ -89,19 +57,23 @@ struct CameraParams {
   CameraModel model;
 };
 
-// One projected Gaussian: a cache line. The exponent at an offset (dx, dy) from the
-// centre, in log2 units with the opacity folded in, is
-//   a dx² + b dx dy + c dy² + log2_opacity.
-// The part before `tx0` is what a tile needs of it (kRecordBytes).
+// One projected Gaussian: a cache line. The exponent of its alpha at an offset (dx, dy) from
+// its centre, in log2 units, is
+//   log2_opacity − (wxx dx + wxy dy)² − (wyy dy)²,
+// with W the whitening matrix: WᵀW is the inverse covariance times ½ log2 e. A sum of squares,
+// unlike a dx² + b dx dy + c dy², does not cancel far out along a needle, and W stays in the
+// range of a float where a, b and c would not. The part before `tx0` is what a tile needs of
+// it (kRecordBytes).
 struct alignas(64) Splat {
   float x, y;  // pixels
-  float a, b, c, log2_opacity;
+  float wxx, wxy, wyy;
+  float log2_opacity;
   float r, g, bl;
   float depth;          // sort key and depth images
   std::uint32_t index;  // in the scene
   float extent_x, extent_y;  // half size of the box in which alpha reaches the cut, pixels
-  float spread;              // sqrt(det Σ) / Σyy; see ellipse.h
   std::uint16_t tx0, tx1, ty0, ty1;  // tiles of that box, inclusive, clipped to the image
+  std::uint32_t unused;
 };
 static_assert(sizeof(Splat) == 64);
 constexpr std::size_t kSplatWords = sizeof(Splat) / 4;
@@ -122,10 +94,8 @@ struct ImageTargets {  // row-major; null where not wanted, alpha is always ther
   std::int32_t* count = nullptr;
 };
 
-using CancelFlag = std::atomic<bool>;
-
 struct ProjectTask {
-  const PackedScene* scene;
+  const SceneView* scene;
   const CameraParams* camera;
   int sh_degree;
   bool antialiased;
