@@ -58,7 +58,7 @@ def atomic_file(path: str | PathLike[str]) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             temporary.unlink()
         if isinstance(error, OSError) and _is_about(error, temporary):
-            raise _cannot_write(target, error) from None
+            raise cannot_write(target, error) from None
         raise
 
 
@@ -101,7 +101,7 @@ def _create(target: Path, temporary: Path) -> None:
         # Unlike the tempfile module's private files, this one gets its mode from the umask.
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except OSError as error:
-        raise _cannot_write(target, error) from None
+        raise cannot_write(target, error) from None
 
 
 def _require_replaceable(target: Path, folder: Path) -> None:
@@ -134,7 +134,8 @@ def _is_about(error: OSError, temporary: Path) -> bool:
     return error.filename is None or os.fsdecode(error.filename) == str(temporary)
 
 
-def _cannot_write(target: Path, error: OSError) -> OutputError:
+def cannot_write(target: Path, error: OSError) -> OutputError:
+    """The error to raise when writing ``target`` failed, with the remedy."""
     reason = os.strerror(error.errno) if error.errno else str(error)
     remedy = _REMEDIES.get(error.errno or 0, _ANOTHER_FOLDER)
     return OutputError(f"{target}: cannot write: {reason}; {remedy}")

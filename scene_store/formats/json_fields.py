@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ def load_json(path: Path) -> object:
     return parse_json(path, read_head(path, MAX_JSON_BYTES + 1))
 
 
-def parse_json(path: Path, text: bytes, place: str | None = None) -> object:
+def parse_json(path: str | PathLike[str], text: bytes, place: str | None = None) -> object:
     """As ``load_json``, of bytes that were read from ``path`` already."""
     if len(text) > MAX_JSON_BYTES:
         raise SceneFormatError(
@@ -48,12 +49,12 @@ def parse_json(path: Path, text: bytes, place: str | None = None) -> object:
 class JsonObject:
     """One JSON object, with where it was found for the errors."""
 
-    path: Path
+    path: str | PathLike[str]
     fields: dict[str, Any]
     place: str
 
     @classmethod
-    def of(cls, path: Path, value: object, place: str) -> JsonObject:
+    def of(cls, path: str | PathLike[str], value: object, place: str) -> JsonObject:
         """``value`` as an object.
 
         Raises:
