@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from configs.settings import RenderSettings
 from rendering.base import Outputs, RasterImage, RasterSettings
 from scene_store.scene import Vector3
-from splat.camera import Camera, fov_y_from_fov_x
-from splat.errors import CameraError, OutputError
+from splat.camera import MAX_IMAGE_SIDE, Camera, fov_y_from_fov_x
+from splat.errors import CameraError, OutputError, SettingsError
 from viewer.engines import create_rasterizer
 from viewer.image_files import (
     MAP_SUFFIXES,
     PICTURE_SUFFIXES,
+    check_size,
     check_target,
     write_map,
     write_picture,
 )
+from viewer.ranges import DOWNSCALE, FOV_DEG, SIDE_PX, require_in_range
 from viewer.scenes import OpenedScene, Progress, SceneChoice, open_scene
 from viewer.start_view import StartView
 
+USUAL_SIZE = (1280, 720)
 DEPTH_CHANNEL = "Z"
 ALPHA_CHANNEL = "A"
 
@@ -34,7 +38,8 @@ class CameraChoice:
         position, look_at: World coordinates.
         fov_deg, fov_x_deg: Vertical or horizontal field of view; at most one of them.
         training_camera: Index of a training camera to use instead.
-        width, height: Pixels; None for the training camera's own, else 1280 × 720.
+        width, height: Pixels; where one is None, it follows the other one in the proportions
+            of the training camera, else of 1280 × 720.
         downscale_factor: The size is divided by this.
     """
 
@@ -47,13 +52,47 @@ class CameraChoice:
     height: int | None = None
     downscale_factor: float = 1.0
 
+    def check(self) -> None:
+        """See before any work whether this can be a camera at all.
+
+        Raises:
+            SettingsError: If a number is out of its range.
+            CameraError: If the choice contradicts itself.
+        """
+        require_in_range("--width", self.width, SIDE_PX)
+        require_in_range("--height", self.height, SIDE_PX)
+        require_in_range("--downscale-factor", self.downscale_factor, DOWNSCALE)
+        require_in_range("--fov", self.fov_deg, FOV_DEG)
+        require_in_range("--fov-x", self.fov_x_deg, FOV_DEG)
+        if self.fov_deg is not None and self.fov_x_deg is not None:
+            raise CameraError("give --fov (vertical) or --fov-x (horizontal), not both")
+        if self.position is not None and self.position == self.look_at:
+            raise CameraError("--position and --look-at are the same point")
+        if self.training_camera is None:
+            width, height = self.size(*USUAL_SIZE)
+            if max(width, height) > MAX_IMAGE_SIDE:
+                raise CameraError(
+                    f"a picture of {width}×{height} pixels is too large; at most "
+                    f"{MAX_IMAGE_SIDE:,} a side"
+                )
+            return
+        if self.training_camera < 0:
+            raise SettingsError(
+                f"--training-camera: expected 0 or more, got {self.training_camera}"
+            )
+        given = (self.position, self.look_at, self.fov_deg, self.fov_x_deg)
+        if any(value is not None for value in given):
+            raise CameraError(
+                "--training-camera has its own position, direction and field of view; leave out "
+                "--position, --look-at, --fov and --fov-x"
+            )
+
     def size(self, width: int, height: int) -> tuple[int, int]:
         """(width, height) to draw, given those that hold unless chosen."""
+        wide = self.width or (width if self.height is None else width * self.height / height)
+        high = self.height or (height if self.width is None else height * self.width / width)
         factor = self.downscale_factor
-        return (
-            max(1, round((self.width or width) / factor)),
-            max(1, round((self.height or height) / factor)),
-        )
+        return max(1, round(wide / factor)), max(1, round(high / factor))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +119,32 @@ class Targets:
         """
         if self.image is None and self.depth is None and self.alpha is None:
             raise OutputError("nothing to write; pass --image, --depth or --alpha")
+        self._check_distinct()
         if self.image is not None:
             check_target(self.image, PICTURE_SUFFIXES)
         if self.depth is not None:
             check_target(self.depth, MAP_SUFFIXES)
         if self.alpha is not None:
             check_target(self.alpha, PICTURE_SUFFIXES + MAP_SUFFIXES)
+
+    def check_size(self, width: int, height: int) -> None:
+        """See whether the formats can hold a picture of this size.
+
+        Raises:
+            OutputError: If one cannot.
+        """
+        for path in self.paths:
+            check_size(path, width, height)
+
+    def _check_distinct(self) -> None:
+        options: dict[str, str] = {}  # by the file they write, links followed
+        for option in ("image", "depth", "alpha"):
+            path = getattr(self, option)
+            if path is None:
+                continue
+            first = options.setdefault(os.path.realpath(path), option)
+            if first != option:
+                raise OutputError(f"{path}: --{first} and --{option} cannot be the same file")
 
     @property
     def outputs(self) -> Outputs:
@@ -115,15 +174,20 @@ def export(
 
     Raises:
         SceneError: If the scene cannot be read.
-        CameraError: If the camera makes no sense.
-        OutputError: If a file cannot be written; known before the scene is read.
+        CameraError, SettingsError: If the camera makes no sense.
+        OutputError: If a file cannot be written. What can be known before the scene is read
+            is refused before.
     """
     from viewer.images import Mode, alpha_to_uint8, picture
 
+    camera_choice.check()
     targets.check()
+    if camera_choice.training_camera is None:
+        targets.check_size(*camera_choice.size(*USUAL_SIZE))
     shown = Mode(mode)
     opened = open_scene(choice, progress)
     camera = choose_camera(camera_choice, opened, render)
+    targets.check_size(camera.width, camera.height)
     settings = RasterSettings(
         background=render.background,
         antialiased=render.antialiased,
@@ -148,15 +212,15 @@ def export(
 
 
 def choose_camera(choice: CameraChoice, opened: OpenedScene, render: RenderSettings) -> Camera:
-    """The camera of an export.
+    """The camera of an export, whose choice was checked.
 
     Raises:
-        CameraError: If the choice contradicts itself or the scene.
+        CameraError: If the choice contradicts the scene.
     """
     near = render.near if render.near is not None else render.near_ratio * opened.start.radius
     if choice.training_camera is not None:
         return _training_camera(choice, opened, near)
-    width, height = choice.size(1280, 720)
+    width, height = choice.size(*USUAL_SIZE)
     start = replace(opened.start, fov_y_rad=_fov_y_rad(choice, opened.start, width, height))
     start = start.changed(position=choice.position, look_at=choice.look_at)
     return start.camera(width, height, near)
@@ -168,17 +232,15 @@ def _training_camera(choice: CameraChoice, opened: OpenedScene, near: float) -> 
     assert index is not None
     if not cameras:
         raise CameraError(f"{opened.title} comes without training cameras")
-    if not 0 <= index < len(cameras):
-        raise CameraError(f"there is no training camera {index}; valid: 0 to {len(cameras) - 1}")
-    if choice.position or choice.look_at or choice.fov_deg or choice.fov_x_deg:
-        raise CameraError("a training camera has its own position, direction and field of view")
+    if index >= len(cameras):
+        raise CameraError(
+            f"{opened.title}: there is no training camera {index}; valid: 0 to {len(cameras) - 1}"
+        )
     camera = replace(cameras[index], near=near)
     return camera.resized(*choice.size(camera.width, camera.height))
 
 
 def _fov_y_rad(choice: CameraChoice, start: StartView, width: int, height: int) -> float:
-    if choice.fov_deg is not None and choice.fov_x_deg is not None:
-        raise CameraError("give the vertical field of view or the horizontal one, not both")
     if choice.fov_x_deg is not None:
         return fov_y_from_fov_x(math.radians(choice.fov_x_deg), width, height)
     return start.fov_y_rad if choice.fov_deg is None else math.radians(choice.fov_deg)

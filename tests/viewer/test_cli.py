@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from viewer.cli import main, parse_count
+from splat.errors import SettingsError
+from viewer.cli import COMMANDS, main, one_line, parse_command
+from viewer.option_types import parse_count
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -83,7 +85,7 @@ def test_a_bad_setting(one_blob_ply: Path, tmp_path: Path) -> None:
 
 def test_a_setting_from_a_flag_is_checked(one_blob_ply: Path, tmp_path: Path) -> None:
     result = belvedere("export", one_blob_ply, "-o", tmp_path / "x.png", "--sh-degree", 7)
-    assert_one_line_error(result, "sh_degree")
+    assert_one_line_error(result, "--sh-degree: expected 0 to 3, got 7")
 
 
 def test_a_port_in_use(one_blob_ply: Path) -> None:
@@ -126,8 +128,89 @@ def test_details_on_demand(tmp_path: Path) -> None:
 def test_version_and_help() -> None:
     assert belvedere("--version").stdout.startswith("belvedere ")
     overview = belvedere().stdout
-    assert all(command in overview for command in ("view", "export", "info", "town", "bench"))
-    assert belvedere("fly").returncode == 2
+    assert all(f"belvedere {command}" in overview for command in COMMANDS)
+    assert belvedere("--help").stdout == overview
+    text = belvedere("export", "--help").stdout
+    assert "--downscale-factor" in text and "degrees" in text
+    assert "None" not in text, "every default is said in words"
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["fly"], ["fly is no command", "view, export"]),
+        (["exprt"], ["perhaps you meant export"]),
+        (["--port", "80"], ["options follow the command"]),
+    ],
+)
+def test_an_unknown_command(
+    words: list[str], parts: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    line = capsys.readouterr().err
+    assert line.startswith("belvedere: error: ") and line.count("\n") == 1
+    assert all(part in line for part in parts)
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["export", "--widht", "3"], ["--widht", "perhaps you meant --width"]),
+        (["export", "--width", "abc"], ["--width: 'abc' is not a whole number"]),
+        (["export", "--fov", "wide"], ["--fov: 'wide' is not a number"]),
+        (["export", "--position", "1", "2"], ["--position", "3 values"]),
+        (["export", "--position", "1", "2", "inf"], ["--position: 'inf' is not a number"]),
+        (["view", "one.ply", "two.ply"], ["unrecognized options: two.ply"]),
+        (["view", "--mode", "blue"], ["'blue'", "--mode", "depth"]),
+        (["town", "--gaussians", "0"], ["--gaussians: '0' is not a whole number of at least 1"]),
+    ],
+)
+def test_an_impossible_option_is_one_line(
+    words: list[str], parts: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SettingsError) as info:
+        parse_command(words[0], words[1:])
+    message = str(info.value)
+    assert message.endswith(f"; see belvedere {words[0]} --help")
+    assert "\n" not in message and not set(message) & set("│─╭╰")
+    assert all(part in message for part in parts), message
+    assert capsys.readouterr() == ("", "")
+
+
+def test_an_impossible_option_ends_with_status_2() -> None:
+    assert_one_line_error(belvedere("export", "--widht", 3), "--widht")
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        "╭─ Error ─╮\n│ No such │\n│ thing.  │\n│ ─────── │\n│ For full helptext │\n╰───╯",
+        " Error\n ---------\n  No such \n  thing.  \n  ---------\n  For full helptext",
+        "\x1b[31m╭─ Error ─╮\x1b[0m\n│ No such thing. │\n╰───╯",
+    ],
+)
+def test_a_box_is_read_however_it_is_drawn(box: str) -> None:
+    assert one_line(box) == "no such thing"
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["--up", "0", "0", "0"], "--up: 0 0 0 is no direction"),
+        (["--lod", "-1"], "--lod: expected 0 to 99, got -1"),
+        (["--width", "0"], "--width: expected 1 to 16384, got 0"),
+        (["--fov", "180"], "--fov: expected 1 to 170, got 180"),
+        (["--jpeg-quality", "0"], "--jpeg-quality: expected 1 to 100, got 0"),
+        (["--alpha", "x.png"], "cannot be the same file"),
+    ],
+)
+def test_impossible_values_are_refused_before_the_scene_is_read(
+    words: list[str], problem: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", "no_such.ply", "-o", "x.png", *words]) == 2
+    line = capsys.readouterr().err
+    assert line.startswith("belvedere: error: ") and line.count("\n") == 1
+    assert problem in line
 
 
 def test_info_as_json(one_blob_ply: Path) -> None:

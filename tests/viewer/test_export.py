@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 
 from configs.settings import RenderSettings
 from rendering.base import DILATION_PX2
-from splat.errors import CameraError, OutputError, SceneNotFoundError
+from splat.errors import CameraError, OutputError, SceneNotFoundError, SettingsError
 from viewer.export import CameraChoice, Targets, export
 from viewer.scenes import SceneChoice
 
@@ -114,6 +115,8 @@ def test_the_town_is_exported_without_a_scene(tmp_path: Path) -> None:
         (Targets(image=Path("a.bmp")), "use one of .png"),
         (Targets(depth=Path("z.png")), "use one of .exr, .npy"),
         (Targets(image=Path("no/such/a.png")), "does not exist"),
+        (Targets(image=Path("a.png"), alpha=Path("./a.png")), "--image and --alpha cannot be"),
+        (Targets(depth=Path("a.npy"), alpha=Path("no/../a.npy")), "--depth and --alpha cannot be"),
     ],
 )
 def test_targets_are_checked_before_the_scene_is_read(targets: Targets, problem: str) -> None:
@@ -126,19 +129,67 @@ def test_a_missing_scene_is_named(tmp_path: Path) -> None:
         export(choice(Path("missing.ply")), VIEW, Targets(tmp_path / "a.png"), RENDER)
 
 
+def test_links_to_one_file_are_one_file(tmp_path: Path) -> None:
+    (tmp_path / "link.png").symlink_to(tmp_path / "a.png")
+    targets = Targets(image=tmp_path / "a.png", alpha=tmp_path / "link.png")
+    with pytest.raises(OutputError, match="cannot be the same file"):
+        export(choice(Path("missing.ply")), VIEW, targets, RENDER)
+
+
 @pytest.mark.parametrize(
     ("camera", "problem"),
     [
         (CameraChoice(fov_deg=60, fov_x_deg=60), "not both"),
         (CameraChoice(position=(1, 1, 1), look_at=(1, 1, 1)), "same"),
-        (CameraChoice(fov_deg=180), "field of view"),
-        (CameraChoice(width=100_000), "image size"),
-        (CameraChoice(training_camera=0), "without training cameras"),
+        (CameraChoice(fov_deg=180), "--fov: expected 1 to 170, got 180"),
+        (CameraChoice(fov_x_deg=0.5), "--fov-x: expected 1 to 170, got 0.5"),
+        (CameraChoice(fov_deg=math.nan), "--fov: expected"),
+        (CameraChoice(width=0), "--width: expected 1 to 16384, got 0"),
+        (CameraChoice(height=-5), "--height: expected"),
+        (CameraChoice(width=100_000), "--width: expected"),
+        (CameraChoice(downscale_factor=1e-320), "--downscale-factor: expected 0.01 to 1000"),
+        (CameraChoice(downscale_factor=math.inf), "--downscale-factor: expected"),
+        (CameraChoice(width=1000, downscale_factor=0.01), "100000×56250 pixels is too large"),
+        (CameraChoice(training_camera=-1), "--training-camera: expected 0 or more"),
+        (CameraChoice(training_camera=0, fov_deg=40), "leave out"),
+        (CameraChoice(training_camera=0, position=(0, 0, 0)), "leave out"),
     ],
 )
-def test_impossible_cameras(
-    one_blob_ply: Path, tmp_path: Path, camera: CameraChoice, problem: str
+def test_impossible_cameras_are_refused_before_the_scene_is_read(
+    tmp_path: Path, camera: CameraChoice, problem: str
 ) -> None:
-    with pytest.raises(CameraError, match=problem):
+    with pytest.raises((CameraError, SettingsError), match=problem):
+        export(choice(Path("missing.ply")), camera, Targets(tmp_path / "a.png"), RENDER)
+
+
+def test_a_picture_too_large_for_its_format_is_refused_before_the_scene_is_read(
+    tmp_path: Path,
+) -> None:
+    camera = CameraChoice(width=16_384, height=2)
+    targets = Targets(alpha=tmp_path / "a.webp")
+    with pytest.raises(OutputError, match=r"does not fit \.webp.* write \.png"):
+        export(choice(Path("missing.ply")), camera, targets, RENDER)
+
+
+@pytest.mark.parametrize(
+    ("given", "size"),
+    [
+        ({}, (1280, 720)),
+        ({"width": 640}, (640, 360)),
+        ({"height": 360}, (640, 360)),
+        ({"width": 100, "height": 99}, (100, 99)),
+        ({"width": 640, "downscale_factor": 2.0}, (320, 180)),
+        ({"downscale_factor": 1000.0}, (1, 1)),
+    ],
+)
+def test_one_side_of_a_picture_follows_the_other(
+    given: dict[str, Any], size: tuple[int, int]
+) -> None:
+    assert CameraChoice(**given).size(1280, 720) == size
+
+
+def test_a_training_camera_must_be_there(one_blob_ply: Path, tmp_path: Path) -> None:
+    camera = CameraChoice(training_camera=0)
+    with pytest.raises(CameraError, match="without training cameras"):
         export(choice(one_blob_ply), camera, Targets(tmp_path / "a.png"), RENDER)
     assert not (tmp_path / "a.png").exists()

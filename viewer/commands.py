@@ -1,0 +1,329 @@
+"""The commands ``view | export | info | town``: their options, their help, what they run.
+
+The docstrings below are the help texts. Every command imports what it needs when it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tyro.conf import Positional, arg
+
+from configs.settings import RenderSettings, ViewerSettings
+from splat.errors import SettingsError
+from viewer.option_types import (
+    NO_HINT,
+    Color,
+    Count,
+    Degrees,
+    EngineName,
+    File,
+    ModeName,
+    Number,
+    Pixels,
+    Text,
+    Vector,
+    Whole,
+    hint,
+)
+from viewer.ranges import JPEG_QUALITY, LOD, require_in_range
+
+if TYPE_CHECKING:
+    from configs.settings import Settings
+    from viewer.scenes import SceneChoice
+
+TOWN_GAUSSIANS = 2_000_000
+Debug = Annotated[bool, NO_HINT]
+Say = Callable[[str], None]
+RENDER, VIEWER = RenderSettings(), ViewerSettings()
+
+
+@dataclass(frozen=True, slots=True)
+class CommonOptions:
+    """Where settings come from, and what is logged."""
+
+    config: Annotated[File, NO_HINT] = None
+    """Settings file (YAML): what differs from configs/default.yaml. Options win over it."""
+    debug: Debug = False
+    """Log more, and show where an error came from."""
+
+
+@dataclass(frozen=True, slots=True)
+class SceneOptions:
+    """What is read."""
+
+    scene: Annotated[Positional[Path | None], arg(metavar="[SCENE]", help_behavior_hint="")] = None
+    """File or folder of any format that belvedere --help lists; without it, the built-in town."""
+    gaussians: Annotated[Count, hint("2M")] = TOWN_GAUSSIANS
+    """Size of the town, such as 500k, 2M or 2e6; files keep their own."""
+    lod: Annotated[Whole, hint("the finest")] = None
+    """Level of detail to read from formats that have several, 0 the finest."""
+    up: Annotated[Vector, hint("found out")] = None
+    """The direction that is up, in the scene's axes, such as 0 -1 0."""
+
+    def choice(self, fov_deg: float) -> SceneChoice:
+        """The scene as the commands know it.
+
+        Raises:
+            SettingsError: If an option makes no sense.
+        """
+        from viewer.scenes import SceneChoice
+
+        require_in_range("--lod", self.lod, LOD)
+        if self.up is not None and not any(self.up):
+            raise SettingsError("--up: 0 0 0 is no direction")
+        return SceneChoice(self.scene, self.gaussians, self.lod, self.up, fov_deg)
+
+
+@dataclass(frozen=True, slots=True)
+class CameraOptions:
+    """Where the picture is taken from; what is not given, a view chosen from the scene fills in."""
+
+    position: Annotated[Vector, hint("chosen from the scene")] = None
+    """Where the camera stands, world coordinates."""
+    look_at: Annotated[Vector, hint("chosen from the scene")] = None
+    """The point the camera looks at, world coordinates."""
+    fov: Annotated[Degrees, hint(f"{VIEWER.fov_deg:g}")] = None
+    """Vertical field of view, 1 to 170 degrees."""
+    near: Annotated[Number, hint(f"{RENDER.near_ratio:g} of the scene's radius")] = None
+    """Nothing nearer than this is drawn, world units."""
+
+
+@dataclass(frozen=True, slots=True)
+class DrawingOptions:
+    """How the Gaussians are drawn."""
+
+    background: Annotated[Color, hint("0 0 0, black")] = None
+    """Colour behind everything, red green blue, each 0 to 1."""
+    antialiased: Annotated[bool | None, arg(metavar="{True,False}"), hint(RENDER.antialiased)] = (
+        None
+    )
+    """Compensate opacities for the screen-space dilation, for Mip-Splatting scenes."""
+    sh_degree: Annotated[Whole, hint("all there is")] = None
+    """View-dependent colour up to this degree of spherical harmonics, 0 to 3."""
+    threads: Annotated[Whole, hint(f"{RENDER.threads}, one a core")] = None
+    """CPU threads a picture may use."""
+    engine: Annotated[EngineName | None, arg(metavar="{native,reference}"), hint(RENDER.engine)] = (
+        None
+    )
+    """The rasterizer; the reference is exact and very slow, for comparisons."""
+
+
+def load(
+    config: Path | None, camera: CameraOptions, drawing: DrawingOptions, more: dict[str, Any]
+) -> Settings:
+    """The defaults, the settings file, then the options that were given.
+
+    Args:
+        config: The settings file.
+        camera, drawing: Options of every picture.
+        more: Those of one command, by option: ``{"--port": ("viewer.port", 8080)}``.
+
+    Raises:
+        SettingsError: Naming the file and key, or the option.
+    """
+    from configs.loading import load_settings
+
+    options = {
+        "--fov": ("viewer.fov_deg", camera.fov),
+        "--near": ("render.near", camera.near),
+        "--background": ("render.background", drawing.background),
+        "--antialiased": ("render.antialiased", drawing.antialiased),
+        "--sh-degree": ("render.sh_degree", drawing.sh_degree),
+        "--threads": ("render.threads", drawing.threads),
+        "--engine": ("render.engine", drawing.engine),
+        **more,
+    }
+    given = {option: pair for option, pair in options.items() if pair[1] is not None}
+    try:
+        return load_settings(config, dict(given.values()))
+    except SettingsError as error:
+        message = str(error)
+        for option, (key, _) in given.items():  # a person knows the option, not its key
+            message = message.replace(f"option: {key}:", f"{option}:")
+        raise SettingsError(message) from None
+
+
+@dataclass(frozen=True, slots=True)
+class PageOptions:
+    """The page in the browser."""
+
+    host: Annotated[Text, arg(metavar="ADDRESS"), hint(f"{VIEWER.host}, this machine only")] = None
+    """Address to listen on; 0.0.0.0 lets other machines in, with a token."""
+    port: Annotated[Whole, hint(f"{VIEWER.port}, or the next free one")] = None
+    """Port to listen on, and no other; 0 takes any free one."""
+    token: Annotated[Text, hint("random, where others can reach the page")] = None
+    """What browsers must present, 8 to 128 letters, digits or . _ ~ -"""
+    open_browser: Annotated[bool, NO_HINT] = False
+    """Open the page in the browser of this machine."""
+    mode: Annotated[
+        ModeName | None, arg(metavar="{color,depth,alpha,count}"), hint(VIEWER.mode)
+    ] = None
+    """What the picture shows at first: colour, depth, opacity, or Gaussians a pixel."""
+    jpeg_quality: Annotated[Whole, hint(VIEWER.still_quality)] = None
+    """Of the picture at rest, 1 to 100."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Explore a scene in the browser.
+
+    Serves a page, prints its address, and runs until Ctrl-C.
+
+    Example: belvedere view garden.ply --up 0 -1 0
+    """
+
+    scene: SceneOptions = field(default_factory=SceneOptions)
+    camera: CameraOptions = field(default_factory=CameraOptions)
+    drawing: DrawingOptions = field(default_factory=DrawingOptions)
+    page: PageOptions = field(default_factory=PageOptions)
+    common: CommonOptions = field(default_factory=CommonOptions)
+
+    def run(self, say: Say) -> None:
+        """Serve until interrupted."""
+        page = self.page
+        settings = load(
+            self.common.config,
+            self.camera,
+            self.drawing,
+            {
+                "--host": ("viewer.host", page.host),
+                "--port": ("viewer.port", page.port),
+                "--token": ("viewer.token", page.token),
+                "--mode": ("viewer.mode", page.mode),
+                "--jpeg-quality": ("viewer.still_quality", page.jpeg_quality),
+            },
+        )
+        from viewer.serving import serve
+
+        serve(
+            self.scene.choice(settings.viewer.fov_deg),
+            settings,
+            explicit_port=page.port is not None,
+            position=self.camera.position,
+            look_at=self.camera.look_at,
+            say=say,
+            open_browser=page.open_browser,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class OutputOptions:
+    """The files to write, at least one; a file is whole or absent, and replaces one of its name."""
+
+    image: Annotated[File, arg(aliases=["-o"], help_behavior_hint="")] = None
+    """The picture: .png, .jpg or .webp."""
+    depth: Annotated[File, NO_HINT] = None
+    """View depth, world units, 0 where nothing is: .exr (channel Z) or .npy, float32."""
+    alpha: Annotated[File, NO_HINT] = None
+    """Opacity, 0 to 1: .exr (channel A) or .npy, float32; or a grey picture."""
+    mode: Annotated[ModeName, hint("color")] = "color"
+    """What the picture shows: colour, depth, opacity, or Gaussians a pixel."""
+    jpeg_quality: Annotated[int, arg(metavar="INT"), hint(95)] = 95
+    """Of .jpg and .webp, 1 to 100."""
+
+
+@dataclass(frozen=True, slots=True)
+class FrameOptions:
+    """The size of the picture, and the lens in other words."""
+
+    width: Annotated[Pixels, hint("1280, or that of the training camera")] = None
+    """Width; where only one side is given, the other follows."""
+    height: Annotated[Pixels, hint("720, or that of the training camera")] = None
+    """Height; as above."""
+    downscale_factor: Annotated[float, arg(metavar="NUMBER"), hint(1)] = 1.0
+    """Divide both sides by this, 0.01 to 1000."""
+    fov_x: Annotated[Degrees, NO_HINT] = None
+    """Horizontal field of view instead of --fov, 1 to 170 degrees."""
+    training_camera: Annotated[Whole, NO_HINT] = None
+    """Take position, direction, lens and size of this training camera, counted from 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """Draw one view of a scene into image files, without a browser.
+
+    Prints the names of the files.
+
+    Example: belvedere export garden.ply -o garden.png --depth garden.exr --width 1920
+    """
+
+    scene: SceneOptions = field(default_factory=SceneOptions)
+    output: OutputOptions = field(default_factory=OutputOptions)
+    frame: FrameOptions = field(default_factory=FrameOptions)
+    camera: CameraOptions = field(default_factory=CameraOptions)
+    drawing: DrawingOptions = field(default_factory=DrawingOptions)
+    common: CommonOptions = field(default_factory=CommonOptions)
+
+    def run(self, say: Say) -> None:
+        """Write the files and name them."""
+        from viewer.export import CameraChoice, Targets, export
+
+        settings = load(self.common.config, self.camera, self.drawing, {})
+        output, frame = self.output, self.frame
+        require_in_range("--jpeg-quality", output.jpeg_quality, JPEG_QUALITY)
+        targets = Targets(output.image, output.depth, output.alpha, output.jpeg_quality)
+        camera = CameraChoice(
+            position=self.camera.position,
+            look_at=self.camera.look_at,
+            fov_deg=self.camera.fov,
+            fov_x_deg=frame.fov_x,
+            training_camera=frame.training_camera,
+            width=frame.width,
+            height=frame.height,
+            downscale_factor=frame.downscale_factor,
+        )
+        choice = self.scene.choice(settings.viewer.fov_deg)
+        export(choice, camera, targets, settings.render, output.mode)
+        for path in targets.paths:
+            say(str(path))
+
+
+@dataclass(frozen=True, slots=True)
+class Info:
+    """What is in a scene, and what is wrong with it.
+
+    Prints format, size, bounds, the likely up direction, and Gaussians that are broken or
+    suspicious.
+    """
+
+    scene: SceneOptions = field(default_factory=SceneOptions)
+    json: Annotated[bool, NO_HINT] = False
+    """Print JSON instead of tables."""
+    debug: Debug = False
+    """Log more, and show where an error came from."""
+
+    def run(self, say: Say) -> None:
+        """Print it."""
+        from viewer.info import scene_report
+
+        report = scene_report(self.scene.choice(VIEWER.fov_deg))
+        if self.json:
+            say(report.to_json())
+        else:
+            report.print_table()
+
+
+@dataclass(frozen=True, slots=True)
+class Town:
+    """Write the built-in town as a 3DGS .ply file, for any tool that reads those.
+
+    The same number of Gaussians is always the same town.
+    """
+
+    output: Annotated[Path, arg(aliases=["-o"], metavar="FILE")] = Path("town.ply")
+    """File to write; replaces one of its name."""
+    gaussians: Annotated[Count, hint("2M")] = TOWN_GAUSSIANS
+    """How many, such as 500k, 2M or 2e6."""
+    debug: Debug = False
+    """Log more, and show where an error came from."""
+
+    def run(self, say: Say) -> None:
+        """Write it."""
+        from viewer.town_file import write_town
+
+        write_town(self.output, self.gaussians)
+        say(str(self.output))

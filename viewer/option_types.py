@@ -1,0 +1,113 @@
+"""What a word on the command line can be: counts, numbers, vectors, files, each with its error.
+
+A default of None means that the settings file, or the scene, decides; the hint of an option
+says what that comes to.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from tyro.conf import arg
+from tyro.constructors import PrimitiveConstructorSpec
+
+T = TypeVar("T")
+
+
+def parse_count(words: list[str]) -> int:
+    """A count such as ``2000000``, ``2_000_000``, ``2e6`` or ``2M``.
+
+    Raises:
+        ValueError: If it is none, or not at least 1.
+    """
+    text = words[0].replace("_", "").replace(",", "")
+    factor = {"k": 1e3, "m": 1e6, "g": 1e9}.get(text[-1:].lower(), 1.0)
+    try:
+        number = float(text[:-1] if factor > 1 else text) * factor
+    except ValueError:
+        number = math.nan
+    if not (math.isfinite(number) and number >= 1 and number == int(number)):
+        raise ValueError(f"{words[0]!r} is not a whole number of at least 1")
+    return int(number)
+
+
+def parse_whole(words: list[str]) -> int:
+    """A whole number.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    try:
+        return int(words[0])
+    except ValueError:
+        raise ValueError(f"{words[0]!r} is not a whole number") from None
+
+
+def parse_number(words: list[str]) -> float:
+    """A finite number.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    try:
+        number = float(words[0])
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"{words[0]!r} is not a number")
+    return number
+
+
+def parse_vector(words: list[str]) -> tuple[float, float, float]:
+    """Three finite numbers.
+
+    Raises:
+        ValueError: If they are none.
+    """
+    x, y, z = (parse_number([word]) for word in words)
+    return x, y, z
+
+
+def _spec(
+    parse: Callable[[list[str]], T], metavar: str, nargs: int = 1
+) -> PrimitiveConstructorSpec[T | None]:
+    """How tyro reads a value that may be absent.
+
+    A fixed number of words: left to itself, an optional vector would swallow the scene, too.
+    """
+    return PrimitiveConstructorSpec(
+        nargs=nargs,
+        metavar=metavar,
+        instance_from_str=parse,
+        is_instance=lambda value: value is None or isinstance(value, (int, float, str, tuple)),
+        str_from_instance=_words,
+    )
+
+
+def _words(value: Any) -> list[str]:
+    if value is None:
+        return [""]
+    return [f"{v:g}" for v in value] if isinstance(value, tuple) else [f"{value}"]
+
+
+def hint(default: object) -> Any:
+    """What an option comes to when it is not given."""
+    return arg(help_behavior_hint=f"(default: {default})")
+
+
+NO_HINT = arg(help_behavior_hint="")
+
+Count = Annotated[int, _spec(parse_count, "COUNT")]
+Whole = Annotated[int | None, _spec(parse_whole, "INT")]
+Pixels = Annotated[int | None, _spec(parse_whole, "PIXELS")]
+Number = Annotated[float | None, _spec(parse_number, "NUMBER")]
+Degrees = Annotated[float | None, _spec(parse_number, "DEGREES")]
+Vector = Annotated[tuple[float, float, float] | None, _spec(parse_vector, "X Y Z", 3)]
+Color = Annotated[tuple[float, float, float] | None, _spec(parse_vector, "R G B", 3)]
+Text = Annotated[str | None, _spec(lambda words: words[0], "TEXT")]
+File = Annotated[Path | None, arg(metavar="FILE")]
+EngineName = Literal["native", "reference"]
+ModeName = Literal["color", "depth", "alpha", "count"]
