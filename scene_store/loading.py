@@ -22,7 +22,9 @@ Progress = Callable[[int, int], None]
 
 BATCH_COUNT = 1 << 16
 
-# Beyond this, products that projection needs leave the range of float32.
+# Projection squares a length times the focal length in pixels, which is about 1e4 for a long
+# lens; float32 ends at 3.4e38. So a Gaussian of this size at unit distance is the largest whose
+# covariance in the picture is a number at all.
 LARGEST_LENGTH = np.float32(1e15)
 # A flat Gaussian (one scale of zero) is drawn as one that is thin.
 SMALLEST_SCALE = np.float32(1e-20)

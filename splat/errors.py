@@ -17,16 +17,35 @@
         └── RenderCancelled        a newer request replaced this one
 
 The command line prints ``str(error)`` on one line and exits with status 2, so a
-message names the file, the place in it, what is wrong, and the remedy.
+message names the file, the place in it, what is wrong, and the remedy. Whatever a file or
+its name brings into a message, it stays one line that a terminal can show (``one_line``).
 """
 
 from __future__ import annotations
 
 from os import PathLike, fspath
 
+MAX_MESSAGE = 480
+
+
+def one_line(text: str) -> str:
+    """``text`` without anything that breaks a line or that a terminal would obey.
+
+    Such characters are written as escapes; the middle of a text of more than ``MAX_MESSAGE``
+    characters is left out, since files are named at the start and remedies at the end.
+    """
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    if len(shown) <= MAX_MESSAGE:
+        return shown
+    half = (MAX_MESSAGE - 3) // 2
+    return f"{shown[:half]} … {shown[-half:]}"
+
 
 class BelvedereError(Exception):
-    """Base of all errors raised on purpose; its text is meant for the user."""
+    """Base of all errors raised on purpose; its text is one line, meant for the user."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(one_line(message))
 
 
 class SceneError(BelvedereError):

@@ -180,8 +180,7 @@ def _chunk_ranges(
     def ranges(names: tuple[str, ...]) -> Float32Array:
         table = np.stack([records[name] for name in names], axis=1).reshape(-1, 2, 3)
         table = table.astype(np.float32)
-        with np.errstate(invalid="ignore", over="ignore"):
-            table[:, 1] -= table[:, 0]
+        table[:, 1] -= table[:, 0]
         return table
 
     has_colour = set(_COLOUR_RANGES) <= set(records.dtype.names or ())
@@ -193,9 +192,7 @@ def _chunk_ranges(
 
 
 def _within(fraction: Float32Array, ranges: Float32Array, chunk: NDArray[np.intp]) -> Float32Array:
-    with np.errstate(invalid="ignore", over="ignore"):
-        out: Float32Array = ranges[chunk, 0] + fraction * ranges[chunk, 1]
-    return out
+    return np.asarray(ranges[chunk, 0] + fraction * ranges[chunk, 1], np.float32)
 
 
 def _unpack_11_10_11(packed: NDArray[np.unsignedinteger]) -> Float32Array:

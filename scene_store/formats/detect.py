@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from scene_store.formats.compressed_ply import CompressedPlySource, is_compressed_ply
 from scene_store.formats.json_fields import JsonObject, load_json
 from scene_store.formats.ksplat import KsplatSource, looks_like_ksplat
@@ -60,9 +62,11 @@ def open_scene(path: str | os.PathLike[str], *, lod: int | None = None) -> Forma
     if not os.fspath(path):
         raise SceneNotFoundError("no scene was named: the path is empty")
     scene = Path(path)
-    if _is_folder(scene):
-        return _open_folder(scene, lod)
-    return _opener_of(scene)(scene, lod)
+    # Numbers beyond float32 become infinite without a warning; loading drops and counts them.
+    with np.errstate(all="ignore"):
+        if _is_folder(scene):
+            return _open_folder(scene, lod)
+        return _opener_of(scene)(scene, lod)
 
 
 def _is_folder(path: Path) -> bool:

@@ -135,9 +135,8 @@ class _Columns:
         ):
             out[...] = self._table[:, first : first + len(names)]
             return out
-        with np.errstate(over="ignore"):  # a double may exceed float32: it becomes infinite
-            for i, name in enumerate(names):
-                out[:, i] = self._records[name]
+        for i, name in enumerate(names):
+            out[:, i] = self._records[name]
         return out
 
 

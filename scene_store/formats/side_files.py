@@ -11,8 +11,11 @@ import zlib
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from scene_store.formats.source import DOWNLOAD_AGAIN, require_file
+from scene_store.formats.source import DOWNLOAD_AGAIN, UNTRUSTED, read_head, require_file
 from splat.errors import SceneFormatError, SceneNotFoundError
+
+# What is read at once: a texture of 250 M Gaussians that could not be compressed at all.
+MAX_FILE_BYTES = 1 << 30
 
 # Images are compressed already and meta.json is small: what unpacks to far more is a bomb.
 _FREE_BYTES = 1 << 20
@@ -44,11 +47,12 @@ class SideFiles(Protocol):
             SceneFormatError: If there is no such file.
         """
 
-    def read(self, name: str) -> bytes:
-        """The file's content, of bounded size.
+    def read(self, name: str, max_bytes: int = MAX_FILE_BYTES) -> bytes:
+        """The file's content.
 
         Raises:
-            SceneFormatError: If there is no such file, or it is damaged or a bomb.
+            SceneFormatError: If there is no such file, it is larger than ``max_bytes``, or it
+                is damaged or a bomb.
         """
 
     def close(self) -> None:
@@ -69,10 +73,15 @@ class FolderFiles:
         """See ``SideFiles``."""
         return require_side_file(self._owner, name)
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, max_bytes: int = MAX_FILE_BYTES) -> bytes:
         """See ``SideFiles``."""
-        require_side_file(self._owner, name)
-        return beside(self._owner, name).read_bytes()
+        path = beside(self._owner, name)
+        size = require_side_file(self._owner, name)
+        if size > max_bytes:
+            raise SceneFormatError(
+                path, f"is larger than {max_bytes:,} bytes ({size:,})", remedy=UNTRUSTED
+            )
+        return read_head(path, max_bytes)
 
     def close(self) -> None:
         """See ``SideFiles``."""
@@ -87,7 +96,7 @@ class ZipFiles:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        require_file(path)
+        self._size = require_file(path)
         try:
             self._zip = zipfile.ZipFile(path)
         except _ZIP_ERRORS as error:
@@ -106,20 +115,22 @@ class ZipFiles:
         """See ``SideFiles``."""
         return self._info(name).compress_size
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, max_bytes: int = MAX_FILE_BYTES) -> bytes:
         """See ``SideFiles``."""
         info = self._info(name)
-        limit = _FREE_BYTES + _MAX_ZIP_RATIO * info.compress_size
+        # Both sizes are the archive's own words; the packed one cannot exceed the archive.
+        packed = min(info.compress_size, self._size)
+        limit = min(max_bytes, _FREE_BYTES + _MAX_ZIP_RATIO * packed)
         if info.file_size > limit:
             raise SceneFormatError(
                 self._path,
-                f"unpacks from {info.compress_size:,} to {info.file_size:,} bytes",
+                f"unpacks from {packed:,} to {info.file_size:,} bytes",
                 where=f"entry {name[:80]!r}",
-                remedy="it is damaged or made to exhaust memory: get it from a source you trust",
+                remedy=UNTRUSTED,
             )
         try:
             with self._zip.open(info) as file:
-                return file.read(limit)
+                return file.read(limit)  # never more than the claim, whatever it unpacks to
         except _ZIP_ERRORS as error:
             raise SceneFormatError(
                 self._path,

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scene_store.formats.decoding import SQRT_HALF, quats_from_three
-from scene_store.formats.json_fields import JsonObject, load_json, parse_json
+from scene_store.formats.json_fields import MAX_JSON_BYTES, JsonObject, load_json, parse_json
 from scene_store.formats.side_files import FolderFiles, SideFiles, ZipFiles
 from scene_store.formats.sog_meta import META_FILE, ShPalette, SogMeta, parse_sog_meta
 from scene_store.formats.source import (
@@ -142,7 +142,9 @@ def _read_meta(path: Path, files: FolderFiles | ZipFiles) -> JsonObject:
             remedy="check that it is a bundled SOG scene",
         )
     place = f"entry {META_FILE!r}"
-    return JsonObject.of(path, parse_json(path, files.read(META_FILE), place), place)
+    return JsonObject.of(
+        path, parse_json(path, files.read(META_FILE, MAX_JSON_BYTES), place), place
+    )
 
 
 def _texture_names(sog: SogMeta) -> tuple[str, ...]:

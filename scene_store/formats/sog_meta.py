@@ -66,6 +66,8 @@ class SogMeta:
     notes: tuple[str, ...]
 
 
+# A unit of a streamed scene is opened by a thread, where the opener's setting does not hold.
+@np.errstate(all="ignore")
 def parse_sog_meta(meta: JsonObject) -> SogMeta:
     """Checks a parsed ``meta.json`` and builds its tables.
 
@@ -110,8 +112,7 @@ def _mean_tables(means: JsonObject) -> Float32Array:
     """Coordinates are stored as sign(x)·ln(1 + |x|), in 16 bits between two bounds."""
     low, high = _bounds(means, 3)
     logs = low[:, None] + (high - low)[:, None] * _WORD
-    with np.errstate(over="ignore"):
-        return (np.sign(logs) * np.expm1(np.abs(logs))).astype(np.float32)
+    return (np.sign(logs) * np.expm1(np.abs(logs))).astype(np.float32)
 
 
 def _bounds(field: JsonObject, count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -126,15 +127,15 @@ def _tables_v1(scales: JsonObject, sh0: JsonObject) -> _Tables:
     log_scales = low[:, None] + (high - low)[:, None] * _BYTE
     low, high = _bounds(sh0, 4)
     values = low[:, None] + (high - low)[:, None] * _BYTE
-    return exponential(log_scales), _float32(values[:3]), sigmoid(values[3])
+    return exponential(log_scales), values[:3].astype(np.float32), sigmoid(values[3])
 
 
 def _tables_v2(scales: JsonObject, sh0: JsonObject) -> _Tables:
     log_scales, colours = _codebook(scales), _codebook(sh0)
     return (
         np.tile(exponential(log_scales), (3, 1)),
-        np.tile(_float32(colours), (3, 1)),
-        _float32(_BYTE),
+        np.tile(colours.astype(np.float32), (3, 1)),
+        _BYTE.astype(np.float32),
     )
 
 
@@ -148,18 +149,14 @@ def _codebook(field: JsonObject) -> NDArray[np.float64]:
     return table
 
 
-def _float32(values: NDArray[np.float64]) -> Float32Array:
-    with np.errstate(over="ignore"):
-        return values.astype(np.float32)
-
-
 def _palette(field: JsonObject, version: int) -> ShPalette:
     centroids, labels = field.strings("files", 2)[:2]
     if version == 1:
         low, high = field.number("mins"), field.number("maxs")
-        return ShPalette(_float32(low + (high - low) * _BYTE), None, None, centroids, labels)
+        values = (low + (high - low) * _BYTE).astype(np.float32)
+        return ShPalette(values, None, None, centroids, labels)
     degree = field.integer("bands")
     if not 1 <= degree <= 3:
         raise field.error("harmonics need degree 1, 2 or 3", "bands")
     count = field.integer("count", 1)
-    return ShPalette(_float32(_codebook(field)), count, degree, centroids, labels)
+    return ShPalette(_codebook(field).astype(np.float32), count, degree, centroids, labels)

@@ -25,6 +25,7 @@ from splat.gaussians import Gaussians
 ByteArray = NDArray[np.uint8]
 
 DOWNLOAD_AGAIN = "the file is incomplete or damaged: download or export it again"
+UNTRUSTED = "it is damaged or made to exhaust memory: get it from a source you trust"
 
 # A compressed Gaussian takes at least one byte in any scene ever seen (position noise
 # alone is worth three); below this count even a constant scene is cheap to hold.
@@ -173,7 +174,7 @@ def require_plausible_count(path: Path, count: int, compressed_bytes: int, where
             f"claims {count:,} Gaussians in {compressed_bytes:,} compressed bytes, "
             f"more than such a file can hold",
             where=where,
-            remedy="it is damaged or made to exhaust memory: get it from a source you trust",
+            remedy=UNTRUSTED,
         )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scene_store.formats.source import DOWNLOAD_AGAIN, ByteArray
+from scene_store.formats.source import DOWNLOAD_AGAIN, UNTRUSTED, ByteArray
 from splat.errors import SceneFormatError
 
 
@@ -56,7 +56,7 @@ def decode_webp(path: Path, content: bytes, max_pixels: int, place: str | None =
             path,
             f"is an image of {width} × {height} pixels where at most {max_pixels:,} are expected",
             where=place,
-            remedy="it is damaged or made to exhaust memory: get it from a source you trust",
+            remedy=UNTRUSTED,
         )
     import cv2  # takes a while to load, and only this format needs it
 

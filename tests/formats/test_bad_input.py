@@ -18,6 +18,7 @@ import pytest
 import zstandard
 
 from scene_store.formats import open_scene
+from scene_store.formats.side_files import FolderFiles, ZipFiles
 from scene_store.loading import load_scene
 from splat.errors import SceneError, SceneFormatError, SceneNotFoundError
 from tests.formats import encoders
@@ -46,6 +47,7 @@ def refuse(path: Path, *words: str) -> str:
     message = str(caught.value)
     assert str(path.parent) in message  # the file itself, or one beside it
     assert message.isprintable()
+    assert len(message) < 500
     for word in words:
         assert word in message
     return message
@@ -384,6 +386,40 @@ def zipped(files: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes
 def test_a_zip_bomb(tmp_path: Path, entry: str) -> None:
     files = encoders.sog(GAUSSIANS, 2) | {entry: b"{" + b" " * (200 << 20)}
     refuse(write(tmp_path, "a.sog", zipped(files)), f"entry {entry!r}", "trust")
+
+
+def lying_zip(files: dict[str, bytes], name: str, packed: int, size: int) -> bytes:
+    """An archive whose directory states other sizes of an entry than there are."""
+    content = bytearray(zipped(files))
+    at = content.rindex(name.encode()) - 46
+    assert content[at : at + 4] == b"PK\x01\x02"
+    struct.pack_into("<II", content, at + 20, packed, size)
+    return bytes(content)
+
+
+@pytest.mark.parametrize("entry", ["meta.json", "sh0.webp"])
+def test_a_zip_entry_cannot_claim_to_be_larger_than_its_archive(tmp_path: Path, entry: str) -> None:
+    content = lying_zip(encoders.sog(GAUSSIANS, 2), entry, 3 << 30, 3 << 30)
+    refuse(write(tmp_path, "a.sog", content), f"entry {entry!r}", "3,221,225,472 bytes", "trust")
+
+
+def test_a_zip_entry_that_unpacks_to_more_than_it_claims(tmp_path: Path) -> None:
+    files = encoders.sog(GAUSSIANS, 2) | {"meta.json": b"{" + b" " * (200 << 20)}
+    content = lying_zip(files, "meta.json", len(zipped(files)), 2000)
+    refuse(write(tmp_path, "a.sog", content), "entry 'meta.json'")
+
+
+@pytest.mark.parametrize("bundled", [True, False])
+def test_side_files_have_a_limit_whatever_their_ratio(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bundled: bool
+) -> None:
+    monkeypatch.setattr(ZipFiles.read, "__defaults__", (100,))
+    monkeypatch.setattr(FolderFiles.read, "__defaults__", (100,))
+    if bundled:
+        path = write(tmp_path, "a.sog", zipped(encoders.sog(GAUSSIANS, 2), zipfile.ZIP_STORED))
+    else:
+        path = sog_folder(tmp_path, lambda meta: None)
+    refuse(path, "bytes", "trust")
 
 
 def test_a_zip_without_meta(tmp_path: Path) -> None:

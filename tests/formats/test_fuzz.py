@@ -84,6 +84,7 @@ def read_through(path: Path) -> None:
     else:
         return
     assert message.isprintable()  # one line, and nothing that a terminal would obey
+    assert len(message) < 500
 
 
 @pytest.mark.parametrize("name", SAMPLES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from scene_store import loading
 from scene_store.loading import in_morton_order, load_scene, usable_gaussians
 from scene_store.morton import morton_order
+from scene_store.statistics import scene_statistics
 from splat.errors import BudgetError, SceneFormatError
 from splat.gaussians import Gaussians
 from tests.formats import encoders
@@ -195,7 +197,71 @@ def test_reordering_moves_whole_gaussians(degree: int) -> None:
     assert_identical(in_morton_order(gaussians), expected)
 
 
-def test_physical_memory_is_plausible() -> None:
-    memory = loading._physical_memory()
-    assert memory is None or memory > 1 << 28
+HUGE = (1e300, -1e300, 1.7e308, 1e39, -3.5e38, float("inf"), float("nan"))
+
+
+@pytest.mark.parametrize("name", ["x", "z", "scale_1", "f_dc_0", "f_rest_4"])
+@pytest.mark.parametrize("value", HUGE)
+def test_doubles_beyond_float32_are_dropped_without_a_warning(
+    tmp_path: Path, name: str, value: float
+) -> None:
+    if name == "scale_1" and value < 0:
+        value = -value  # a logarithm: far below zero is merely thin
+    gaussians = random_gaussians(100, 1)
+    columns = encoders.ply_columns(gaussians)
+    columns[name] = columns[name].astype(np.float64)
+    columns[name][::4] = value
+    path = tmp_path / "a.ply"
+    properties = encoders.ply_properties(1)
+    content = encoders.ply(gaussians, order=properties, types={name: "double"}, extra=columns)
+    path.write_bytes(content)
+    scene = load_scene(path)
+    assert (len(scene.gaussians), scene.dropped) == (75, 25)
+    scene_statistics(scene.gaussians)
+
+
+def test_huge_chunk_ranges_are_dropped_without_a_warning(tmp_path: Path) -> None:
+    head, body = encoders.compressed_ply(random_gaussians(300, 0)).split(b"end_header\n", 1)
+    ranges = np.frombuffer(body[: 2 * 18 * 4], "<f4").reshape(2, 18).copy()
+    ranges[1, 0:3], ranges[1, 3:6] = -3.4e38, 3.4e38
+    path = tmp_path / "a.compressed.ply"
+    path.write_bytes(head + b"end_header\n" + ranges.tobytes() + body[ranges.nbytes :])
+    scene = load_scene(path)
+    assert (len(scene.gaussians), scene.dropped) == (256, 44)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("streamed", [True, False])
+def test_huge_bounds_of_textures_are_told_without_a_warning(
+    tmp_path: Path, version: int, streamed: bool
+) -> None:
+    gaussians = random_gaussians(50, 0)
+    if streamed:
+        path = encoders.streamed_sog(tmp_path, [[gaussians[:25], gaussians[25:]]], None)
+        metas = sorted(tmp_path.glob("*/meta.json"))
+    else:
+        path = encoders.write_files(tmp_path, encoders.sog(gaussians, version))
+        metas = [path]
+    for file in metas:
+        meta = json.loads(file.read_text())
+        meta["means"] |= {"mins": [-1.7e308] * 3, "maxs": [1.7e308] * 3}
+        file.write_text(json.dumps(meta))
+    with pytest.raises(SceneFormatError, match="none that can be drawn"):
+        load_scene(path)
+
+
+def test_training_cameras_at_huge_places_are_a_note(tmp_path: Path) -> None:
+    path = tmp_path / "a.ply"
+    path.write_bytes(encoders.ply(random_gaussians(5, 0)))
+    camera = {
+        "position": [1e308, -1e308, 1e308],
+        "rotation": [[1e300, 1, 1], [1, 1e300, 1], [1, 1, 1e300]],
+        "width": 64,
+        "height": 48,
+        "fx": 50.0,
+        "fy": 50.0,
+    }
+    (tmp_path / "cameras.json").write_text(json.dumps([camera]))
+    scene = load_scene(path)
+    assert any("cameras ignored" in note for note in scene.meta.notes)
     assert os.sysconf("SC_PAGE_SIZE") > 0
