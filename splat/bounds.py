@@ -28,9 +28,9 @@ FISHEYE_MAX_THETA_RAD = math.radians(145.0)
 MAX_MERGED_OPACITY = 8.0
 """Largest opacity of a merged Gaussian: merging keeps opacity mass, so it may exceed 1."""
 
-# Where alpha of a Gaussian of opacity 1 reaches the cut, in standard deviations; ``max_scale``
-# already allows for more than that where an opacity is above 1.
-_MAX_SIGMAS = math.sqrt(2.0 * math.log(1.0 / _ALPHA_CUT))
+MAX_SIGMAS = math.sqrt(2.0 * math.log(1.0 / _ALPHA_CUT))
+"""Where alpha of a Gaussian of opacity 1 reaches the cut, in standard deviations; ``max_scale``
+allows for the rest where an opacity is above 1."""
 # What the dilation adds to any Gaussian's extent, and a pixel for rounding.
 _DILATION_REACH_PX = 1.0 + math.sqrt(
     _DILATION_PX2 * 2.0 * math.log(MAX_MERGED_OPACITY / _ALPHA_CUT)
@@ -194,7 +194,7 @@ class ViewVolume:
         cap = np.arcsin(ratio) + _ANGLE_SLACK_RAD
         lowest = theta - cap
         in_cone = lowest <= FISHEYE_MAX_THETA_RAD
-        reach = (_MAX_SIGMAS * max_scale / np.maximum(nearest, self.near)) * _stretch(
+        reach = (MAX_SIGMAS * max_scale / np.maximum(nearest, self.near)) * _stretch(
             np.minimum(theta + cap, FISHEYE_MAX_THETA_RAD + _ANGLE_SLACK_RAD)
         )
         in_circle = lowest <= self.rect_radius + math.sqrt(2.0) * reach
@@ -239,13 +239,13 @@ def _planes(camera: Camera) -> Float64Array:
     sides = ((rows[0], right), (-rows[0], left), (rows[1], bottom), (-rows[1], top))
     if camera.model is CameraModel.ORTHO:
         for plane, (row, edge) in zip(planes[2:], sides, strict=True):
-            plane[:] = (*row, edge, _MAX_SIGMAS)
+            plane[:] = (*row, edge, MAX_SIGMAS)
         return planes
     stretch_x = _row_norm(right, left, camera.width / fx)
     stretch_y = _row_norm(bottom, top, camera.height / fy)
     stretches = (stretch_x, stretch_x, stretch_y, stretch_y)
     for plane, (row, edge), stretch in zip(planes[2:], sides, stretches, strict=True):
-        plane[:] = (*(row - edge * rows[2]), 0.0, _MAX_SIGMAS * stretch)
+        plane[:] = (*(row - edge * rows[2]), 0.0, MAX_SIGMAS * stretch)
     return planes
 
 

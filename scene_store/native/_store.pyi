@@ -29,3 +29,24 @@ def unpack_stream(
 # merge.cpp
 
 # select.cpp
+
+def select(
+    lo: NDArray[np.float32],
+    hi: NDArray[np.float32],
+    max_scale: NDArray[np.float32],
+    error: NDArray[np.float32],
+    count: NDArray[np.int32],
+    first_child: NDArray[np.int32],
+    child_count: NDArray[np.int32],
+    roots: int,
+    resident: NDArray[np.bool_],
+    lost: NDArray[np.bool_],
+    views: NDArray[np.float64],
+    max_sigmas: float,
+    error_px: float,
+    max_gaussians: int,
+    max_pages: int,
+    page_gaussians: int,
+) -> tuple[
+    NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], int, int, int, float, bool
+]: ...

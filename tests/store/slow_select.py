@@ -1,0 +1,158 @@
+"""``scene_store.lod.select_lod`` once more, in Python and written to be read: its oracle.
+
+Arithmetic is float64 with the operations in the native code's order, so the two must agree
+to the bit.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scene_store.lod import Foveation, LodCut, LodLimits, focal_px
+from scene_store.tree import LodTree
+from splat.bounds import BoxesInView, ViewVolume
+from splat.camera import Camera, CameraModel, Float64Array
+
+
+def projected_errors(
+    tree: LodTree, cameras: Sequence[Camera], foveation: Foveation | None = None
+) -> Float64Array:
+    """[N] largest projected error over the cameras that may see a node, pixels; -1: none does."""
+    largest = np.full(len(tree), -1.0)
+    for camera in cameras:
+        volume = ViewVolume.of(camera)
+        boxes = BoxesInView.of(volume.position, tree.lo, tree.hi)
+        error = tree.error.astype(np.float64) * focal_px(camera)
+        if camera.model is not CameraModel.ORTHO:
+            error = error / np.maximum(boxes.distance(), volume.near)
+            if foveation is not None:
+                error = error * weights(boxes, volume.rotation[2], foveation)
+        seen = volume.may_see(tree.lo, tree.hi, tree.max_scale)
+        largest = np.where(seen, np.maximum(largest, error), largest)
+    return largest
+
+
+def weights(boxes: BoxesInView, axis: Float64Array, foveation: Foveation) -> Float64Array:
+    """[N] weight at the point of each box's bounding sphere that is nearest to the axis."""
+    distance, radius = boxes.centre_distance(), boxes.radius()
+    around = distance <= radius
+    safe = np.where(around, 1.0, distance)
+    cosine = np.minimum(np.maximum(boxes.along(axis) / safe, -1.0), 1.0)
+    sine = np.sqrt(1.0 - cosine * cosine)
+    cap_sine = np.where(around, 0.0, radius / safe)
+    cap_cosine = np.sqrt(1.0 - cap_sine * cap_sine)
+    nearest = np.where(cosine >= cap_cosine, 1.0, cosine * cap_cosine + sine * cap_sine)
+    inner, outer = math.cos(foveation.inner_rad), math.cos(foveation.outer_rad)
+    share = np.minimum(np.maximum((nearest - outer) / (inner - outer), 0.0), 1.0)
+    weight = foveation.edge_weight + (1.0 - foveation.edge_weight) * share
+    return np.where(around, 1.0, weight)
+
+
+def slow_select(
+    tree: LodTree,
+    cameras: Sequence[Camera],
+    resident: NDArray[np.bool_],
+    limits: LodLimits,
+    *,
+    lost: NDArray[np.bool_] | None = None,
+    foveation: Foveation | None = None,
+) -> LodCut:
+    """See ``select_lod``."""
+    gone = np.zeros(len(tree), np.bool_) if lost is None else lost
+    errors = projected_errors(tree, cameras, foveation)
+    walk = _Walk(tree, errors, resident, gone, limits)
+    walk.begin()
+    while walk.refine_worst():
+        pass
+    return walk.cut()
+
+
+@dataclass(eq=False)
+class _Walk:
+    tree: LodTree
+    errors: Float64Array
+    resident: NDArray[np.bool_]
+    lost: NDArray[np.bool_]
+    limits: LodLimits
+    heap: list[tuple[float, int]] = field(default_factory=list)
+    ideal: set[int] = field(default_factory=set)
+    drawn: set[int] = field(default_factory=set)
+    touched: set[int] = field(default_factory=set)
+    want: list[int] = field(default_factory=list)
+    culled: int = 0
+    pages: int = 0
+
+    def begin(self) -> None:
+        roots = [int(root) for root in self.tree.roots if not self.lost[root]]
+        self.pages = self.pages_of(roots)
+        self.meet(self.seen(roots))
+        self.drawn = {node for node in self.ideal if self.resident[node]}
+
+    def refine_worst(self) -> bool:
+        """Replaces the node with the largest error by its children; False at the end."""
+        if not self.heap or -self.heap[0][0] < self.limits.error_px:
+            return False
+        node = heapq.heappop(self.heap)[1]
+        children = self.seen(list(self.tree.children(node)))
+        if self.lost[children].any():
+            return True
+        if not self.fits(self.ideal, node, children):
+            return False
+        pages = self.pages + self.pages_of(children)
+        if children and pages > self.limits.max_pages:
+            return False
+        self.pages = pages
+        self.ideal.discard(node)
+        self.meet(children)
+        if (
+            node in self.drawn
+            and self.resident[children].all()
+            and self.fits(self.drawn, node, children)
+        ):
+            self.drawn.discard(node)
+            self.drawn.update(children)
+        return True
+
+    def meet(self, nodes: list[int]) -> None:
+        self.ideal.update(nodes)
+        self.touched.update(nodes)
+        by_error = sorted(nodes, key=lambda node: (-self.errors[node], node))
+        self.want += [node for node in by_error if not self.resident[node]]
+        for node in nodes:
+            if self.tree.child_count[node]:
+                heapq.heappush(self.heap, (-float(self.errors[node]), node))
+
+    def seen(self, nodes: list[int]) -> list[int]:
+        visible = [node for node in nodes if self.errors[node] >= 0]
+        self.culled += len(nodes) - len(visible)
+        return visible
+
+    def fits(self, cut: set[int], node: int, children: list[int]) -> bool:
+        before = self.size(cut)
+        after = before - self.size({node}) + self.size(set(children))
+        return after <= max(before, self.limits.max_gaussians)
+
+    def size(self, nodes: set[int]) -> int:
+        return sum(int(self.tree.count[node]) for node in nodes)
+
+    def pages_of(self, nodes: list[int]) -> int:
+        page = self.limits.page_gaussians
+        return sum(-(-int(self.tree.count[node]) // page) for node in nodes)
+
+    def cut(self) -> LodCut:
+        return LodCut(
+            draw=np.array(sorted(self.drawn), np.int32),
+            want=np.array(self.want, np.int32),
+            touched=np.array(sorted(self.touched), np.int32),
+            culled=self.culled,
+            drawn_gaussians=self.size(self.drawn),
+            ideal_gaussians=self.size(self.ideal),
+            error_px=max((float(self.errors[node]) for node in self.drawn), default=0.0),
+            complete=self.drawn == self.ideal,
+        )
