@@ -1,14 +1,40 @@
-"""What a store says of itself: ``manifest.json``, read first and written last."""
+"""What a store says of itself: ``manifest.json``, read first and written last.
+
+Everything in it is checked before it is believed; ``docs/format.md`` has the rules.
+"""
 
 from __future__ import annotations
 
+import json
+import re
+import zlib
 from dataclasses import dataclass
 from enum import Enum
+from os import PathLike
+from typing import Any
 
+from scene_store.formats.json_fields import JsonObject, parse_json
 from scene_store.scene import Vector3
+from splat.errors import SceneFormatError
+from splat.gaussians import MAX_SH_DEGREE
+
+MANIFEST_FILE = "manifest.json"
+NODES_FILE = "nodes.bin"
+FORMAT_NAME = "belvedere-store"
+VERSION = 1
 
 DEFAULT_PAGE_GAUSSIANS = 16_384
 PAGE_GRANULARITY = 1_024
+MAX_PAGE_GAUSSIANS = 1 << 20
+
+MAX_MANIFEST_BYTES = 1 << 20
+MAX_NODES = 1 << 22
+MAX_LEVELS = 64
+MAX_NOTES = 1_000
+
+# A bare name of a file: no separators, no drive, no "..", nothing hidden.
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_CHECKSUM = re.compile(rb'"crc32": "([0-9a-f]{8})"\s*\}\s*$')
 
 
 class Profile(str, Enum):
@@ -48,3 +74,268 @@ class StoreInfo:
     sources: tuple[SourceFile, ...] = ()
     settings: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PageFile:
+    """A file of one stream of one level: its name in the store's folder, and its length."""
+
+    name: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One level of detail.
+
+    Attributes:
+        chunks: Nodes of this level.
+        gaussians: Theirs together.
+        geometry: The file of their geometry streams.
+        sh: The file of their harmonics; None for degree 0.
+    """
+
+    chunks: int
+    gaussians: int
+    geometry: PageFile
+    sh: PageFile | None
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A store without its chunks and its tree.
+
+    Attributes:
+        profile: How chunks are encoded.
+        sh_degree: 0 to 3, of every chunk.
+        page_gaussians: Most Gaussians of a chunk; a multiple of ``PAGE_GRANULARITY``.
+        lo, hi: The box of all means.
+        levels: Level 0 (the originals) first; all that have chunks.
+        nodes: How many the table has.
+        nodes_file: Its file.
+        nodes_crc: CRC-32 of its bytes.
+        info: What else is known of the scene.
+        generator: The program that wrote it.
+    """
+
+    profile: Profile
+    sh_degree: int
+    page_gaussians: int
+    lo: Vector3
+    hi: Vector3
+    levels: tuple[Level, ...]
+    nodes: int
+    nodes_file: PageFile
+    nodes_crc: int
+    info: StoreInfo
+    generator: str
+
+    @property
+    def gaussians(self) -> int:
+        """Gaussians of the original scene."""
+        return self.levels[0].gaussians
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """The text of ``manifest.json``, with its checksum."""
+    info = manifest.info
+    fields: dict[str, Any] = {
+        "format": FORMAT_NAME,
+        "version": VERSION,
+        "generator": manifest.generator,
+        "profile": manifest.profile.value,
+        "sh_degree": manifest.sh_degree,
+        "page_gaussians": manifest.page_gaussians,
+        "gaussians": manifest.gaussians,
+        "bounds": {"lo": manifest.lo, "hi": manifest.hi},
+        "up": info.up,
+        "nodes": {
+            "count": manifest.nodes,
+            "file": manifest.nodes_file.name,
+            "bytes": manifest.nodes_file.size_bytes,
+            "crc32": f"{manifest.nodes_crc:08x}",
+        },
+        "levels": [
+            {
+                "chunks": level.chunks,
+                "gaussians": level.gaussians,
+                "geometry": _page_fields(level.geometry),
+                "sh": _page_fields(level.sh),
+            }
+            for level in manifest.levels
+        ],
+        "sources": [
+            {"path": s.path, "bytes": s.size_bytes, "modified_ns": s.modified_ns}
+            for s in info.sources
+        ],
+        "settings": dict(info.settings),
+        "notes": info.notes,
+        "crc32": "00000000",
+    }
+    # Escaped to ASCII, so that names with half a surrogate pair can be written at all.
+    text = (json.dumps(fields, indent=1) + "\n").encode("ascii")
+    found = _CHECKSUM.search(text)
+    assert found is not None  # it was written just above
+    start, end = found.span(1)
+    return text[:start] + f"{zlib.crc32(text):08x}".encode("ascii") + text[end:]
+
+
+def _page_fields(page: PageFile | None) -> dict[str, Any] | None:
+    return None if page is None else {"file": page.name, "bytes": page.size_bytes}
+
+
+def parse_manifest(path: str | PathLike[str], text: bytes) -> Manifest:
+    """A manifest from the bytes of its file, every field checked.
+
+    Raises:
+        SceneFormatError: If it is not a manifest, is damaged, makes no sense, or needs a
+            newer version of this program.
+    """
+    if len(text) > MAX_MANIFEST_BYTES:
+        raise SceneFormatError(path, f"is larger than {MAX_MANIFEST_BYTES:,} bytes")
+    fields = JsonObject.of(path, parse_json(path, text), "")
+    _require_version(fields)
+    _require_checksum(fields, text)
+    sh_degree = fields.integer("sh_degree")
+    if sh_degree > MAX_SH_DEGREE:
+        raise fields.error(f"degrees 0 to {MAX_SH_DEGREE} are supported", "sh_degree")
+    page_gaussians = fields.integer("page_gaussians", PAGE_GRANULARITY)
+    if page_gaussians > MAX_PAGE_GAUSSIANS or page_gaussians % PAGE_GRANULARITY:
+        raise fields.error(
+            f"needs a multiple of {PAGE_GRANULARITY:,} up to {MAX_PAGE_GAUSSIANS:,}",
+            "page_gaussians",
+        )
+    nodes = fields.child("nodes")
+    levels = _levels(fields, sh_degree, page_gaussians)
+    manifest = Manifest(
+        profile=_profile(fields),
+        sh_degree=sh_degree,
+        page_gaussians=page_gaussians,
+        lo=_vector(fields.child("bounds"), "lo"),
+        hi=_vector(fields.child("bounds"), "hi"),
+        levels=levels,
+        nodes=nodes.integer("count", 1),
+        nodes_file=_page_file(nodes),
+        nodes_crc=_crc(nodes),
+        info=_info(fields),
+        generator=_string(fields, "generator"),
+    )
+    if manifest.nodes > MAX_NODES:
+        raise nodes.error(f"more than {MAX_NODES:,} nodes", "count")
+    if sum(level.chunks for level in levels) != manifest.nodes:
+        raise nodes.error("the levels have another number of chunks", "count")
+    if fields.integer("gaussians", 1) != manifest.gaussians:
+        raise fields.error("level 0 has another number of Gaussians", "gaussians")
+    _require_distinct(fields, manifest)
+    return manifest
+
+
+def _require_version(fields: JsonObject) -> None:
+    if fields.fields.get("format") != FORMAT_NAME:
+        raise fields.error("is not the manifest of a Belvedere store", "format")
+    version = fields.integer("version", 1)
+    if version > VERSION:
+        raise SceneFormatError(
+            fields.path,
+            f"is a store of format version {version}; this release reads up to version {VERSION}",
+            remedy="install a newer Belvedere, or build the store again with this one",
+        )
+
+
+def _require_checksum(fields: JsonObject, text: bytes) -> None:
+    """Without a checksum nothing is compared, so that a person may edit a manifest."""
+    if "crc32" not in fields:
+        return
+    found = _CHECKSUM.search(text)
+    if found is None:
+        raise fields.error("needs to be the last field, of eight digits", "crc32")
+    start, end = found.span(1)
+    if zlib.crc32(text[:start] + b"00000000" + text[end:]) != int(found[1], 16):
+        raise fields.error("the file was changed or damaged: the checksum differs", "crc32")
+
+
+def _profile(fields: JsonObject) -> Profile:
+    value = fields.fields.get("profile")
+    if value not in {profile.value for profile in Profile}:
+        names = " and ".join(profile.value for profile in Profile)
+        raise fields.error(f"only {names} are known", "profile")
+    return Profile(value)
+
+
+def _levels(fields: JsonObject, sh_degree: int, page_gaussians: int) -> tuple[Level, ...]:
+    items = fields.items("levels")
+    if not 1 <= len(items) <= MAX_LEVELS:
+        raise fields.error(f"needs 1 to {MAX_LEVELS} levels", "levels")
+    levels = []
+    for index, item in enumerate(items):
+        level = JsonObject.of(fields.path, item, f"levels[{index}]")
+        chunks = level.integer("chunks", 1)
+        gaussians = level.integer("gaussians", chunks)
+        if gaussians > chunks * page_gaussians:
+            raise level.error("more Gaussians than its chunks can hold", "gaussians")
+        sh = _page_file(level.child("sh")) if sh_degree else None
+        levels.append(Level(chunks, gaussians, _page_file(level.child("geometry")), sh))
+    return tuple(levels)
+
+
+def _page_file(fields: JsonObject) -> PageFile:
+    name = _string(fields, "file")
+    if not _FILE_NAME.fullmatch(name):
+        raise fields.error("needs the plain name of a file in this folder", "file")
+    return PageFile(name, fields.integer("bytes"))
+
+
+def _require_distinct(fields: JsonObject, manifest: Manifest) -> None:
+    names = [MANIFEST_FILE, manifest.nodes_file.name]
+    for level in manifest.levels:
+        names += [page.name for page in (level.geometry, level.sh) if page is not None]
+    if len(set(names)) < len(names):
+        raise fields.error("names the same file twice", "levels")
+
+
+def _crc(fields: JsonObject) -> int:
+    text = _string(fields, "crc32")
+    if not re.fullmatch("[0-9a-f]{8}", text):
+        raise fields.error("needs eight hexadecimal digits", "crc32")
+    return int(text, 16)
+
+
+def _vector(fields: JsonObject, name: str) -> Vector3:
+    x, y, z = fields.numbers(name, 3)
+    return x, y, z
+
+
+def _string(fields: JsonObject, name: str) -> str:
+    value = fields.fields.get(name)
+    if not isinstance(value, str) or len(value) > 4096:
+        raise fields.error("needs a short text", name)
+    return value
+
+
+def _info(fields: JsonObject) -> StoreInfo:
+    sources = []
+    for index, item in enumerate(fields.items("sources")):
+        source = JsonObject.of(fields.path, item, f"sources[{index}]")
+        sources.append(
+            SourceFile(
+                _string(source, "path"), source.integer("bytes"), _integer(source, "modified_ns")
+            )
+        )
+    settings = fields.child("settings")
+    notes = fields.strings("notes")
+    if len(notes) > MAX_NOTES:
+        raise fields.error(f"more than {MAX_NOTES} notes", "notes")
+    return StoreInfo(
+        up=_vector(fields, "up") if "up" in fields else None,
+        sources=tuple(sources),
+        settings=tuple((name, _string(settings, name)) for name in settings.fields),
+        notes=notes,
+    )
+
+
+def _integer(fields: JsonObject, name: str) -> int:
+    """A whole number of either sign, of 64 bits: nanoseconds exceed what doubles hold."""
+    value = fields.fields.get(name)
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 1 << 63:
+        raise fields.error("needs a whole number", name)
+    return value

@@ -45,14 +45,14 @@ class ChunkRef(NamedTuple):
 
     Attributes:
         level: 0 for original Gaussians.
-        count: Gaussians.
+        gaussians: How many it holds.
         geometry_offset, geometry_bytes, geometry_crc: Range in ``geometry-LL.bin``, and the
             CRC-32 of its bytes.
         sh_offset, sh_bytes, sh_crc: The same in ``sh-LL.bin``; zeros for degree 0.
     """
 
     level: int
-    count: int
+    gaussians: int
     geometry_offset: int
     geometry_bytes: int
     geometry_crc: int
@@ -77,7 +77,7 @@ def encode_nodes(tree: LodTree, refs: Sequence[ChunkRef]) -> bytes:
     places = np.array(refs, np.uint64).reshape(len(refs), len(ChunkRef._fields))
     records = np.zeros(len(tree), NODE_DTYPE)
     for name, column in zip(ChunkRef._fields, places.T, strict=True):
-        records[name] = column
+        records["count" if name == "gaussians" else name] = column
     for name in ("count", "level"):
         if not np.array_equal(records[name], getattr(tree, name)):
             raise ValueError(f"nodes and their chunks differ in {name}")

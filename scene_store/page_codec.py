@@ -160,7 +160,8 @@ def _encode_stream(kind: int, gaussians: Gaussians, profile: Profile, steps: Ste
     )
     count = len(gaussians)
     code = _PROFILE_CODES[profile]
-    header = _HEADER.pack(kind, code, gaussians.sh_degree, len(widths), count)
+    degree = gaussians.sh_degree if kind == _SH else 0
+    header = _HEADER.pack(kind, code, degree, len(widths), count)
     return b"".join((header, parameters, widths, *_compressed(planes, count)))
 
 
@@ -181,16 +182,17 @@ def _decode_stream(kind: int, stream: bytes, out: Gaussians) -> None:
     found_kind, code, degree, columns, count = _HEADER.unpack_from(stream)
     if found_kind != kind or (kind, code) not in _PARAMETER_BYTES:
         raise CorruptChunkError(f"its {name} is of an unknown kind")
-    if (count, degree) != (len(out), out.sh_degree):
+    expected_degree = out.sh_degree if kind == _SH else 0
+    if (count, degree) != (len(out), expected_degree):
         raise CorruptChunkError(
             f"its {name} holds {count} Gaussians of degree {degree} instead of "
-            f"{len(out)} of degree {out.sh_degree}"
+            f"{len(out)} of degree {expected_degree}"
         )
     expected_columns = _COLUMNS.get((kind, code), 3 * (SH_COUNT_OF_DEGREE[degree] - 1))
     widths_at = _HEADER.size + _PARAMETER_BYTES[kind, code]
     frame_at = widths_at + columns
     widths = stream[widths_at:frame_at]
-    if columns != expected_columns or len(widths) != columns or max(widths) > 4:
+    if columns != expected_columns or len(widths) < columns or max(widths) > 4:
         raise CorruptChunkError(f"the columns of its {name} make no sense")
     planes = _decompressed(stream[frame_at:], count * sum(widths), name)
     try:

@@ -1,0 +1,243 @@
+"""Reading a store: the manifest and the tree at once, each chunk when it is wanted."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from scene_store.chunks import EncodedChunk, never_cancelled
+from scene_store.manifest import (
+    MANIFEST_FILE,
+    MAX_MANIFEST_BYTES,
+    Manifest,
+    PageFile,
+    parse_manifest,
+)
+from scene_store.node_table import NodeRecords, decode_nodes, table_bytes
+from scene_store.page_codec import CorruptChunkError, decode_chunk, decode_chunk_into
+from scene_store.range_reader import FolderReader, RangeReader, RangeReadError
+from scene_store.scene import SceneMeta
+from scene_store.tree import LodTree
+from splat.errors import ChunkReadError, SceneError, SceneFormatError, SceneNotFoundError
+from splat.gaussians import Gaussians
+
+STORE_SUFFIX = ".bvs"
+
+_BUILD_AGAIN = "the store is incomplete or damaged: copy or build it again"
+
+# What a stream of any profile can take, raw, with room for headers.
+_MOST_GEOMETRY_BYTES_EACH = 4 * 14 + 8
+_MOST_SH_BYTES_EACH = 4 * 45 + 12
+_MOST_OVERHEAD_BYTES = 8_192
+
+
+class Store:
+    """An open store; a ``ChunkSource``. Made by ``open_store``.
+
+    Nothing but the manifest and the node table is read before a chunk is asked for, and
+    nothing is kept of a chunk that was.
+
+    Attributes:
+        meta: What is known of the scene as a whole.
+        manifest: What the store says of itself.
+        tree: The chunks.
+        sh_degree: Degree of every chunk as it is decoded: 0 if harmonics are left out.
+        page_gaussians: Most Gaussians of a chunk.
+    """
+
+    def __init__(self, reader: RangeReader, path: Path, *, harmonics: bool = True) -> None:
+        self._reader = reader
+        self.manifest = _read_manifest(reader)
+        self.tree, self._records = _read_tree(reader, self.manifest)
+        self.sh_degree = self.manifest.sh_degree if harmonics else 0
+        self.page_gaussians = self.manifest.page_gaussians
+        self.meta = _scene_meta(self.manifest, path, self.sh_degree)
+
+    def encoded_bytes(self, chunk: int) -> int:
+        """See ``ChunkSource``."""
+        record = self._records[chunk]
+        return int(record["geometry_bytes"]) + (int(record["sh_bytes"]) if self.sh_degree else 0)
+
+    def read(
+        self, chunk: int, cancelled: Callable[[], bool] = never_cancelled
+    ) -> EncodedChunk | None:
+        """See ``ChunkSource``."""
+        record = self._records[chunk]
+        level = self.manifest.levels[int(record["level"])]
+        geometry = self._read_range(chunk, level.geometry, "geometry", cancelled)
+        if geometry is None or level.sh is None or not self.sh_degree:
+            return None if geometry is None else EncodedChunk((geometry, b""))
+        harmonics = self._read_range(chunk, level.sh, "sh", cancelled)
+        return None if harmonics is None else EncodedChunk((geometry, harmonics))
+
+    def decode(self, chunk: int, encoded: EncodedChunk) -> Gaussians:
+        """See ``ChunkSource``."""
+        self._require_checksums(chunk, encoded)
+        try:
+            return decode_chunk(encoded, int(self.tree.count[chunk]), self.sh_degree)
+        except CorruptChunkError as error:
+            raise ChunkReadError(self._file_of(chunk), chunk, str(error)) from None
+
+    def decode_into(self, chunk: int, encoded: EncodedChunk, out: Gaussians) -> None:
+        """As ``decode``, into arrays of the chunk's count and degree that the caller owns."""
+        self._require_checksums(chunk, encoded)
+        try:
+            decode_chunk_into(encoded, out)
+        except CorruptChunkError as error:
+            raise ChunkReadError(self._file_of(chunk), chunk, str(error)) from None
+
+    def close(self) -> None:
+        """See ``ChunkSource``."""
+        self._reader.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _read_range(
+        self, chunk: int, file: PageFile, stream: str, cancelled: Callable[[], bool]
+    ) -> bytes | None:
+        record = self._records[chunk]
+        offset, size = int(record[f"{stream}_offset"]), int(record[f"{stream}_bytes"])
+        try:
+            return self._reader.read(file.name, offset, size, cancelled)
+        except RangeReadError as error:
+            raise ChunkReadError(
+                error.location, chunk, error.problem, transient=error.transient
+            ) from None
+
+    def _require_checksums(self, chunk: int, encoded: EncodedChunk) -> None:
+        record = self._records[chunk]
+        streams = ("geometry", "sh") if self.sh_degree else ("geometry",)
+        for stream, part in zip(streams, encoded.parts, strict=False):
+            if zlib.crc32(part) != int(record[f"{stream}_crc"]):
+                start, size = int(record[f"{stream}_offset"]), int(record[f"{stream}_bytes"])
+                raise ChunkReadError(
+                    self._file_of(chunk, stream),
+                    chunk,
+                    f"is damaged: the checksum of bytes {start:,} to {start + size:,} differs; "
+                    f"copy or build the store again",
+                )
+
+    def _file_of(self, chunk: int, stream: str = "geometry") -> str:
+        level = self.manifest.levels[int(self.tree.level[chunk])]
+        file = level.sh if stream == "sh" and level.sh is not None else level.geometry
+        return self._reader.location(file.name)
+
+
+def open_store(path: str | os.PathLike[str], *, harmonics: bool = True) -> Store:
+    """Opens the store in a local folder; reads its manifest and its tree only.
+
+    Args:
+        path: The folder, or the manifest in it.
+        harmonics: Whether chunks are wanted with their harmonics above degree 0; without,
+            those files are never read.
+
+    Raises:
+        SceneNotFoundError: If there is no store.
+        SceneFormatError: If it is damaged, makes no sense, or is of a newer version.
+    """
+    folder = Path(path)
+    if folder.name == MANIFEST_FILE:
+        folder = folder.parent
+    reader = FolderReader(folder)
+    try:
+        return Store(reader, folder, harmonics=harmonics)
+    except BaseException:
+        reader.close()
+        raise
+
+
+def is_store(path: str | os.PathLike[str]) -> bool:
+    """Whether a local folder looks like a store: a look at what is there, not a check."""
+    return (Path(path) / MANIFEST_FILE).is_file()
+
+
+def _read_manifest(reader: RangeReader) -> Manifest:
+    location = reader.location(MANIFEST_FILE)
+    try:
+        text = reader.read_head(MANIFEST_FILE, MAX_MANIFEST_BYTES + 1)
+    except RangeReadError as error:
+        if error.missing:
+            raise SceneNotFoundError(
+                f"{location}: {error.problem}; a store has one when its build has ended"
+            ) from None
+        raise SceneFormatError(location, error.problem) from None
+    return parse_manifest(location, text)
+
+
+def _read_tree(reader: RangeReader, manifest: Manifest) -> tuple[LodTree, NodeRecords]:
+    location = reader.location(manifest.nodes_file.name)
+
+    def damaged(problem: str) -> SceneFormatError:
+        return SceneFormatError(location, problem, remedy=_BUILD_AGAIN)
+
+    size = table_bytes(manifest.nodes)
+    if manifest.nodes_file.size_bytes != size:
+        raise damaged(f"needs {size:,} bytes for {manifest.nodes:,} nodes")
+    try:
+        table = reader.read(manifest.nodes_file.name, 0, size, never_cancelled)
+    except RangeReadError as error:
+        raise damaged(error.problem) from None
+    assert table is not None  # nobody cancelled
+    if zlib.crc32(table) != manifest.nodes_crc:
+        raise damaged("the checksum differs")
+    try:
+        tree, records = decode_nodes(table, manifest.nodes)
+    except SceneError as error:
+        raise damaged(str(error)) from None
+    if problem := _contradiction(manifest, records):
+        raise damaged(problem)
+    return tree, records
+
+
+def _contradiction(manifest: Manifest, records: NodeRecords) -> str | None:
+    """What the table says that the manifest rules out; None if they agree."""
+    if int(records["count"].max()) > manifest.page_gaussians:
+        return f"holds a chunk of more than {manifest.page_gaussians:,} Gaussians"
+    if int(records["level"].max()) >= len(manifest.levels):
+        return "holds a node of a level that the manifest lacks"
+    counts = records["count"].astype(np.int64)
+    for index, level in enumerate(manifest.levels):
+        here = records["level"] == index
+        if int(here.sum()) != level.chunks or int(counts[here].sum()) != level.gaussians:
+            return f"the manifest counts level {index} differently"
+        for stream, file, most_each in (
+            ("geometry", level.geometry, _MOST_GEOMETRY_BYTES_EACH),
+            ("sh", level.sh, _MOST_SH_BYTES_EACH),
+        ):
+            sizes = records[f"{stream}_bytes"][here].astype(np.int64)
+            if (sizes > counts[here] * most_each + _MOST_OVERHEAD_BYTES).any():
+                return f"holds a chunk of level {index} with too many bytes for its Gaussians"
+            length = file.size_bytes if file is not None else 0
+            # Compared as unsigned numbers, and without a sum that could overflow.
+            starts = records[f"{stream}_offset"][here]
+            if (sizes > length).any() or (starts > (length - sizes).astype(np.uint64)).any():
+                return f"holds a chunk of level {index} that lies outside of its file"
+    return None
+
+
+def _scene_meta(manifest: Manifest, path: Path, sh_degree: int) -> SceneMeta:
+    left_out = manifest.sh_degree - sh_degree
+    notes = ("harmonics above degree 0 are left out",) if left_out else ()
+    return SceneMeta(
+        path=path,
+        format_name=f"Belvedere store ({manifest.profile.value})",
+        count=manifest.gaussians,
+        sh_degree=sh_degree,
+        up=manifest.info.up,
+        lod_counts=tuple(level.gaussians for level in manifest.levels),
+        notes=manifest.info.notes + notes,
+    )
