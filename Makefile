@@ -18,7 +18,7 @@ SANITIZE_DIR := build/sanitize
 BUILD_TOOLS := cmake nanobind ninja scikit-build-core
 NATIVE_SOURCES := CMakeLists.txt $(shell find rendering/native scene_store/native -type f \
 	-not -name '*.py*' -not -name '*.so')
-NATIVE_TESTS ?= $(wildcard tests/test_native*.py)
+NATIVE_TESTS ?= $(wildcard tests/test_native*.py tests/store/test_native*.py)
 
 .PHONY: help setup setup-browser setup-node run check format test check-native bench clean
 
@@ -61,7 +61,7 @@ test: setup setup-browser setup-node ## All tests (PYTEST_ARGS='-k ply' for some
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 check-native: setup ## The native tests under AddressSanitizer and UBSan
-	@test -n "$(NATIVE_TESTS)" || { echo "There is no tests/test_native*.py" >&2; exit 1; }
+	@test -n "$(NATIVE_TESTS)" || { echo "There are no tests/**/test_native*.py" >&2; exit 1; }
 	$(BIN)/cmake -S . -B $(SANITIZE_DIR) -G Ninja -DBELVEDERE_SANITIZE=ON \
 		-DCMAKE_BUILD_TYPE=RelWithDebInfo \
 		-DCMAKE_MAKE_PROGRAM="$(abspath $(BIN))/ninja" \

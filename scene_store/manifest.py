@@ -27,10 +27,12 @@ DEFAULT_PAGE_GAUSSIANS = 16_384
 PAGE_GRANULARITY = 1_024
 MAX_PAGE_GAUSSIANS = 1 << 20
 
-MAX_MANIFEST_BYTES = 1 << 20
+MAX_MANIFEST_BYTES = 1 << 24
 MAX_NODES = 1 << 22
 MAX_LEVELS = 64
 MAX_NOTES = 1_000
+MAX_SOURCES = 10_000
+MAX_TEXT = 4_096  # characters of a name, a value or a note
 
 # A bare name of a file: no separators, no drive, no "..", nothing hidden.
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -68,12 +70,23 @@ class StoreInfo:
         sources: What it was built from.
         settings: The build's settings, for people and for a later build to compare.
         notes: What a user should know, one line each.
+
+    Raises:
+        ValueError: If it is more than a manifest may hold.
     """
 
     up: Vector3 | None = None
     sources: tuple[SourceFile, ...] = ()
     settings: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        texts = [source.path for source in self.sources] + list(self.notes)
+        texts += [text for setting in self.settings for text in setting]
+        if len(self.sources) > MAX_SOURCES or len(self.notes) > MAX_NOTES:
+            raise ValueError(f"more than {MAX_SOURCES:,} sources or {MAX_NOTES:,} notes")
+        if any(len(text) > MAX_TEXT for text in texts):
+            raise ValueError(f"a text of more than {MAX_TEXT:,} characters")
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,7 +320,7 @@ def _vector(fields: JsonObject, name: str) -> Vector3:
 
 def _string(fields: JsonObject, name: str) -> str:
     value = fields.fields.get(name)
-    if not isinstance(value, str) or len(value) > 4096:
+    if not isinstance(value, str) or len(value) > MAX_TEXT:
         raise fields.error("needs a short text", name)
     return value
 
@@ -322,15 +335,15 @@ def _info(fields: JsonObject) -> StoreInfo:
             )
         )
     settings = fields.child("settings")
-    notes = fields.strings("notes")
-    if len(notes) > MAX_NOTES:
-        raise fields.error(f"more than {MAX_NOTES} notes", "notes")
-    return StoreInfo(
-        up=_vector(fields, "up") if "up" in fields else None,
-        sources=tuple(sources),
-        settings=tuple((name, _string(settings, name)) for name in settings.fields),
-        notes=notes,
-    )
+    try:
+        return StoreInfo(
+            up=_vector(fields, "up") if "up" in fields else None,
+            sources=tuple(sources),
+            settings=tuple((name, _string(settings, name)) for name in settings.fields),
+            notes=fields.strings("notes"),
+        )
+    except ValueError as error:
+        raise fields.error(f"holds {error}") from None
 
 
 def _integer(fields: JsonObject, name: str) -> int:

@@ -194,7 +194,7 @@ def _decode_stream(kind: int, stream: bytes, out: Gaussians) -> None:
     widths = stream[widths_at:frame_at]
     if columns != expected_columns or len(widths) < columns or max(widths) > 4:
         raise CorruptChunkError(f"the columns of its {name} make no sense")
-    planes = _decompressed(stream[frame_at:], count * sum(widths), name)
+    planes = _decompressed(memoryview(stream)[frame_at:], count * sum(widths), name)
     try:
         _store.unpack_stream(
             kind == _SH,
@@ -212,7 +212,7 @@ def _decode_stream(kind: int, stream: bytes, out: Gaussians) -> None:
         raise CorruptChunkError(f"its {name} is damaged: {error}") from None
 
 
-def _decompressed(frame: bytes, size: int, name: str) -> bytes:
+def _decompressed(frame: memoryview, size: int, name: str) -> bytes:
     try:
         # Checked before it is believed: it is what the decompressor allocates.
         if zstandard.get_frame_parameters(frame).content_size != size:

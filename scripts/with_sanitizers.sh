@@ -1,17 +1,18 @@
 #!/usr/bin/env bash
-# Run a Python command with the native extension of a sanitizer build in place of the
-# installed one. Leak checking is off: the interpreter itself never frees everything.
+# Run a Python command with the native extensions of a sanitizer build in place of the
+# installed ones. Leak checking is off: the interpreter itself never frees everything.
 #
 # Usage: scripts/with_sanitizers.sh BUILD_DIR COMMAND...
 set -euo pipefail
 
 build_dir="$1"
 shift
-extension="$(find "$build_dir" -name '_native*.so' -print -quit)"
-if [[ -z "$extension" ]]; then
-    echo "No _native*.so in $build_dir; build it first: make check-native" >&2
-    exit 1
-fi
+for extension in _native _store; do
+    if ! compgen -G "$build_dir/$extension.*.so" >/dev/null; then
+        echo "No $extension.*.so in $build_dir; build it first: make check-native" >&2
+        exit 1
+    fi
+done
 compiler="${CXX:-c++}"
 # The interpreter is not instrumented, so the run-time libraries have to be there before it.
 libraries=()
@@ -19,7 +20,7 @@ for library in libasan.so libubsan.so libstdc++.so; do
     libraries+=("$("$compiler" -print-file-name="$library")")
 done
 
-export BELVEDERE_NATIVE_EXTENSION="$PWD/$extension"
+export BELVEDERE_NATIVE_BUILD="$PWD/$build_dir"
 export PYTEST_PLUGINS="scripts.native_extension"
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 export ASAN_OPTIONS="detect_leaks=0:abort_on_error=1:${ASAN_OPTIONS:-}"

@@ -143,7 +143,7 @@ def run(program: str) -> subprocess.CompletedProcess[str]:
 
 
 needs_address_limit = pytest.mark.skipif(
-    not sys.platform.startswith("linux") or "BELVEDERE_NATIVE_EXTENSION" in os.environ,
+    not sys.platform.startswith("linux") or "BELVEDERE_NATIVE_BUILD" in os.environ,
     reason="needs a limit on the address space, which sanitizers reserve all of",
 )
 

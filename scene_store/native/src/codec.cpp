@@ -4,6 +4,7 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/tuple.h>
 
+#include <algorithm>
 #include <bit>
 #include <tuple>
 
@@ -61,16 +62,27 @@ RawStream pack_bits(std::size_t count, const std::vector<FloatColumn<const float
 void unpack_bits(std::size_t count, const ColumnReader& columns,
                  const std::vector<FloatColumn<float>>& floats) {
   require(columns.columns() == floats.size(), "it has the wrong number of columns");
+  constexpr std::uint32_t kExponent = 0x7f800000;  // all ones: infinity or not a number
   constexpr std::size_t kRows = 64;
   std::uint32_t bits[kRows];
+  bool finite = true;
   for (std::size_t start = 0; start < count; start += kRows) {
     const std::size_t size = std::min(kRows, count - start);
     for (std::size_t c = 0; c < floats.size(); ++c) {
       columns.get(c, start, size, bits);
       float* to = floats[c].first + floats[c].stride * start;
-      for (std::size_t i = 0; i < size; ++i) to[floats[c].stride * i] = std::bit_cast<float>(bits[i]);
+      for (std::size_t i = 0; i < size; ++i) {
+        finite &= (bits[i] & kExponent) != kExponent;
+        to[floats[c].stride * i] = std::bit_cast<float>(bits[i]);
+      }
     }
   }
+  require(finite, "a value is not finite");
+}
+
+void require_positive_scales(const MutableGaussians& g) {
+  const float* end = g.scales + 3 * g.count;
+  require(std::all_of(static_cast<const float*>(g.scales), end, [](float s) { return s > 0; }), "a scale is not positive");
 }
 
 // ---- Python --------------------------------------------------------------------------------
@@ -132,6 +144,7 @@ void unpack(bool is_sh, bool lossless, const nb::bytes& parameters, const nb::by
   if (lossless) {
     require(parameter_text.empty(), "its parameters are too long");
     unpack_bits(out.count, columns, is_sh ? sh_columns(out) : geometry_columns(out));
+    if (!is_sh) require_positive_scales(out);
   } else if (is_sh) {
     unpack_compact_sh(parameter_text, columns, out);
   } else {

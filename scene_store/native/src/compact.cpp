@@ -270,7 +270,8 @@ float whole(std::uint32_t v) { return float(static_cast<std::int32_t>(v)); }
 
 float positive_step(ParameterReader& in) {
   const auto step = in.get<float>();
-  require(std::isfinite(step) && step > 0, "a step makes no sense");
+  // So small that no product with a 32-bit integer overflows.
+  require(step > 0 && step < 1e28f, "a step makes no sense");
   return step;
 }
 
