@@ -1,0 +1,209 @@
+"""Where every chunk is, and what that costs: the one place where bytes are counted.
+
+A chunk is in exactly one state. Its bytes follow from the state alone, so that a budget
+cannot be missed by forgetting to add or subtract: nothing else moves a chunk or touches a sum.
+Bytes in flight count from the moment a read or a decoding is allowed to start.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scene_store.chunks import ChunkSource
+from scene_store.tree import NO_PARENT, LodTree
+from splat.errors import BudgetError
+from splat.gaussians import SH_COUNT_OF_DEGREE
+
+Int64Array = NDArray[np.int64]
+
+
+class ChunkState(IntEnum):
+    """What is held of a chunk. The ways between (anything else is a programming error)::
+
+        ABSENT → QUEUED → LOADING → HOST → PROMOTING → DEVICE
+           ↑        │         │       │        │          │
+           ├────────┴─────────┴───────┴────────│──────────┘   no longer wanted, or no room
+           │                  └─→ FAILED ←─────┘
+           │                         └─→ QUEUED               when its time has come
+
+    ABSENT: nothing. QUEUED: nothing yet, wanted. LOADING: being read into host memory.
+    HOST: encoded bytes in host memory. PROMOTING: being decoded into pages of the device
+    that are already its own. DEVICE: decoded in its pages, can be drawn. FAILED: nothing;
+    reading or decoding failed.
+    """
+
+    ABSENT = 0
+    QUEUED = 1
+    LOADING = 2
+    HOST = 3
+    PROMOTING = 4
+    DEVICE = 5
+    FAILED = 6
+
+
+_S = ChunkState
+ALLOWED_MOVES = frozenset(
+    {
+        (_S.ABSENT, _S.QUEUED),
+        (_S.QUEUED, _S.ABSENT),
+        (_S.QUEUED, _S.LOADING),
+        (_S.LOADING, _S.HOST),
+        (_S.LOADING, _S.ABSENT),
+        (_S.LOADING, _S.FAILED),
+        (_S.HOST, _S.ABSENT),
+        (_S.HOST, _S.PROMOTING),
+        (_S.PROMOTING, _S.DEVICE),
+        (_S.PROMOTING, _S.FAILED),
+        (_S.DEVICE, _S.ABSENT),
+        (_S.FAILED, _S.QUEUED),
+    }
+)
+_HOLDS_ENCODED = frozenset({_S.LOADING, _S.HOST, _S.PROMOTING})
+_HOLDS_PAGES = frozenset({_S.PROMOTING, _S.DEVICE})
+
+
+@dataclass(frozen=True, slots=True)
+class Budgets:
+    """Hard limits.
+
+    Attributes:
+        host_bytes: Encoded chunks in host memory, with those being read and the buffers of
+            those being decoded.
+        device_bytes: Pages of the device pool that hold chunks or are about to.
+    """
+
+    host_bytes: int
+    device_bytes: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ChunkCosts:
+    """What each of N chunks takes, in bytes, known before it is read.
+
+    Attributes:
+        encoded: [N] int64 host memory from the start of the read to the end of the decoding.
+        decoded: [N] int64 host memory while it is being decoded, on top of that.
+        device: [N] int64 whole pages of the device.
+    """
+
+    encoded: Int64Array
+    decoded: Int64Array
+    device: Int64Array
+
+    @classmethod
+    def of(cls, source: ChunkSource, page_bytes: int) -> ChunkCosts:
+        """Those of a source's chunks, on a device with pages of ``page_bytes``."""
+        count = source.tree.count.astype(np.int64)
+        floats = 3 + 4 + 3 + 1 + 3 * SH_COUNT_OF_DEGREE[source.sh_degree]
+        encoded = [source.encoded_bytes(chunk) for chunk in range(len(count))]
+        return cls(
+            encoded=np.array(encoded, np.int64),
+            decoded=4 * floats * count,
+            device=-(-count // source.page_gaussians) * page_bytes,
+        )
+
+
+class Ledger:
+    """States and sums of the chunks of one tree.
+
+    Attributes:
+        state: [N] uint8 of ``ChunkState``. Read it; ``move`` alone writes it.
+        held_bytes: Host memory of encoded chunks, in flight or not.
+        decoding_bytes: Host memory of decodings in progress.
+        device_bytes: Device memory of chunks, decoded or being decoded.
+        device_children: [N] int32, children that are on the device or on their way there.
+    """
+
+    def __init__(self, tree: LodTree, costs: ChunkCosts, budgets: Budgets) -> None:
+        self.costs = costs
+        self.state = np.zeros(len(tree), np.uint8)
+        self.device_children = np.zeros(len(tree), np.int32)
+        self.held_bytes = self.decoding_bytes = self.device_bytes = 0
+        self._parent = tree.parent
+        self._count = np.zeros(len(ChunkState), np.int64)
+        self._count[_S.ABSENT] = len(tree)
+        self._most_decoded = int(costs.decoded.max())
+        self._least_host = int(costs.encoded.max()) + self._most_decoded
+        self._least_device = int(costs.device[tree.roots].sum())
+        self.budgets = budgets
+
+    @property
+    def budgets(self) -> Budgets:
+        """The limits in force. What is held already may exceed new, smaller ones for a while."""
+        return self._budgets
+
+    @budgets.setter
+    def budgets(self, budgets: Budgets) -> None:
+        _require(budgets.host_bytes, self._least_host, "host", "reading and decoding one chunk")
+        _require(budgets.device_bytes, self._least_device, "device", "the coarsest level")
+        self._budgets = budgets
+
+    @property
+    def host_bytes(self) -> int:
+        """All host memory that counts against the budget."""
+        return self.held_bytes + self.decoding_bytes
+
+    @property
+    def room_to_hold(self) -> int:
+        """Host bytes left for reads. The largest decoding's buffer is never given to them:
+        however full the host is, a chunk can go on to the device."""
+        return self._budgets.host_bytes - self._most_decoded - self.held_bytes
+
+    @property
+    def room_to_decode(self) -> int:
+        """Host bytes left for decodings."""
+        return self._budgets.host_bytes - self.host_bytes
+
+    @property
+    def room_on_device(self) -> int:
+        """Device bytes left."""
+        return self._budgets.device_bytes - self.device_bytes
+
+    def count(self, state: ChunkState) -> int:
+        """Chunks in a state."""
+        return int(self._count[state])
+
+    def of(self, chunk: int) -> ChunkState:
+        """The chunk's state."""
+        return ChunkState(int(self.state[chunk]))
+
+    def chunks_in(self, state: ChunkState) -> NDArray[np.intp]:
+        """Indices of the chunks in a state, ascending."""
+        return np.flatnonzero(self.state == state)
+
+    def move(self, chunk: int, state: ChunkState) -> None:
+        """Puts the chunk into another state and moves its bytes with it.
+
+        Raises:
+            ValueError: If no chunk may go that way.
+        """
+        before = self.of(chunk)
+        if (before, state) not in ALLOWED_MOVES:
+            raise ValueError(f"chunk {chunk} cannot go from {before.name} to {state.name}")
+        self._add(chunk, before, -1)
+        self._add(chunk, state, +1)
+        self.state[chunk] = state
+
+    def _add(self, chunk: int, state: ChunkState, sign: int) -> None:
+        self._count[state] += sign
+        if state in _HOLDS_ENCODED:
+            self.held_bytes += sign * int(self.costs.encoded[chunk])
+        if state is _S.PROMOTING:
+            self.decoding_bytes += sign * int(self.costs.decoded[chunk])
+        if state in _HOLDS_PAGES:
+            self.device_bytes += sign * int(self.costs.device[chunk])
+            if self._parent[chunk] != NO_PARENT:
+                self.device_children[self._parent[chunk]] += sign
+
+
+def _require(budget: int, least: int, memory: str, purpose: str) -> None:
+    if budget < least:
+        mib = 2**20
+        raise BudgetError(
+            f"the {memory} budget of {budget / mib:.1f} MiB is too small for this scene: {purpose}"
+            f" needs {least / mib:.1f} MiB; raise --{memory}-budget"
+        )
