@@ -1,27 +1,21 @@
 """The command line: ``belvedere view | export | info | town | bench``.
 
-Starting must be quick, so every command imports what it needs when it runs: only ``view``
-imports viser, and nothing here imports torch. Errors meant for the user are one line and
-exit status 2; anything else is a fault of ours: one line, status 1, details with
-``--debug``.
+Starting must be quick, and Ctrl-C quiet from the start, so nothing of weight is imported
+before ``main`` runs; only ``view`` imports viser, and none but the reference rasterizer torch.
+Errors meant for the user are one line and exit status 2; anything else is a fault of ours:
+one line, status 1, details with ``--debug``.
 """
 
 from __future__ import annotations
 
 import contextlib
-import difflib
-import io
 import logging
 import os
-import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import tyro
-
 from splat.errors import BelvedereError, SettingsError
-from viewer import commands
 
 PROGRAM = "belvedere"
 DEBUG_VARIABLE = "BELVEDERE_DEBUG"
@@ -30,14 +24,7 @@ DEBUG_LOG_FORMAT = "belvedere: %(levelname)s: %(name)s: %(message)s"
 HELP_WORDS = ("-h", "--help")
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
-# Bench has options of its own, and imports of its own.
-COMMANDS: Mapping[str, Any] = {
-    "view": commands.View,
-    "export": commands.Export,
-    "info": commands.Info,
-    "town": commands.Town,
-    "bench": None,
-}
+COMMANDS = ("view", "export", "info", "town", "bench")
 OVERVIEW = """usage: belvedere COMMAND [OPTIONS]
 
 A viewer for 3D Gaussian Splatting scenes, fast on machines without a GPU.
@@ -54,7 +41,6 @@ lod-meta.json, or a training folder. Without it, a procedural town is shown.
   belvedere COMMAND --help         the options of a command, with units and defaults
   belvedere --version
 """
-TYRO_CONFIG = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -87,15 +73,23 @@ def _dispatch(words: list[str]) -> int:
 
 
 def parse_command(name: str, words: Sequence[str]) -> Any:
-    """The command of ``COMMANDS`` with its options; prints its help if that is asked for.
+    """A command with its options; prints its help if that is asked for.
 
     Raises:
         SettingsError: If an option is unknown or its value impossible.
         SystemExit: After the help.
     """
 
+    import io
+
+    import tyro
+
+    from viewer.commands import CLASSES
+
+    config = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
+
     def parse() -> Any:
-        return tyro.cli(COMMANDS[name], args=words, prog=f"{PROGRAM} {name}", config=TYRO_CONFIG)
+        return tyro.cli(CLASSES[name], args=words, prog=f"{PROGRAM} {name}", config=config)
 
     if any(word in HELP_WORDS for word in words):
         return parse()
@@ -112,6 +106,8 @@ def one_line(box: str) -> str:
 
     The first section says what is wrong; of the others only a name to try instead is of use.
     """
+    import re
+
     _, problem, *others = [*_sections(box), "", ""]
     problem = problem.removesuffix(".").removeprefix("Error parsing ")
     phrase = problem if problem.startswith("-") else problem[:1].lower() + problem[1:]
@@ -121,6 +117,8 @@ def one_line(box: str) -> str:
 
 def _sections(box: str) -> list[str]:
     """The texts between the rules of a box, the title first; drawn as UTF-8 or ASCII."""
+    import re
+
     sections: list[list[str]] = [[]]
     for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines():
         text = line.strip("│╭╮╰╯ ")
@@ -137,6 +135,8 @@ def _sections(box: str) -> list[str]:
 def _unknown_command(name: str) -> str:
     if name.startswith("-"):
         return f"{name} is no command; options follow the command: {PROGRAM} view {name}"
+    import difflib
+
     close = difflib.get_close_matches(name, COMMANDS, n=1)
     meant = f"; perhaps you meant {close[0]}" if close else ""
     return f"{name} is no command{meant}; there are {', '.join(COMMANDS)}"
@@ -149,7 +149,7 @@ def _guarded(run: Callable[[], int], debug: bool) -> int:
     except BelvedereError as error:
         return _complain(f"error: {error}", 2, debug)
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return _complain("interrupted", INTERRUPTED, debug)
     except BrokenPipeError:  # such as `belvedere info … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

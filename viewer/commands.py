@@ -327,3 +327,7 @@ class Town:
 
         write_town(self.output, self.gaussians)
         say(str(self.output))
+
+
+# ``bench`` has options of its own.
+CLASSES = {"view": View, "export": Export, "info": Info, "town": Town}

@@ -100,12 +100,14 @@ def _make_town(choice: SceneChoice, progress: Progress) -> OpenedScene:
     from scene_store.loading import in_morton_order
     from scene_store.town import TOWN_START_VIEW, TOWN_UP, generate_town
 
-    progress(0.1, f"Building {choice.gaussians:,} Gaussians")
+    def on_progress(done: int, total: int) -> None:
+        progress(0.9 * done / total, f"Building {total:,} Gaussians")
+
     try:
-        gaussians = generate_town(choice.gaussians)
+        gaussians = generate_town(choice.gaussians, progress=on_progress)
     except ValueError as error:  # too few for a town
         raise SettingsError(f"--gaussians: {error}") from None
-    progress(0.8, "Sorting")
+    progress(0.9, "Sorting")
     gaussians = in_morton_order(gaussians)
     meta = SceneMeta(
         path=Path(TOWN_NAME),

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import os
 import signal
+import sys
 import threading
 import time
 import webbrowser
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from configs.settings import Settings
 from rendering.coarsen import coarsen
@@ -28,7 +31,8 @@ if TYPE_CHECKING:
 # Moving pictures of larger scenes may be drawn from a third of the Gaussians, and so on.
 COARSEN_FROM = 600_000
 COARSEN_GROUP = 3
-CLOSE_TIMEOUT_S = 2.0  # reading stops between two batches
+# Reading stops between two batches; what has none, such as sorting, is left to itself.
+CLOSE_TIMEOUT_S = 0.4
 
 Say = Callable[[str], None]
 
@@ -49,11 +53,16 @@ class _Opening:
         self._choice, self._settings = choice, settings
         threading.Thread(target=self._open, name="scene-opening", daemon=True).start()
 
-    def close(self) -> None:
-        """Stop reading, and close the engine unless ``take`` handed it over."""
+    def close(self) -> bool:
+        """Stop reading, and close the engine unless ``take`` handed it over.
+
+        Returns whether the work has ended; if not, it goes on until its next batch.
+        """
         self._abandoned = True
-        if self.done.wait(CLOSE_TIMEOUT_S) and self._result is not None:
+        ended = self.done.wait(CLOSE_TIMEOUT_S)
+        if ended and self._result is not None:
             self._result[1].close()
+        return ended
 
     def take(self) -> tuple[OpenedScene, RenderEngine]:
         """The scene and its engine, once ``done``; the caller closes the engine.
@@ -117,35 +126,52 @@ def serve(
     find_port(settings.viewer, explicit=explicit_port)
     opening = _Opening(choice, settings)
     engine: RenderEngine | None = None
+    interrupted, idle = False, True
     try:
         # Imported while the scene is being read: viser takes a good part of a second.
         from viewer.server import ViewerServer
 
-        with ViewerServer(settings, title=choice.title, explicit_port=explicit_port) as server:
+        with contextlib.ExitStack() as stack:
+            with _interruptions_held_back():  # half a server could not be closed
+                server = stack.enter_context(
+                    ViewerServer(settings, title=choice.title, explicit_port=explicit_port)
+                )
             if settings.viewer.port not in (0, server.port):
                 say(f"Port {settings.viewer.port} is in use; taking {server.port}.")
             say(f"Serving {server.url} (Ctrl-C to stop)")
             _announce_exposure(server, say)
             if open_browser:
                 webbrowser.open(server.url)
-            with _interrupted_by_sigterm():
-                opened, engine = _wait_for_scene(opening, server)
-                if position is not None or look_at is not None:
-                    start = opened.start.changed(position=position, look_at=look_at)
-                    opened = replace(opened, start=start)
-                server.show(_shown(opened), engine)
-                gaussians = opened.scene.gaussians
-                say(f"Ready: {len(gaussians):,} Gaussians after {time.monotonic() - began_s:.1f} s")
-                del opened  # the engine holds its own form of the scene
-                _add_details(engine, gaussians)
-                del gaussians
-                threading.Event().wait()
+            stack.enter_context(_interrupted_by_sigterm())
+            opened, engine = _wait_for_scene(opening, server)
+            if position is not None or look_at is not None:
+                start = opened.start.changed(position=position, look_at=look_at)
+                opened = replace(opened, start=start)
+            server.show(_shown(opened), engine)
+            gaussians = opened.scene.gaussians
+            say(f"Ready: {len(gaussians):,} Gaussians after {time.monotonic() - began_s:.1f} s")
+            del opened  # the engine holds its own form of the scene
+            _add_details(engine, gaussians)
+            del gaussians
+            threading.Event().wait()
     except KeyboardInterrupt:
-        say("")
+        say("Stopped.")
+        interrupted = True
     finally:
-        opening.close()
+        idle = opening.close()
         if engine is not None:
             engine.close()
+    if interrupted and not idle:
+        _leave()
+
+
+def _leave() -> NoReturn:
+    """End the process now: its usual end would wait for work that nobody wants any more."""
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(0)
 
 
 def _wait_for_scene(opening: _Opening, server: ViewerServer) -> tuple[OpenedScene, RenderEngine]:
@@ -196,3 +222,19 @@ def _interrupted_by_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+@contextlib.contextmanager
+def _interruptions_held_back() -> Iterator[None]:
+    """Let Ctrl-C wait until the end of the block; it must be short."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[int] = []
+    previous = signal.signal(signal.SIGINT, lambda number, frame: held.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    if held:
+        raise KeyboardInterrupt

@@ -110,13 +110,13 @@ def test_faults_of_ours_are_one_line_too(monkeypatch: pytest.MonkeyPatch, capsys
     assert "BELVEDERE_DEBUG=1" in line
 
 
-def test_interruption_is_quiet(monkeypatch: pytest.MonkeyPatch, capsys) -> None:  # type: ignore[no-untyped-def]
+def test_interruption_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys) -> None:  # type: ignore[no-untyped-def]
     def interrupted(words: list[str]) -> int:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("viewer.cli._dispatch", interrupted)
     assert main(["info"]) == 130
-    assert capsys.readouterr().err == ""
+    assert capsys.readouterr().err == "belvedere: interrupted\n"
 
 
 def test_details_on_demand(tmp_path: Path) -> None:
@@ -247,6 +247,11 @@ def test_counts(word: str, count: int) -> None:
 def test_not_counts(word: str) -> None:
     with pytest.raises(ValueError, match="not a whole number"):
         parse_count([word])
+
+
+def test_nothing_of_weight_is_loaded_before_ctrl_c_is_answered() -> None:
+    script = "import sys, viewer.cli; sys.exit(bool({'tyro', 'numpy', 'rich'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY).returncode == 0
 
 
 @pytest.mark.parametrize("command", ["export", "info", "town"])

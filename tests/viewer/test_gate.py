@@ -16,16 +16,15 @@ import numpy as np
 import pytest
 import viser
 from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.sync.client import ClientConnection, connect
-from websockets.typing import Origin, Subprotocol
 
 from configs.loading import load_settings
 from rendering.engine import RenderEngine
 from splat.gaussians import Gaussians
 from tests.fake_rasterizer import FakeRasterizer
 from tests.viewer.conftest import blobs
+from tests.viewer.wire import camera_message, open_socket
 from viewer.client import BrowserView, ShownScene
-from viewer.gate import CLOSED_WARNING, PROTOCOL, _Gate
+from viewer.gate import CLOSED_WARNING, _Gate
 from viewer.server import ViewerServer
 from viewer.start_view import choose_start_view
 
@@ -76,40 +75,11 @@ def get(server: ViewerServer, target: str = "/", **headers: str) -> tuple[int, s
     return response.status, body, response.headers.get("Set-Cookie", "")
 
 
-def open_socket(
-    server: ViewerServer, *, origin: str | None = None, protocol: str = PROTOCOL, **headers: str
-) -> ClientConnection:
-    return connect(
-        f"ws://127.0.0.1:{server.port}",
-        origin=None if origin is None else Origin(origin),
-        subprotocols=[Subprotocol(protocol)],
-        additional_headers=headers,
-        open_timeout=WAIT_S,
-        proxy=None,
-    )
-
-
 def assert_refused(server: ViewerServer, **claims: Any) -> None:
     with pytest.raises(InvalidStatus) as info:
-        open_socket(server, **claims)
+        open_socket(server.port, **claims)
     assert info.value.response.status_code == 403
     assert info.value.response.body.count(b"\n") == 1
-
-
-def camera_message(**changes: object) -> bytes:
-    message = {
-        "type": "ViewerCameraMessage",
-        "wxyz": (0.0, 1.0, 0.0, 0.0),
-        "position": (0.0, 0.0, 4.0),
-        "fov": 1.0,
-        "near": 0.01,
-        "far": 1000.0,
-        "image_height": 48,
-        "image_width": 64,
-        "look_at": (0.0, 0.0, 0.0),
-        "up_direction": (0.0, -1.0, 0.0),
-    }
-    return msgspec.msgpack.encode({**message, **changes})
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:
@@ -123,8 +93,8 @@ def test_a_page_of_another_site_gets_no_socket(server: ViewerServer) -> None:
     assert_refused(server, origin=FOREIGN)
     assert_refused(server, origin="null")
     assert_refused(server, origin=f"http://localhost:{server.port}")  # addressed as 127.0.0.1
-    open_socket(server, origin=f"http://127.0.0.1:{server.port}").close()
-    open_socket(server).close()  # no browser
+    open_socket(server.port, origin=f"http://127.0.0.1:{server.port}").close()
+    open_socket(server.port).close()  # no browser
 
 
 def test_a_name_made_to_point_here_gets_nothing(server: ViewerServer) -> None:
@@ -160,7 +130,7 @@ def test_the_token_of_the_address_becomes_a_cookie(guarded: ViewerServer) -> Non
     assert "HttpOnly" in cookie and "SameSite=Strict" in cookie
     kept = cookie.partition(";")[0]
     origin = f"http://127.0.0.1:{guarded.port}"
-    open_socket(guarded, origin=origin, Cookie=kept).close()
+    open_socket(guarded.port, origin=origin, Cookie=kept).close()
     assert_refused(guarded, origin=FOREIGN, Cookie=kept)
     assert get(guarded, Cookie=kept)[0] == 200
 
@@ -208,12 +178,12 @@ def test_nonsense_neither_ends_the_server_nor_reaches_the_terminal(
         with contextlib.suppress(ConnectionError):
             while raw.recv(4096):
                 pass
-    good = open_socket(server)
+    good = open_socket(server.port)
     good.send(camera_message())
     wait_until(lambda: len(server.views) == 1, "the browser is served")
     (view,) = server.views
     for make in NONSENSE:
-        with open_socket(server) as bad:
+        with open_socket(server.port) as bad:
             bad.send(camera_message())
             wait_until(lambda: len(server.views) == 2, "the other browser is served")
             bad.send(make(server.views[1]))
@@ -221,10 +191,10 @@ def test_nonsense_neither_ends_the_server_nor_reaches_the_terminal(
                 while True:  # some of it ends the connection, some is merely ignored
                     bad.recv(timeout=0.1)
         wait_until(lambda: server.views == (view,), "only the good browser is left")
-    with open_socket(server) as bad:
+    with open_socket(server.port) as bad:
         bad.send(camera_message(position="nowhere"))  # before there is a view at all
         time.sleep(0.1)
-    with open_socket(server, protocol="viser-v0.0.1") as old, pytest.raises(ConnectionClosed):
+    with open_socket(server.port, protocol="viser-v0.0.1") as old, pytest.raises(ConnectionClosed):
         old.recv(timeout=WAIT_S)
     shown = view.session.stats.shown
     good.send(camera_message(position=(0.5, 0.0, 4.0)))
@@ -245,7 +215,7 @@ def test_nonsense_neither_ends_the_server_nor_reaches_the_terminal(
 def test_no_message_opens_a_tunnel(server: ViewerServer, monkeypatch: pytest.MonkeyPatch) -> None:
     tunnels: list[object] = []
     monkeypatch.setattr("viser._viser.ViserTunnel", lambda *words: tunnels.append(words))
-    with open_socket(server) as client:
+    with open_socket(server.port) as client:
         client.send(msgspec.msgpack.encode({"type": "ShareUrlRequest"}))
         client.send(camera_message())
         wait_until(lambda: len(server.views) == 1, "the messages were handled")

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from splat.camera import Camera
+from tests.viewer.wire import camera_message, open_socket, unpacked
 from viewer.panel import stats_html
 from viewer.session import SessionStats
 from viewer.start_view import point_ahead
@@ -60,8 +62,42 @@ def test_the_page_is_served_until_interrupted(wall_ply: Path, number: signal.Sig
             assert page.status == 200
         process.send_signal(number)
         rest, _ = process.communicate(timeout=10)
-    assert process.returncode == 0
-    assert rest.strip() == ""
+    assert (process.returncode, rest) == (0, "Stopped.\n")
+
+
+def test_it_stops_at_once_while_a_scene_is_made(wall_ply: Path) -> None:
+    with viewing("--port", 0, "--gaussians", "4M") as process:
+        line_with(process, "Serving")
+        began_s = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        rest, _ = process.communicate(timeout=30)
+        took_s = time.monotonic() - began_s
+    assert (process.returncode, rest) == (0, "Stopped.\n")
+    assert took_s < 1.5
+
+
+def test_it_stops_at_once_with_a_browser_that_does_not_answer(wall_ply: Path) -> None:
+    with viewing(wall_ply, "--port", 0) as process:
+        port = int(line_with(process, "Serving").split()[1].rsplit(":", 1)[1])
+        line_with(process, "Ready")
+        with open_socket(port) as browser:
+            browser.send(camera_message())
+            while b"BackgroundImage" not in unpacked(browser.recv(timeout=10)):
+                pass
+            time.sleep(0.2)  # the picture of the scene is on its way, too
+            began_s = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            rest, _ = process.communicate(timeout=30)
+            took_s = time.monotonic() - began_s
+    assert (process.returncode, rest) == (0, "Stopped.\n")
+    assert took_s < 1.5
+
+
+def test_an_absent_scene_is_not_served() -> None:
+    with viewing("no_such.ply", "--port", 0) as process:
+        out, _ = process.communicate(timeout=10)
+    assert process.returncode == 2
+    assert out == "belvedere: error: no_such.ply: no such file or folder\n"
 
 
 def test_a_port_in_use_is_stepped_over_and_said(wall_ply: Path, tmp_path: Path) -> None:
