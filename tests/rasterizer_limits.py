@@ -108,7 +108,7 @@ class RasterizerLimits(RasterizerContract):
         mean = np.array([32.5, 15.5]) + away * axis
         splat = Splat((float(mean[0]), float(mean[1])), covariance, 0.8 * factor)
         image = self.draw(rasterizer, scene, view, replace(ALL, antialiased=antialiased))
-        np.testing.assert_allclose(image.alpha, splat.alpha(65, 31), atol=3e-3)
+        np.testing.assert_allclose(image.alpha, splat.alpha(65, 31), atol=3e-4)
         assert image.alpha.max() > 0.5 * factor
 
     # --- images ----------------------------------------------------------------------------

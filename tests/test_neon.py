@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ROOT / "rendering" / "native" / "src"
 COMPILER = "aarch64-linux-gnu-g++"
+NM = "aarch64-linux-gnu-nm"
 EMULATOR = "qemu-aarch64-static"
 FLAGS = ["-std=c++20", "-O2", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 PROCESSORS = {"aarch64": "neon", "arm64": "neon"}
@@ -51,6 +52,24 @@ def build(compiler: str, folder: Path, instruction_sets: dict[str, list[str]]) -
     return program
 
 
+def shared_symbols(folder: Path, nm: str) -> list[str]:
+    """Functions of the kernels that are in no namespace of an instruction set.
+
+    A linker may keep one set's copy of them for all, which then does not run everywhere.
+    """
+    objects = [str(path) for path in folder.glob("kernels_*.o")]
+    listing = subprocess.run(
+        [nm, "--demangle", "--defined-only", "--extern-only", "--format=posix", *objects],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.splitlines()
+    names = [line for line in listing if " " in line]
+    assert any("composite_tile" in name for name in names)
+    own = tuple(f"belvedere::{path.stem.removeprefix('kernels_')}::" for path in folder.glob("*.o"))
+    return [name for name in names if not any(space in name for space in own)]
+
+
 @pytest.mark.skipif(
     platform.machine() in PROCESSORS, reason="on Arm the native tests run the NEON kernels"
 )
@@ -63,3 +82,4 @@ def test_neon_kernels_draw_what_the_scalar_ones_draw(tmp_path: Path) -> None:
     result = subprocess.run([EMULATOR, str(program)], capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.count("neon model") == 3
+    assert shared_symbols(tmp_path, NM) == []

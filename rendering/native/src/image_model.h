@@ -4,7 +4,6 @@
 namespace belvedere {
 
 constexpr float kDilationPx2 = 0.3f;
-constexpr float kAlphaCut = 1.0f / 255.0f;
 constexpr float kAlphaMax = 0.999f;
 constexpr float kTransmittanceStop = 1e-4f;
 constexpr float kFisheyeMaxTheta = 2.5307274f;  // 145 degrees, Fisheye-GS

@@ -5,7 +5,6 @@
 // instruction set; nothing here may be used from files compiled without it.
 #pragma once
 
-#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
