@@ -211,6 +211,11 @@ def _measure(
         advance(f"{scene}, {visitor.name}, first picture")
         since_s = time.time()
         visitor.drag(drag_s)
+        if not any(at_s >= since_s for at_s in visitor.visit().motions_s):
+            raise BelvedereError(
+                f"view {scene}, {visitor.name}: the drag moved no camera; a page of "
+                f"{size[0]}×{size[1]} may be too small for its panel"
+            )
         advance(f"{scene}, {visitor.name}, dragged")
         wait_for_rest(visitor, process.require_running, size, since_s)
         advance(f"{scene}, {visitor.name}, at rest")

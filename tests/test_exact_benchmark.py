@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -50,10 +51,10 @@ def test_every_camera_sees_the_scene(scene: exact.ExactScene, model: CameraModel
     assert (image.alpha > 0.1).mean() > 0.1
 
 
-def test_a_wrong_color_misses_the_bar(
-    scene: exact.ExactScene, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Tinted(NativeRasterizer):
+def altered(change: Callable[[RasterImage, RasterSettings], RasterImage]) -> type[NativeRasterizer]:
+    """The native rasterizer with something done to its pictures."""
+
+    class Altered(NativeRasterizer):
         def render(
             self,
             scene: Any,
@@ -61,11 +62,19 @@ def test_a_wrong_color_misses_the_bar(
             settings: RasterSettings = RasterSettings(),
             cancel: CancelFlag | None = None,
         ) -> RasterImage:
-            image = super().render(scene, camera, settings, cancel)
-            assert image.color is not None
-            return replace(image, color=image.color + np.float32(0.02))
+            return change(super().render(scene, camera, settings, cancel), settings)
 
-    monkeypatch.setattr(exact, "NativeRasterizer", Tinted)
+    return Altered
+
+
+def test_a_wrong_color_misses_the_bar(
+    scene: exact.ExactScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tint(image: RasterImage, settings: RasterSettings) -> RasterImage:
+        assert image.color is not None
+        return replace(image, color=image.color + np.float32(0.02))
+
+    monkeypatch.setattr(exact, "NativeRasterizer", altered(tint))
     rows = exact.run([scene], sizes=[(17, 9)])
     assert not any(row["passed"] for row in rows)
     assert all(row["same_bytes"] for row in rows)
@@ -75,19 +84,11 @@ def test_a_wrong_color_misses_the_bar(
 def test_unsteady_bytes_miss_the_bar(
     scene: exact.ExactScene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Unsteady(NativeRasterizer):
-        def render(
-            self,
-            scene: Any,
-            camera: Camera,
-            settings: RasterSettings = RasterSettings(),
-            cancel: CancelFlag | None = None,
-        ) -> RasterImage:
-            image = super().render(scene, camera, settings, cancel)
-            if settings.threads == 3:
-                image.alpha[0, 0] = np.nextafter(image.alpha[0, 0], np.float32(2))
-            return image
+    def disturb(image: RasterImage, settings: RasterSettings) -> RasterImage:
+        if settings.threads == 3:
+            image.alpha[0, 0] = np.nextafter(image.alpha[0, 0], np.float32(2))
+        return image
 
-    monkeypatch.setattr(exact, "NativeRasterizer", Unsteady)
+    monkeypatch.setattr(exact, "NativeRasterizer", altered(disturb))
     rows = exact.run([scene], sizes=[(17, 9)])
     assert not any(row["same_bytes"] or row["passed"] for row in rows)

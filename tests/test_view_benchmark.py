@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -205,6 +206,37 @@ def test_without_a_browser_only_its_half_is_left_out(
     left_out, measured = view.run(["town-20K"])
     assert left_out["passed"] is None and "make setup-browser" in left_out["skipped"]
     assert left_out["path"] == "browser" and measured["passed"]
+
+
+def test_a_drag_that_moves_nothing_is_an_error_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Onlooker:
+        name = "onlooker"
+
+        def visit(self) -> Visit:
+            return Visit(pictures(time.time() - 9, size=FULL), (1.0,))
+
+        def wait(self, seconds: float) -> None:
+            raise AssertionError("there is a picture at rest")
+
+        def drag(self, seconds: float) -> None: ...
+
+        def close(self) -> None: ...
+
+    class Served:
+        started_s = 0.0
+
+        def __init__(self, words: list[str]) -> None: ...
+
+        def url(self, timeout_s: float) -> str:
+            return "http://127.0.0.1:9"
+
+        def close(self) -> None: ...
+
+        def require_running(self) -> None: ...
+
+    monkeypatch.setattr(view, "ViewProcess", Served)
+    with pytest.raises(BelvedereError, match="640×360 may be too small"):
+        view.run(["town-20K"], size=FULL, visitors=[lambda stack: lambda url, size: Onlooker()])
 
 
 # The page's language, and a viewer that draws
