@@ -123,14 +123,15 @@ def _mean(column: NDArray[np.uint64], lo: float, hi: float, steps: int) -> NDArr
     assert q.min() >= 0
     assert q.max() <= steps
     value = lo + q * ((hi - lo) / steps if steps else 0.0)
-    return np.minimum(value.astype(np.float32), np.float32(hi))
+    means: NDArray[np.float32] = np.minimum(value.astype(np.float32), np.float32(hi))
+    return means
 
 
 def _from_log(column: NDArray[np.uint64], lo: float, hi: float, steps: int) -> NDArray[np.float32]:
     assert column.max() <= steps
     step = (np.log(hi) - np.log(lo)) / steps if steps else 0.0
-    value = np.exp(np.log(lo) + column * step).astype(np.float32)
-    value = np.clip(value, np.float32(lo), np.float32(hi))
+    exact = np.exp(np.log(lo) + column * step).astype(np.float32)
+    value: NDArray[np.float32] = np.clip(exact, np.float32(lo), np.float32(hi))
     value[column == steps] = hi
     value[column == 0] = lo
     return value
@@ -138,4 +139,6 @@ def _from_log(column: NDArray[np.uint64], lo: float, hi: float, steps: int) -> N
 
 def _rgb(g_rg_bg: list[NDArray[np.int64]], step: float) -> NDArray[np.float32]:
     g, r_g, b_g = g_rg_bg
-    return np.stack([g + r_g, g, g + b_g], axis=1).astype(np.float32) * np.float32(step)
+    integers = np.stack([g + r_g, g, g + b_g], axis=1)
+    coefficients: NDArray[np.float32] = integers.astype(np.float32) * np.float32(step)
+    return coefficients
