@@ -26,7 +26,40 @@ def unpack_stream(
 
 # morton.cpp
 
+def morton_codes(
+    means: NDArray[np.float32],
+    corner: tuple[float, float, float],
+    cells_per_unit: float,
+    out: NDArray[np.uint64],
+) -> None: ...
+def sort_by_code(codes: NDArray[np.uint64], order: NDArray[np.uint32]) -> None: ...
+
 # merge.cpp
+
+def cluster(
+    means: NDArray[np.float32],
+    quats: NDArray[np.float32],
+    scales: NDArray[np.float32],
+    opacities: NDArray[np.float32],
+    sh: NDArray[np.float32],
+    target: int,
+    out: NDArray[np.uint32],
+) -> None: ...
+def merge_clusters(
+    means: NDArray[np.float32],
+    quats: NDArray[np.float32],
+    scales: NDArray[np.float32],
+    opacities: NDArray[np.float32],
+    sh: NDArray[np.float32],
+    sizes: NDArray[np.float32],
+    labels: NDArray[np.uint32],
+    new_means: NDArray[np.float32],
+    new_quats: NDArray[np.float32],
+    new_scales: NDArray[np.float32],
+    new_opacities: NDArray[np.float32],
+    new_sh: NDArray[np.float32],
+    new_sizes: NDArray[np.float32],
+) -> None: ...
 
 # select.cpp
 
