@@ -175,6 +175,18 @@ class Ledger:
         """Indices of the chunks in a state, ascending."""
         return np.flatnonzero(self.state == state)
 
+    def has_held_parent(self, chunks: NDArray[np.intp]) -> NDArray[np.bool_]:
+        """[M] whether each of [M] chunks is a root, or its parent is held or being read."""
+        parents = self._parent[chunks]
+        states = self.state[parents]
+        held = (states >= _S.LOADING) & (states <= _S.DEVICE)
+        return np.asarray((parents == NO_PARENT) | held)
+
+    def has_device_parent(self, chunk: int) -> bool:
+        """Whether the chunk is a root, or its parent can be drawn."""
+        parent = int(self._parent[chunk])
+        return parent == NO_PARENT or self.of(parent) is _S.DEVICE
+
     def move(self, chunk: int, state: ChunkState) -> None:
         """Puts the chunk into another state and moves its bytes with it.
 

@@ -1,0 +1,121 @@
+"""Who wants which chunks: the clients' demands together, as tiers and one queue."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from itertools import zip_longest
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from scene_store.tree import NO_PARENT, LodTree
+
+ChunkArray = NDArray[np.intp]
+NO_RANK = int(np.iinfo(np.int32).max)
+
+
+class Tier(IntEnum):
+    """Why a chunk is held; higher ones are evicted later."""
+
+    RECENT = 0
+    PREFETCH = 1
+    VISIBLE = 2
+
+
+def _none() -> ChunkArray:
+    return np.empty(0, np.intp)
+
+
+@dataclass(slots=True)
+class _Demand:
+    """What one client asked for last."""
+
+    wants: ChunkArray = field(default_factory=_none)
+    touched: ChunkArray = field(default_factory=_none)
+    prefetch: ChunkArray = field(default_factory=_none)
+
+
+class Demands:
+    """Tiers and ranks of the chunks of one tree. A parent's tier is never below its child's.
+
+    Attributes:
+        tier: [N] uint8 of ``Tier``. Roots are always VISIBLE.
+        rank: [N] int32, place in the queue of what is missing, the most urgent first;
+            ``NO_RANK`` for what nobody waits for. Parents come before their children, what
+            is in view before what is predicted.
+        last_used: [N] float64, when the chunk was last VISIBLE or PREFETCH; a parent's is
+            never before its child's.
+    """
+
+    def __init__(self, tree: LodTree) -> None:
+        self.tier = np.zeros(len(tree), np.uint8)
+        self.rank = np.full(len(tree), NO_RANK, np.int32)
+        self.last_used = np.full(len(tree), -np.inf)
+        self._parent = tree.parent
+        self._roots = tree.roots.astype(np.intp)
+        self._of_client: dict[Hashable, _Demand] = {}
+
+    def put(
+        self, client: Hashable, wants: ArrayLike, touched: ArrayLike, prefetch: ArrayLike | None
+    ) -> None:
+        """A client's newest view; ``prefetch`` None keeps its last prediction."""
+        demand = self._of_client.setdefault(client, _Demand())
+        demand.wants = np.asarray(wants, np.intp)
+        demand.touched = np.asarray(touched, np.intp)
+        if prefetch is not None:
+            demand.prefetch = np.asarray(prefetch, np.intp)
+
+    def drop(self, client: Hashable) -> None:
+        """The client is gone."""
+        self._of_client.pop(client, None)
+
+    def rank_all(self, held: NDArray[np.bool_], now: float) -> None:
+        """Works out ``tier``, ``rank`` and ``last_used`` anew.
+
+        Args:
+            held: [N] what need not be fetched any more.
+            now: Seconds.
+        """
+        self.tier[:] = Tier.RECENT
+        self.rank[:] = NO_RANK
+        demands = list(self._of_client.values())
+        in_view = [self._roots, *(d.wants for d in demands), *(d.touched for d in demands)]
+        self._raise(in_view, Tier.VISIBLE)
+        self._raise([d.prefetch for d in demands], Tier.PREFETCH)
+        self.last_used[self.tier > Tier.RECENT] = now
+        order: list[int] = []
+        for lists in (
+            [self._roots],
+            [d.wants for d in demands],
+            [d.prefetch for d in demands],
+        ):
+            missing = [chunks[~held[chunks]].tolist() for chunks in lists]
+            self._append(_in_turn(missing), held, order)
+        self.rank[order] = np.arange(len(order), dtype=np.int32)
+
+    def _raise(self, lists: Sequence[ChunkArray], tier: Tier) -> None:
+        """Gives chunks and their ancestors at least this tier."""
+        chunks = np.concatenate([_none(), *lists])
+        while len(chunks):
+            chunks = chunks[self.tier[chunks] < tier]
+            self.tier[chunks] = tier
+            parents = self._parent[chunks]
+            chunks = np.unique(parents[parents != NO_PARENT]).astype(np.intp)
+
+    def _append(self, chunks: Iterable[int], held: NDArray[np.bool_], order: list[int]) -> None:
+        """Queues what is missing, parents before children, each once."""
+        for chunk in chunks:
+            way = []
+            while chunk != NO_PARENT and self.rank[chunk] == NO_RANK and not held[chunk]:
+                self.rank[chunk] = 0
+                way.append(chunk)
+                chunk = int(self._parent[chunk])
+            order.extend(reversed(way))
+
+
+def _in_turn(lists: Sequence[Sequence[int]]) -> Iterator[int]:
+    """One of each list in turn, so that no client's wants wait for all of another's."""
+    for row in zip_longest(*lists):
+        yield from (chunk for chunk in row if chunk is not None)

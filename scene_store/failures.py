@@ -1,0 +1,97 @@
+"""Chunks that could not be had, and when to try them again."""
+
+from __future__ import annotations
+
+import random as random_module
+from dataclasses import dataclass
+
+from splat.errors import ChunkReadError
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """When a chunk that could not be read is tried again.
+
+    Attributes:
+        first_s: Wait after the first failure, seconds.
+        factor: Growth of the wait from one failure to the next.
+        longest_s: Where it stops growing.
+        jitter: Share of the wait that is random, so that retries do not come in step.
+    """
+
+    first_s: float = 0.25
+    factor: float = 2.0
+    longest_s: float = 30.0
+    jitter: float = 0.5
+
+    def wait_s(self, attempts: int, random: random_module.Random) -> float:
+        """Seconds to wait after ``attempts`` failures, at least one."""
+        grown = self.first_s * self.factor ** min(attempts - 1, 64)
+        return min(grown, self.longest_s) * (1.0 - self.jitter * random.random())
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What went wrong with a chunk.
+
+    Attributes:
+        chunk: Its index.
+        text: One line for people.
+        attempts: How often it failed in a row.
+        until: When it may be tried again, in seconds of the caller's clock; None for never.
+    """
+
+    chunk: int
+    text: str
+    attempts: int
+    until: float | None
+
+    @property
+    def permanent(self) -> bool:
+        """Whether the chunk is lost."""
+        return self.until is None
+
+
+class Failures:
+    """The chunks that are failing now.
+
+    Args:
+        retry: When they are tried again.
+        random: Source of the jitter.
+    """
+
+    def __init__(self, retry: RetryPolicy, random: random_module.Random) -> None:
+        self._retry = retry
+        self._random = random
+        self._failures: dict[int, Failure] = {}
+
+    def __contains__(self, chunk: int) -> bool:
+        return chunk in self._failures
+
+    def add(self, chunk: int, error: BaseException, now: float) -> Failure:
+        """Notes another failure of a chunk.
+
+        A ``ChunkReadError`` says whether to try again; of any other error that is hoped.
+        """
+        attempts = self._failures[chunk].attempts + 1 if chunk in self._failures else 1
+        transient = not isinstance(error, ChunkReadError) or error.transient
+        until = now + self._retry.wait_s(attempts, self._random) if transient else None
+        failure = Failure(chunk, str(error) or type(error).__name__, attempts, until)
+        self._failures[chunk] = failure
+        return failure
+
+    def clear(self, chunk: int) -> None:
+        """The chunk is there after all."""
+        self._failures.pop(chunk, None)
+
+    def all(self) -> tuple[Failure, ...]:
+        """Ordered by chunk."""
+        return tuple(self._failures[chunk] for chunk in sorted(self._failures))
+
+    def lost(self) -> list[int]:
+        """Chunks that will never come."""
+        return [chunk for chunk, failure in self._failures.items() if failure.permanent]
+
+    def waiting(self) -> list[tuple[int, float]]:
+        """Chunks that may come yet, each with the time of its next try."""
+        return [(f.chunk, f.until) for f in self._failures.values() if f.until is not None]

@@ -1,0 +1,58 @@
+"""What residency holds and has done, for people and benchmarks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from scene_store.demands import Tier
+from scene_store.failures import Failure
+from scene_store.ledger import Budgets, ChunkState
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counters since the scene was opened.
+
+    Attributes:
+        bytes_read: Encoded bytes read.
+        reads: Chunks that they were.
+        cancelled: Reads abandoned.
+        evicted: Chunks thrown off the device.
+        requests: Chunks that came into view.
+        device_hits: Those of them that could be drawn at once.
+        host_hits: Those of them that had only to be decoded.
+    """
+
+    bytes_read: int = 0
+    reads: int = 0
+    cancelled: int = 0
+    evicted: int = 0
+    requests: int = 0
+    device_hits: int = 0
+    host_hits: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ResidencyStats:
+    """A snapshot.
+
+    Attributes:
+        budgets: The limits in force.
+        host_bytes, device_bytes: Held against them, in flight included.
+        chunks: Number of chunks in each state.
+        device_bytes_by_tier: Those of chunks that can be drawn.
+        chunks_by_level: Chunks that can be drawn, by the tree's level, originals (0) first.
+        leased: Chunks under a lease.
+        tally: What was done so far.
+        failures: Of chunks that are failing now, by chunk.
+    """
+
+    budgets: Budgets
+    host_bytes: int
+    device_bytes: int
+    chunks: dict[ChunkState, int]
+    device_bytes_by_tier: dict[Tier, int]
+    chunks_by_level: tuple[int, ...]
+    leased: int
+    tally: Tally
+    failures: tuple[Failure, ...]
