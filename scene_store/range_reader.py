@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -64,11 +64,7 @@ class _Handle:
 
     def __init__(self, path: Path) -> None:
         self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-
-    def __del__(self) -> None:
-        # Where opening failed there is nothing to close.
-        with contextlib.suppress(AttributeError, OSError):
-            os.close(self.fd)
+        weakref.finalize(self, os.close, self.fd)
 
 
 class FolderReader:
