@@ -5,6 +5,7 @@ from __future__ import annotations
 import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,15 @@ def test_decoding_into_arrays_of_the_caller(store_path: Path) -> None:
         store.decode_into(1, encoded, pool[5:305])
         assert_same(pool[5:305], sample_chunks()[1])
         assert_same(pool[305:], Gaussians.concatenate(2 * [sample_chunks()[3]])[305:])
+
+
+def test_threads_may_read_and_decode_at_once(tmp_path: Path) -> None:
+    path = write_store(tmp_path / "scene.bvs", sample_chunks(2), profile=Profile.COMPACT)
+    with open_store(path) as store, ThreadPoolExecutor(4) as pool:
+        expected = [get(store, node) for node in range(4)]
+        nodes = [at % 4 for at in range(64)]
+        for node, decoded in zip(nodes, pool.map(lambda n: get(store, n), nodes), strict=True):
+            assert_same(decoded, expected[node])
 
 
 def test_a_cancelled_read_gives_nothing(store_path: Path) -> None:
