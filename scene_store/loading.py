@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scene_store.formats import open_scene
+from scene_store.memory import require_memory
 from scene_store.morton import Order, morton_order
-from scene_store.scene import Scene, SceneMeta, SceneSource
-from splat.errors import BudgetError, SceneFormatError
-from splat.gaussians import SH_COUNT_OF_DEGREE, Float32Array, Gaussians
+from scene_store.scene import Scene, SceneSource
+from splat.errors import SceneFormatError
+from splat.gaussians import Float32Array, Gaussians
 
 logger = logging.getLogger(__name__)
 
@@ -30,9 +31,6 @@ LARGEST_LENGTH = np.float32(1e15)
 SMALLEST_SCALE = np.float32(1e-20)
 
 _REORDER_COLUMNS = 16  # float32 values: one cache line of each row at a time
-
-# While it is reordered, most of a scene is there twice.
-_MEMORY_FACTOR = 2.0
 
 
 def load_scene(
@@ -54,7 +52,8 @@ def load_scene(
     """
     with open_scene(path, lod=lod) as source:
         meta = source.meta
-        _require_memory(meta)
+        remedy = "choose a coarser level of detail" if meta.lod_counts else "use a smaller scene"
+        require_memory(str(meta.path), meta.count, meta.sh_degree, remedy=remedy)
         gaussians, dropped = _read(source, progress)
     if len(gaussians) == 0:
         raise SceneFormatError(
@@ -144,26 +143,6 @@ def usable_gaussians(gaussians: Gaussians) -> NDArray[np.bool_] | None:
         for values in others:
             usable &= np.isfinite(values).reshape(len(means), -1).all(axis=1)
     return usable
-
-
-def _require_memory(meta: SceneMeta) -> None:
-    """Refuses a scene larger than the machine, before anything is allocated."""
-    floats = 3 + 4 + 3 + 1 + 3 * SH_COUNT_OF_DEGREE[meta.sh_degree]
-    needed = int(meta.count * floats * 4 * _MEMORY_FACTOR)
-    available = _physical_memory()
-    if available is not None and needed > available:
-        remedy = "choose a coarser level of detail" if meta.lod_counts else "use a smaller scene"
-        raise BudgetError(
-            f"{meta.path}: {meta.count:,} Gaussians need {needed / 1e9:.1f} GB of memory, and "
-            f"this machine has {available / 1e9:.1f} GB; {remedy}"
-        )
-
-
-def _physical_memory() -> int | None:
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
-        return None  # not told on this system
 
 
 __all__ = ["Progress", "in_morton_order", "load_scene", "usable_gaussians"]

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-import scene_store.memory
+from scene_store import memory
 from scene_store.memory import (
     available_bytes,
     group_headroom,
@@ -119,18 +119,25 @@ def test_this_machine_has_some_memory() -> None:
 
 
 def test_what_cannot_fit_is_refused_with_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scene_store.memory, "available_bytes", lambda: 10**9)
-    bytes_each = Gaussians.allocate(1, 3).nbytes
-    fits = int(10**9 / (2.0 * bytes_each))
-    require_memory("a.ply", fits, 3, 2.0, "buy some")
+    monkeypatch.setattr(memory, "available_bytes", lambda: 10**9)
+    each = memory.PEAK_FACTOR * Gaussians.allocate(1, 3).nbytes
+    fits = int((10**9 - 10**8) / each)
+    require_memory("a.ply", fits, 3, working_bytes=10**8, remedy="buy some")
     with pytest.raises(BudgetError) as info:
-        require_memory("a.ply", 10_000_000, 3, 2.0, "buy some")
+        require_memory("a.ply", 10_000_000, 3, working_bytes=10**8, remedy="buy some")
+    needed = (10_000_000 * each + 10**8) / 1e9
     assert str(info.value) == (
-        "a.ply: 10,000,000 Gaussians need 4.7 GB of memory, and 1.0 GB are available, "
+        f"a.ply: 10,000,000 Gaussians need {needed:.1f} GB of memory, and 1.0 GB are available, "
         f"enough for {fits:,}; buy some"
     )
 
 
+def test_what_is_used_while_working_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available_bytes", lambda: memory.WORKING_BYTES // 2)
+    with pytest.raises(BudgetError, match="enough for 0"):
+        require_memory("a.ply", 1, 0, remedy="buy some")
+
+
 def test_nothing_is_refused_where_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scene_store.memory, "available_bytes", lambda: None)
-    require_memory("a.ply", 10**12, 3, 2.0, "buy some")
+    monkeypatch.setattr(memory, "available_bytes", lambda: None)
+    require_memory("a.ply", 10**12, 3, remedy="buy some")

@@ -354,11 +354,8 @@ class Wall:
         color: ArrayLike,
     ) -> None:
         """Surfaces that face down, from ``d0`` out to ``d1``."""
-        count, (s0, s1, t, d0, d1) = _flat(s0, s1, t, d0, d1)
-        rows = self._rows(material, count, s0, t, d0, color)
-        rows[:, self.axis] = (s1 - s0) * self.rightward
-        rows[:, 11 - self.axis] = (d1 - d0) * self.outward
-        parts.panels.append(rows)
+        # Run through inwards, a ledge is seen from below.
+        self.ledge(parts, material, s0, s1, t, d1, d0, color)
 
     def cheek(
         self,

@@ -15,7 +15,6 @@ import os
 import queue
 import subprocess
 import sys
-from types import TracebackType
 from typing import IO
 
 from scene_store.town.cell import make_cell
@@ -66,15 +65,8 @@ class CellWorkers:
         self._all.append(worker)
         return worker
 
-    def __enter__(self) -> CellWorkers:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """End the processes."""
         for worker in self._all:
             worker.close()
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from scene_store import loading
+from scene_store import loading, memory
 from scene_store.loading import in_morton_order, load_scene, usable_gaussians
 from scene_store.morton import morton_order
 from scene_store.statistics import scene_statistics
@@ -139,9 +140,25 @@ def test_a_scene_larger_than_the_machine_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_ply(tmp_path, random_gaussians(100, 0))
-    monkeypatch.setattr(loading, "_physical_memory", lambda: 5000)
-    with pytest.raises(BudgetError, match=r"100 Gaussians need .* GB"):
+    monkeypatch.setattr(memory, "available_bytes", lambda: 5000)
+    monkeypatch.setattr(loading, "_read", lambda *args: pytest.fail("reading was begun"))
+    problem = r"scene\.ply: 100 Gaussians need .* GB .* are available, .*; use a smaller scene"
+    with pytest.raises(BudgetError, match=problem):
         load_scene(path)
+
+
+@pytest.mark.parametrize("degree", [0, 2, 3])
+def test_the_peak_of_memory_is_what_is_asked_for(tmp_path: Path, degree: int) -> None:
+    count = 300_000
+    path = write_ply(tmp_path, random_gaussians(count, degree))
+    tracemalloc.start()
+    try:
+        scene = load_scene(path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert scene.gaussians.nbytes == count * memory.gaussian_bytes(degree)
+    assert scene.gaussians.nbytes < peak < memory.PEAK_FACTOR * scene.gaussians.nbytes
 
 
 def test_usable_gaussians_tells_the_usual_case_apart() -> None:
