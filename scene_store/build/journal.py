@@ -1,0 +1,183 @@
+"""How far a build is, on the disk, so that a killed one can be continued.
+
+``journal.json`` names everything else; it is replaced as a whole, after the files that it
+names are written. What is not in it does not count.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scene_store.build.grid import MortonGrid
+from scene_store.build.merging import BuiltNode, Content
+from scene_store.build.node_log import NodeLog
+from scene_store.build.pyramid import Pending
+from scene_store.build.rows import from_rows, to_rows
+from scene_store.chunks import EncodedChunk
+from scene_store.store_writer import WriterState
+from splat.atomic_file import atomic_file
+
+_JOURNAL_FILE = "journal.json"
+_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Sorted:
+    """The state after the sources were read.
+
+    Attributes:
+        grid: Of the curve.
+        counts: Usable Gaussians of the source and of each of its own levels, in the order of
+            the plan.
+        bucket_counts: Rows of each bucket, likewise; empty where all is in memory.
+    """
+
+    grid: MortonGrid
+    counts: tuple[int, ...]
+    bucket_counts: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Checkpoint:
+    """The state between two leaves.
+
+    Attributes:
+        consumed: Gaussians taken from each stream.
+        writer: What is written.
+        log: The nodes.
+        waiting: Nodes without a parent yet, by level.
+    """
+
+    consumed: tuple[int, ...]
+    writer: WriterState
+    log: NodeLog
+    waiting: tuple[tuple[Pending, ...], ...]
+
+
+class Journal:
+    """Reads and writes the state of a build.
+
+    Args:
+        folder: The store's scratch folder.
+        identity: What is built, how and of what, as plain JSON; a journal of another build is
+            not continued.
+    """
+
+    def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
+        self._folder = folder
+        self._state: dict[str, Any] = {
+            "version": _VERSION,
+            "identity": json.loads(json.dumps(identity)),
+            "sorted": None,
+            "checkpoint": None,
+        }
+
+    def load(self) -> bool:
+        """Whether there is a journal of this very build; it is then taken up."""
+        found = self._read()
+        if found.get("version") != _VERSION or found.get("identity") != self._state["identity"]:
+            return False
+        self._state = found
+        return True
+
+    def other_identity(self) -> dict[str, Any] | None:
+        """Of the build that left its journal here, if there is one."""
+        found = self._read().get("identity")
+        return found if isinstance(found, dict) else None
+
+    @property
+    def sorted(self) -> Sorted | None:
+        """The state after reading, if that was reached."""
+        state = self._state["sorted"]
+        if state is None:
+            return None
+        grid = MortonGrid(tuple(state["grid"]["corner"]), state["grid"]["cells_per_unit"])
+        return Sorted(grid, tuple(state["counts"]), tuple(map(tuple, state["bucket_counts"])))
+
+    def save_sorted(self, state: Sorted) -> None:
+        """Remembers that the sources were read."""
+        self._state["sorted"] = asdict(state)
+        self._write()
+
+    def checkpoint(self) -> Checkpoint | None:
+        """The last checkpoint, if there is one."""
+        state = self._state["checkpoint"]
+        if state is None:
+            return None
+        writer = WriterState(*(tuple(state["writer"][k]) for k in ("geometry_bytes", "sh_bytes")))
+        with np.load(self._folder / state["file"]) as arrays:
+            log = NodeLog.of({name: arrays[name] for name in ("refs", "numbers", "parents")})
+            waiting = _unpacked(arrays)
+        return Checkpoint(tuple(state["consumed"]), writer, log, waiting)
+
+    def save_checkpoint(self, state: Checkpoint) -> None:
+        """Remembers a point from which to continue; the one before is forgotten."""
+        before = self._state["checkpoint"]
+        name = f"checkpoint-{len(state.log):08d}.npz"
+        with atomic_file(self._folder / name) as temporary, open(temporary, "wb") as file:
+            arrays: dict[str, Any] = {**state.log.arrays(), **_packed(state.waiting)}
+            np.savez(file, **arrays)
+        self._state["checkpoint"] = {
+            "consumed": state.consumed,
+            "writer": asdict(state.writer),
+            "file": name,
+        }
+        self._write()
+        if before is not None and before["file"] != name:
+            (self._folder / before["file"]).unlink(missing_ok=True)
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            found = json.loads((self._folder / _JOURNAL_FILE).read_text("utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def _write(self) -> None:
+        with atomic_file(self._folder / _JOURNAL_FILE) as temporary:
+            temporary.write_text(json.dumps(self._state), "utf-8")
+
+
+def _packed(waiting: Sequence[Sequence[Pending]]) -> dict[str, Any]:
+    nodes = [(level, node) for level, nodes in enumerate(waiting) for node in nodes]
+    arrays: dict[str, Any] = {
+        "places": np.array([(level, n.index, n.count) for level, n in nodes], np.int64).reshape(
+            -1, 3
+        ),
+        "codes": np.array([(n.first_code, n.last_code) for _, n in nodes], np.uint64).reshape(
+            -1, 2
+        ),
+    }
+    for at, (_, node) in enumerate(nodes):
+        built = node.built.result()
+        content = built.content
+        arrays[f"rows_{at}"] = to_rows(content.gaussians, content.gaussians.sh_degree)
+        arrays[f"sizes_{at}"] = content.sizes
+        arrays[f"box_{at}"] = np.concatenate(
+            [built.lo, built.hi, [built.max_scale, built.error]], dtype=np.float32
+        )
+        arrays[f"error_{at}"] = np.float64(content.error)
+    return arrays
+
+
+def _unpacked(arrays: Any) -> tuple[tuple[Pending, ...], ...]:
+    levels: list[list[Pending]] = []
+    places, codes = arrays["places"].tolist(), arrays["codes"].tolist()
+    for at, ((level, index, count), (first, last)) in enumerate(zip(places, codes, strict=True)):
+        box = arrays[f"box_{at}"]
+        content = Content(
+            from_rows(arrays[f"rows_{at}"]), arrays[f"sizes_{at}"], float(arrays[f"error_{at}"])
+        )
+        built: Future[BuiltNode] = Future()
+        built.set_result(BuiltNode(content, EncodedChunk(()), box[0:3], box[3:6], box[6], box[7]))
+        while len(levels) <= level:
+            levels.append([])
+        levels[level].append(Pending(index, count, first, last, built))
+    return tuple(tuple(level) for level in levels)

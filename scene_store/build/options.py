@@ -1,0 +1,147 @@
+"""What a build is asked for, and what it reports."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from scene_store.manifest import (
+    DEFAULT_PAGE_GAUSSIANS,
+    MAX_PAGE_GAUSSIANS,
+    PAGE_GRANULARITY,
+    Profile,
+)
+from scene_store.memory import available_bytes
+from splat.errors import SettingsError
+from splat.gaussians import MAX_SH_DEGREE
+
+MIN_MEMORY_BYTES = 64 << 20
+_MOST_MEMORY_BYTES = 2 << 30
+_CHECKPOINT_S = 30.0
+
+
+class Stage(str, Enum):
+    """What a build is doing; the texts are for people."""
+
+    SAMPLE = "Looking around"
+    READ = "Reading"
+    BUILD = "Building"
+    FINISH = "Finishing"
+
+
+BuildProgress = Callable[[Stage, int, int], None]
+"""Called with the stage, the Gaussians done in it, and their total."""
+
+
+def silent(stage: Stage, done: int, total: int) -> None:
+    """Progress for nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOptions:
+    """How to build. Only the first four change what is built.
+
+    Attributes:
+        profile: How chunks are encoded.
+        page_gaussians: Most Gaussians of a chunk.
+        sh_degree: Highest degree of the harmonics that is kept; None for all.
+        rebuild_lod: Merge all levels, even where the source brings its own.
+        memory_bytes: Scenes that fit are sorted in memory, others through files; None for a
+            quarter of what is available, at most 2 GiB.
+        threads: 0 for one a core.
+        replace: Whether a store of that name may be replaced.
+        checkpoint_s: Seconds between the points from which a killed build can be continued.
+
+    Raises:
+        SettingsError: If a value makes no sense.
+    """
+
+    profile: Profile = Profile.COMPACT
+    page_gaussians: int = DEFAULT_PAGE_GAUSSIANS
+    sh_degree: int | None = None
+    rebuild_lod: bool = False
+    memory_bytes: int | None = None
+    threads: int = 0
+    replace: bool = False
+    checkpoint_s: float = _CHECKPOINT_S
+
+    def __post_init__(self) -> None:
+        page = self.page_gaussians
+        if page % PAGE_GRANULARITY or not 0 < page <= MAX_PAGE_GAUSSIANS:
+            raise SettingsError(
+                f"a page holds a multiple of {PAGE_GRANULARITY:,} Gaussians, at most "
+                f"{MAX_PAGE_GAUSSIANS:,}; got {page:,}"
+            )
+        if self.sh_degree is not None and not 0 <= self.sh_degree <= MAX_SH_DEGREE:
+            raise SettingsError(f"SH degree must be 0 to {MAX_SH_DEGREE}, got {self.sh_degree}")
+        if self.memory_bytes is not None and self.memory_bytes < MIN_MEMORY_BYTES:
+            raise SettingsError(
+                f"a build needs at least {MIN_MEMORY_BYTES >> 20} MiB of memory, "
+                f"got {self.memory_bytes:,} bytes"
+            )
+        if self.threads < 0:
+            raise SettingsError(f"threads must be 0 or more, got {self.threads}")
+
+    @property
+    def memory(self) -> int:
+        """Bytes that sorting may take."""
+        if self.memory_bytes is not None:
+            return self.memory_bytes
+        available = available_bytes()
+        quarter = _MOST_MEMORY_BYTES if available is None else available // 4
+        return max(MIN_MEMORY_BYTES, min(_MOST_MEMORY_BYTES, quarter))
+
+    @property
+    def workers(self) -> int:
+        """Threads that merge and encode."""
+        if self.threads:
+            return self.threads
+        if hasattr(os, "sched_getaffinity"):
+            return len(os.sched_getaffinity(0))
+        return os.cpu_count() or 1
+
+
+@dataclass(frozen=True, slots=True)
+class BuildEstimate:
+    """What a build would make, found from a sample.
+
+    Attributes:
+        gaussians: In the source.
+        sh_degree: Of the store.
+        store_bytes: Of the finished store, roughly.
+        scratch_bytes: Of the files that are removed in the end; 0 where memory does.
+        free_bytes: On the disk.
+    """
+
+    gaussians: int
+    sh_degree: int
+    store_bytes: int
+    scratch_bytes: int
+    free_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class BuildReport:
+    """What was built.
+
+    Attributes:
+        path: The store.
+        gaussians: Originals in it.
+        dropped: Left out because a value was not finite or a scale not usable.
+        nodes, levels: Of the tree.
+        store_bytes: Of all its files.
+        seconds: That it took, of this run.
+        resumed: Whether an earlier, interrupted build was continued.
+    """
+
+    path: Path
+    gaussians: int
+    dropped: int
+    nodes: int
+    levels: int
+    store_bytes: int
+    seconds: float
+    resumed: bool

@@ -1,0 +1,88 @@
+"""A sample of a scene's means: what the grid and the buckets' limits are taken from.
+
+It depends on the source alone, not on how it is read: whole, piece by piece, or in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from scene_store.build.grid import sample_slices
+from scene_store.scene import SceneSource
+from splat.errors import SceneFormatError
+from splat.gaussians import Float32Array, Gaussians
+
+BATCH_COUNT = 1 << 17
+
+Count = Callable[[int], None]
+
+
+@runtime_checkable
+class RandomAccess(Protocol):
+    """A source that decodes any part of itself at no more than that part's cost."""
+
+    def decode(self, start: int, stop: int) -> Gaussians:
+        """Gaussians ``start`` to ``stop`` (exclusive)."""
+
+
+@runtime_checkable
+class KnowsSample(Protocol):
+    """A source that can tell where its Gaussians lie without making them."""
+
+    def sample_means(self) -> Float32Array:
+        """[M, 3] means, about as dense where Gaussians are dense."""
+
+
+def quick_sample(source: SceneSource) -> Float32Array | None:
+    """Means [M, 3] of a source, if they can be had without reading it all; else None."""
+    if isinstance(source, KnowsSample):
+        return source.sample_means()
+    if isinstance(source, RandomAccess):
+        pieces = sample_slices(source.meta.count)
+        return np.concatenate([source.decode(p.start, p.stop).means for p in pieces])
+    return None
+
+
+class SampleCollector:
+    """Picks the same sample from batches as they pass.
+
+    Args:
+        count: Gaussians of the source.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._slices = sample_slices(count)
+        self._parts: list[Float32Array] = []
+        self._seen = 0
+
+    def add(self, batch: Gaussians) -> None:
+        """The next batch."""
+        start, self._seen = self._seen, self._seen + len(batch)
+        for piece in self._slices:
+            a, b = max(piece.start - start, 0), min(piece.stop - start, len(batch))
+            if a < b:
+                self._parts.append(batch.means[a:b].copy())
+
+    def means(self) -> Float32Array:
+        """[M, 3] of what passed."""
+        return np.concatenate([np.zeros((0, 3), np.float32), *self._parts])
+
+
+def checked_batches(source: SceneSource, done: Count) -> Iterator[Gaussians]:
+    """Batches of a source; ``done`` hears how many Gaussians came.
+
+    Raises:
+        SceneFormatError: If there are more than the source said.
+    """
+    seen = 0
+    for batch in source.batches(BATCH_COUNT):
+        seen += len(batch)
+        if seen > source.meta.count:
+            raise SceneFormatError(
+                source.meta.path, f"holds more than its {source.meta.count:,} Gaussians"
+            )
+        yield batch
+        done(seen)

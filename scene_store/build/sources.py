@@ -1,0 +1,182 @@
+"""What a build reads: one scene or several together, and whether it has changed meanwhile."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from scene_store.build.grid import SAMPLES
+from scene_store.build.sampling import SampleCollector, checked_batches, quick_sample
+from scene_store.build.town_source import TOWN_SH_DEGREE, TownSource, town_count
+from scene_store.formats import open_scene
+from scene_store.manifest import SourceFile
+from scene_store.scene import SceneSource
+from splat.errors import SceneError
+from splat.gaussians import Float32Array, Gaussians
+
+# Formats of many files name one of them; all lie in its folder.
+_FOLDER_FILES = ("lod-meta.json", "meta.json")
+_MOST_FILES = 100_000
+
+
+class JoinedSource:
+    """Several scenes in the same coordinates as one.
+
+    Args:
+        sources: At least one; closed with this.
+    """
+
+    def __init__(self, sources: Sequence[SceneSource]) -> None:
+        self._sources = tuple(sources)
+        metas = [source.meta for source in sources]
+        notes = [note for meta in metas for note in meta.notes]
+        self.meta = replace(
+            metas[0],
+            format_name=f"{len(metas)} scenes",
+            count=sum(meta.count for meta in metas),
+            sh_degree=max(meta.sh_degree for meta in metas),
+            lod_counts=(),
+            cameras=tuple(camera for meta in metas for camera in meta.cameras),
+            notes=tuple(dict.fromkeys(notes)),
+        )
+
+    def batches(self, max_count: int) -> Iterator[Gaussians]:
+        """All of the first scene, then of the next."""
+        for source in self._sources:
+            yield from source.batches(max_count)
+
+    def sample_means(self) -> Float32Array:
+        """Means of all scenes, of each as many as its share."""
+        samples = [full_sample(source) for source in self._sources]
+        total = max(1, self.meta.count)
+        parts = []
+        for source, sample in zip(self._sources, samples, strict=True):
+            wanted = max(1, SAMPLES * source.meta.count // total)
+            parts.append(sample[:: max(1, len(sample) // wanted)])
+        return np.concatenate(parts)
+
+    def close(self) -> None:
+        """Closes all scenes."""
+        for source in self._sources:
+            source.close()
+
+    def __enter__(self) -> JoinedSource:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def full_sample(source: SceneSource) -> Float32Array:
+    """A sample of means [M, 3], read in whatever way the source allows."""
+    sample = quick_sample(source)
+    if sample is not None:
+        return sample
+    collector = SampleCollector(source.meta.count)
+    for batch in checked_batches(source, lambda count: None):
+        collector.add(batch)
+    return collector.means()
+
+
+def open_sources(
+    names: Sequence[str], *, lod: int | None = None, sh_degree: int | None = None
+) -> SceneSource:
+    """The scenes as one.
+
+    Args:
+        names: Files or folders of any format, ``town`` or ``town:N``.
+        lod: Level of detail, 0 the finest.
+        sh_degree: Highest degree that will be used: a town need not make more.
+
+    Raises:
+        SceneError: If one cannot be read.
+    """
+    with ExitStack() as opened:
+        sources: list[SceneSource] = []
+        for name in names:
+            source = _open(name, lod, sh_degree)
+            opened.callback(source.close)
+            sources.append(source)
+        joined = sources[0] if len(sources) == 1 else JoinedSource(sources)
+        opened.pop_all()
+    return joined
+
+
+def _open(name: str, lod: int | None, sh_degree: int | None) -> SceneSource:
+    count = None if os.path.exists(name) else town_count(name)
+    if count is None:
+        return open_scene(name, lod=lod)
+    degree = TOWN_SH_DEGREE if sh_degree is None else min(sh_degree, TOWN_SH_DEGREE)
+    return TownSource(count, degree)
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """The files of a source as they were when the build began."""
+
+    files: tuple[SourceFile, ...]
+
+    @classmethod
+    def of(cls, names: Sequence[str]) -> Fingerprint:
+        """Of all files that belong to these scenes."""
+        found = [file for name in names for file in _files_of(name)]
+        return cls(tuple(_described(path) for path in dict.fromkeys(found)))
+
+    def require_unchanged(self) -> None:
+        """Sees whether the files still are what they were.
+
+        Raises:
+            SceneError: Naming the first that is not.
+        """
+        for file in self.files:
+            if _described(Path(file.path)) != file:
+                raise SceneError(
+                    f"{file.path}: has changed since the build began; build again with "
+                    f"--overwrite, which begins anew"
+                )
+
+
+def summary(names: Sequence[str], fingerprint: Fingerprint) -> tuple[SourceFile, ...]:
+    """What a store remembers: one entry for each scene, its files together."""
+    by_path = {file.path: file for file in fingerprint.files}
+    out = []
+    for name in names:
+        files = [by_path[str(path)] for path in _files_of(name)]
+        newest = max((file.modified_ns for file in files), default=0)
+        out.append(SourceFile(name, sum(file.size_bytes for file in files), newest))
+    return tuple(out)
+
+
+def _files_of(name: str) -> list[Path]:
+    path = Path(name)
+    if not path.exists():  # a town
+        return []
+    folder = path if path.is_dir() else path.parent if path.name in _FOLDER_FILES else None
+    if folder is None:
+        return [path]
+    files: list[Path] = []
+    for base, folders, found in os.walk(folder):
+        folders.sort()
+        files += [Path(base, file) for file in sorted(found)]
+        if len(files) > _MOST_FILES:
+            raise SceneError(f"{folder}: holds more than {_MOST_FILES:,} files; name a scene in it")
+    return files
+
+
+def _described(path: Path) -> SourceFile:
+    try:
+        status = path.stat()
+    except OSError:
+        return SourceFile(str(path), -1, -1)
+    return SourceFile(str(path), status.st_size, status.st_mtime_ns)
