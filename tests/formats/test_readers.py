@@ -237,12 +237,8 @@ class TestSogV1(TestSogV2):
     )
 
 
-class TestSogV1Bundled(TestSogV1):
+class TestSogV1Bundled(TestSogV2Bundled, TestSogV1):
     SH_DEGREE = 2
-
-    @classmethod
-    def write(cls, folder: Path, gaussians: Gaussians) -> Path:
-        return _write(folder, "scene.sog", encoders.sog_zip(gaussians, cls.VERSION))
 
 
 class TestStreamedSog(TestSogV2):
