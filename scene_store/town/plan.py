@@ -6,7 +6,7 @@ world is y down with the ground at y = 0, as in a 3DGS PLY.
 
 A cell is the ground between the centre lines of four streets, so it owns half of each.
 Cells fill up from the market square outwards. Everything in the plan depends on the seed
-and the number of Gaussians alone, and takes milliseconds at any size.
+and the number of Gaussians alone, and takes milliseconds; a second at 200 million.
 """
 
 from __future__ import annotations
