@@ -118,43 +118,47 @@ struct Best {
     ahead.assign(count, 0);
     behind.assign(count, 0);
   }
+  void offer(std::size_t i, std::size_t j, float cost, std::int32_t offset) {
+    if (cost < ahead_cost[i]) ahead_cost[i] = cost, ahead[i] = offset;
+    if (cost < behind_cost[j]) behind_cost[j] = cost, behind[j] = offset;
+  }
 };
 
-// Costs of the pairs (i, i + offset) for i in [first, last).
+// Costs of the pairs (i, i + offset) for i in [first, first + size).
 BELVEDERE_VERSIONS
-void compare(const float* const* column, std::size_t first, std::size_t last, int offset,
-             float* __restrict ahead_cost, std::int32_t* __restrict ahead,
-             float* __restrict behind_cost, std::int32_t* __restrict behind) {
+void pair_costs(const float* const* column, std::size_t first, std::size_t size, int offset,
+                float* __restrict cost) {
   constexpr float kHalfLn2 = 0.34657359f;
-  const float *x = column[X], *y = column[Y], *z = column[Z];
-  const float *xx = column[XX], *xy = column[XY], *xz = column[XZ];
-  const float *yy = column[YY], *yz = column[YZ], *zz = column[ZZ];
-  const float *weight = column[WEIGHT];
-  const float *red = column[RED], *green = column[GREEN], *blue = column[BLUE];
-  for (std::size_t i = first; i < last; ++i) {
-    const std::size_t j = i + static_cast<std::size_t>(offset);
-    const float sum = weight[i] + weight[j];
-    const float a = weight[i] / sum, b = weight[j] / sum, ab = a * b;
-    const float dx = x[j] - x[i], dy = y[j] - y[i], dz = z[j] - z[i];
-    const float mxx = a * xx[i] + b * xx[j] + ab * dx * dx;
-    const float mxy = a * xy[i] + b * xy[j] + ab * dx * dy;
-    const float mxz = a * xz[i] + b * xz[j] + ab * dx * dz;
-    const float myy = a * yy[i] + b * yy[j] + ab * dy * dy;
-    const float myz = a * yz[i] + b * yz[j] + ab * dy * dz;
-    const float mzz = a * zz[i] + b * zz[j] + ab * dz * dz;
+  struct Side {
+    const float *x, *y, *z, *xx, *xy, *xz, *yy, *yz, *zz, *weight, *red, *green, *blue;
+  };
+  const auto side = [column](std::size_t at) {
+    return Side{column[X] + at,  column[Y] + at,  column[Z] + at,      column[XX] + at,
+                column[XY] + at, column[XZ] + at, column[YY] + at,     column[YZ] + at,
+                column[ZZ] + at, column[WEIGHT] + at, column[RED] + at, column[GREEN] + at,
+                column[BLUE] + at};
+  };
+  const Side p = side(first), q = side(first + static_cast<std::size_t>(offset));
+  for (std::size_t i = 0; i < size; ++i) {
+    const float sum = p.weight[i] + q.weight[i];
+    const float a = p.weight[i] / sum, b = q.weight[i] / sum, ab = a * b;
+    const float dx = q.x[i] - p.x[i], dy = q.y[i] - p.y[i], dz = q.z[i] - p.z[i];
+    const float mxx = a * p.xx[i] + b * q.xx[i] + ab * dx * dx;
+    const float mxy = a * p.xy[i] + b * q.xy[i] + ab * dx * dy;
+    const float mxz = a * p.xz[i] + b * q.xz[i] + ab * dx * dz;
+    const float myy = a * p.yy[i] + b * q.yy[i] + ab * dy * dy;
+    const float myz = a * p.yz[i] + b * q.yz[i] + ab * dy * dz;
+    const float mzz = a * p.zz[i] + b * q.zz[i] + ab * dz * dz;
     const float e = kFlatness * (mxx + myy + mzz) + 1e-12f;
     const float merged = fast_log2(determinant(mxx + e, mxy, mxz, myy + e, myz, mzz + e));
-    const float one = fast_log2(determinant(xx[i] + e, xy[i], xz[i], yy[i] + e, yz[i], zz[i] + e));
-    const float two = fast_log2(determinant(xx[j] + e, xy[j], xz[j], yy[j] + e, yz[j], zz[j] + e));
-    const float dr = red[j] - red[i], dg = green[j] - green[i], db = blue[j] - blue[i];
-    const float cost = kHalfLn2 * (weight[i] * (merged - one) + weight[j] * (merged - two)) +
-                       kColorWeight * sum * ab * (dr * dr + dg * dg + db * db);
-    const bool better_ahead = cost < ahead_cost[i];
-    ahead_cost[i] = better_ahead ? cost : ahead_cost[i];
-    ahead[i] = better_ahead ? offset : ahead[i];
-    const bool better_behind = cost < behind_cost[j];
-    behind_cost[j] = better_behind ? cost : behind_cost[j];
-    behind[j] = better_behind ? offset : behind[j];
+    const float one = fast_log2(
+        determinant(p.xx[i] + e, p.xy[i], p.xz[i], p.yy[i] + e, p.yz[i], p.zz[i] + e));
+    const float two = fast_log2(
+        determinant(q.xx[i] + e, q.xy[i], q.xz[i], q.yy[i] + e, q.yz[i], q.zz[i] + e));
+    const float dr = q.red[i] - p.red[i], dg = q.green[i] - p.green[i];
+    const float db = q.blue[i] - p.blue[i];
+    cost[i] = kHalfLn2 * (p.weight[i] * (merged - one) + q.weight[i] * (merged - two)) +
+              kColorWeight * sum * ab * (dr * dr + dg * dg + db * db);
   }
 }
 
@@ -163,13 +167,16 @@ void find_best(const Columns& columns, Best& best) {
   best.reset(count);
   const float* column[kColumns];
   for (int c = 0; c < kColumns; ++c) column[c] = columns.column[c].data();
+  float cost[kBlock];
   for (std::size_t first = 0; first < count; first += kBlock) {
     for (int offset = 1; offset <= kWindow; ++offset) {
-      if (count <= static_cast<std::size_t>(offset)) break;
-      const std::size_t last = std::min(first + kBlock, count - static_cast<std::size_t>(offset));
-      if (first >= last) break;
-      compare(column, first, last, offset, best.ahead_cost.data(), best.ahead.data(),
-              best.behind_cost.data(), best.behind.data());
+      const std::size_t ahead = static_cast<std::size_t>(offset);
+      if (first + ahead >= count) break;
+      const std::size_t size = std::min(kBlock, count - ahead - first);
+      pair_costs(column, first, size, offset, cost);
+      for (std::size_t i = 0; i < size; ++i) {
+        best.offer(first + i, first + i + ahead, cost[i], offset);
+      }
     }
   }
 }
