@@ -36,11 +36,11 @@ from scene_store.build.partition import (
 )
 from scene_store.build.pyramid import MERGE_RATIO, Pyramid
 from scene_store.build.rows import from_rows, row_bytes, row_width, usable_rows
-from scene_store.build.sampling import Count, RandomAccess, quick_sample
-from scene_store.build.sources import Fingerprint, full_sample, open_sources, summary
+from scene_store.build.sources import Fingerprint, open_sources, summary
 from scene_store.chunks import EncodedChunk
 from scene_store.manifest import StoreInfo
 from scene_store.page_codec import encode_chunk
+from scene_store.sampling import Count, RandomAccess, full_sample, quick_sample
 from scene_store.scene import SceneSource
 from scene_store.store_writer import StoreWriter
 from splat.atomic_file import cannot_write

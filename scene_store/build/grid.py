@@ -13,8 +13,6 @@ from splat.gaussians import Float32Array
 
 Codes = NDArray[np.uint64]
 
-SAMPLES = 1 << 16
-_SLICES = 64
 _OUTLIERS = 0.002  # on each side; they share the outermost cells
 
 
@@ -56,11 +54,3 @@ def sort_order(codes: Codes) -> NDArray[np.uint32]:
     order = np.empty(len(codes), np.uint32)
     _store.sort_by_code(codes, order)
     return order
-
-
-def sample_slices(count: int) -> list[slice]:
-    """Which of ``count`` Gaussians are the sample: slices at even distances, in order."""
-    if count <= SAMPLES:
-        return [slice(0, count)]
-    each = SAMPLES // _SLICES
-    return [slice(at := i * (count - each) // (_SLICES - 1), at + each) for i in range(_SLICES)]

@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 
 from scene_store.build.feed import Run
-from scene_store.build.grid import Codes, MortonGrid, sample_slices
+from scene_store.build.grid import Codes, MortonGrid
 from scene_store.build.rows import row_bytes, row_width, usable_rows
-from scene_store.build.sampling import Count, SampleCollector, checked_batches
+from scene_store.sampling import Count, SampleCollector, checked_batches, sample_slices
 from scene_store.scene import SceneSource
 from splat.gaussians import Float32Array
 

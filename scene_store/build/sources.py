@@ -11,11 +11,11 @@ from types import TracebackType
 
 import numpy as np
 
-from scene_store.build.grid import SAMPLES
-from scene_store.build.sampling import SampleCollector, checked_batches, quick_sample
-from scene_store.build.town_source import TOWN_SH_DEGREE, TownSource, town_count
-from scene_store.formats import open_scene
+from scene_store.compose import read_composition
+from scene_store.formats.detect import COMPOSED_SUFFIXES
 from scene_store.manifest import SourceFile
+from scene_store.named_scene import open_named
+from scene_store.sampling import SAMPLES, full_sample
 from scene_store.scene import SceneSource
 from splat.errors import SceneError
 from splat.gaussians import Float32Array, Gaussians
@@ -78,17 +78,6 @@ class JoinedSource:
         self.close()
 
 
-def full_sample(source: SceneSource) -> Float32Array:
-    """A sample of means [M, 3], read in whatever way the source allows."""
-    sample = quick_sample(source)
-    if sample is not None:
-        return sample
-    collector = SampleCollector(source.meta.count)
-    for batch in checked_batches(source, lambda count: None):
-        collector.add(batch)
-    return collector.means()
-
-
 def open_sources(
     names: Sequence[str], *, lod: int | None = None, sh_degree: int | None = None
 ) -> SceneSource:
@@ -105,20 +94,12 @@ def open_sources(
     with ExitStack() as opened:
         sources: list[SceneSource] = []
         for name in names:
-            source = _open(name, lod, sh_degree)
+            source = open_named(name, lod=lod, sh_degree=sh_degree)
             opened.callback(source.close)
             sources.append(source)
         joined = sources[0] if len(sources) == 1 else JoinedSource(sources)
         opened.pop_all()
     return joined
-
-
-def _open(name: str, lod: int | None, sh_degree: int | None) -> SceneSource:
-    count = None if os.path.exists(name) else town_count(name)
-    if count is None:
-        return open_scene(name, lod=lod)
-    degree = TOWN_SH_DEGREE if sh_degree is None else min(sh_degree, TOWN_SH_DEGREE)
-    return TownSource(count, degree)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +143,9 @@ def _files_of(name: str) -> list[Path]:
     path = Path(name)
     if not path.exists():  # a town
         return []
+    if path.suffix.lower() in COMPOSED_SUFFIXES:
+        parts = read_composition(path).names
+        return [path, *(file for part in parts for file in _files_of(part))]
     folder = path if path.is_dir() else path.parent if path.name in _FOLDER_FILES else None
     if folder is None:
         return [path]

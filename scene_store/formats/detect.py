@@ -16,7 +16,7 @@ from scene_store.formats.ply import PlySource
 from scene_store.formats.ply_header import read_ply_header
 from scene_store.formats.sog import SogSource
 from scene_store.formats.sog_meta import META_FILE
-from scene_store.formats.source import FormatSource, read_head
+from scene_store.formats.source import FormatSource, read_head, require_only_lod
 from scene_store.formats.splat import SplatSource, looks_like_splat
 from scene_store.formats.spz import GZIP_MAGIC, MAGIC, SpzSource
 from scene_store.formats.streamed_sog import LOD_META_FILE, StreamedSogSource
@@ -25,9 +25,11 @@ from splat.errors import SceneFormatError, SceneNotFoundError
 
 Opener = Callable[[Path, "int | None"], FormatSource]
 
+COMPOSED_SUFFIXES = (".yaml", ".yml")
+
 SUPPORTED = (
-    "3DGS .ply, .compressed.ply, .splat, .ksplat, .spz, .sog, meta.json, lod-meta.json "
-    "and training folders are read"
+    "3DGS .ply, .compressed.ply, .splat, .ksplat, .spz, .sog, meta.json, lod-meta.json, "
+    "training folders and compositions of scenes (.yaml) are read"
 )
 
 # What people open by mistake, by how it begins.
@@ -105,6 +107,8 @@ def _named(source: FormatSource, folder: Path) -> FormatSource:
 
 def _opener_of(path: Path) -> Opener:
     head = read_head(path, 64)
+    if path.suffix.lower() in COMPOSED_SUFFIXES:  # text, without any signature
+        return _open_composition
     if head.startswith((b"ply\n", b"ply\r")):
         return CompressedPlySource if is_compressed_ply(read_ply_header(path)) else PlySource
     if head.startswith((MAGIC, GZIP_MAGIC)):
@@ -121,6 +125,14 @@ def _opener_of(path: Path) -> Opener:
     if looks_like_splat(path):
         return SplatSource
     return _opener_of_name(path, head)
+
+
+def _open_composition(path: Path, lod: int | None) -> FormatSource:
+    # Its scenes are opened by this very module.
+    from scene_store.compose import ComposedSource
+
+    require_only_lod(path, lod)
+    return ComposedSource(path)
 
 
 def _json_opener(path: Path) -> Opener:

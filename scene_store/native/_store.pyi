@@ -1,3 +1,5 @@
+import numpy as np
+from numpy.typing import NDArray
 
 # codec.cpp
 
@@ -80,6 +82,4 @@ def select(
     max_gaussians: int,
     max_pages: int,
     page_gaussians: int,
-) -> tuple[
-    NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], int, int, int, float, bool
-]: ...
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], int, int, int, float, bool]: ...

@@ -1,4 +1,4 @@
-"""A sample of a scene's means: what the grid and the buckets' limits are taken from.
+"""A sample of a scene's means, for those who need to know where its Gaussians are.
 
 It depends on the source alone, not on how it is read: whole, piece by piece, or in memory.
 """
@@ -10,14 +10,23 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from scene_store.build.grid import sample_slices
 from scene_store.scene import SceneSource
 from splat.errors import SceneFormatError
 from splat.gaussians import Float32Array, Gaussians
 
+SAMPLES = 1 << 16
 BATCH_COUNT = 1 << 17
+_SLICES = 64
 
 Count = Callable[[int], None]
+
+
+def sample_slices(count: int) -> list[slice]:
+    """Which of ``count`` Gaussians are the sample: slices at even distances, in order."""
+    if count <= SAMPLES:
+        return [slice(0, count)]
+    each = SAMPLES // _SLICES
+    return [slice(at := i * (count - each) // (_SLICES - 1), at + each) for i in range(_SLICES)]
 
 
 @runtime_checkable
@@ -44,6 +53,17 @@ def quick_sample(source: SceneSource) -> Float32Array | None:
         pieces = sample_slices(source.meta.count)
         return np.concatenate([source.decode(p.start, p.stop).means for p in pieces])
     return None
+
+
+def full_sample(source: SceneSource) -> Float32Array:
+    """A sample of means [M, 3], read in whatever way the source allows."""
+    sample = quick_sample(source)
+    if sample is not None:
+        return sample
+    collector = SampleCollector(source.meta.count)
+    for batch in checked_batches(source, lambda count: None):
+        collector.add(batch)
+    return collector.means()
 
 
 class SampleCollector:

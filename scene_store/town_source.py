@@ -9,7 +9,7 @@ from types import TracebackType
 
 import numpy as np
 
-from scene_store.build.grid import SAMPLES
+from scene_store.sampling import SAMPLES
 from scene_store.scene import SceneMeta
 from scene_store.town import TOWN_UP, plan_town, town_batches
 from splat.errors import SceneError

@@ -1,0 +1,313 @@
+"""Scenes composed of others: a YAML file of what stands where, read as one scene.
+
+::
+
+    up: [0, -1, 0]                    # optional
+    scenes:
+      - path: park/lod-meta.json      # relative to this file; any format, or town:N
+        lod: 0                        # optional, for formats that have several
+        transform:                    # optional, each part too
+          translation: [0, 0, 0]
+          rotation: [0, 90, 0]        # degrees about x, then y, then z; or wxyz
+          scale: 1.5
+        grid:                         # optional: copies at equal distances
+          counts: [4, 1, 3]
+          pitch: [55, 0, 25]
+        instances:                    # optional: copies anywhere
+          - translation: [10, 0, 0]
+          - {rotation: [0, 180, 0], scale: 2}
+
+An instance is the scene with ``transform``, moved to a place of the grid, with the instance's
+own transform around all of it: the grid of a composed scene can itself be turned.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from scene_store.formats.detect import COMPOSED_SUFFIXES
+from scene_store.formats.source import FormatSource, read_head
+from scene_store.named_scene import open_named
+from scene_store.placement import IDENTITY, Placement, Quaternion, Vector3, quaternion_of_euler
+from scene_store.sampling import SAMPLES, full_sample
+from scene_store.scene import SceneMeta, SceneSource
+from splat.errors import SceneFormatError
+from splat.gaussians import SH_COUNT_OF_DEGREE, Float32Array, Gaussians
+
+_MAX_BYTES = 1 << 20
+_MAX_INSTANCES = 1_000_000
+_MAX_NUMBER = 1e9
+_CACHE_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One scene of a composition.
+
+    Attributes:
+        name: What to open: a path, or ``town:N``.
+        lod: Level of detail; None for the finest.
+        placements: Of each copy.
+    """
+
+    name: str
+    lod: int | None
+    placements: tuple[Placement, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Composition:
+    """What a YAML file says.
+
+    Attributes:
+        path: The file.
+        parts: In its order.
+        up: The direction that is up, where it says so.
+    """
+
+    path: Path
+    parts: tuple[Part, ...]
+    up: Vector3 | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The scenes that it is made of, each once."""
+        return tuple(dict.fromkeys(part.name for part in self.parts))
+
+
+def read_composition(path: Path) -> Composition:
+    """Parses and checks a composition; opens none of its scenes.
+
+    Raises:
+        SceneNotFoundError: If there is no such file.
+        SceneFormatError: If it is not a composition; unknown keys are errors.
+    """
+    text = read_head(path, _MAX_BYTES + 1)
+    if len(text) > _MAX_BYTES:
+        raise SceneFormatError(path, f"is larger than {_MAX_BYTES:,} bytes")
+    try:
+        # The safe loader's anchors could still expand without bound; a composition needs none.
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
+            raise SceneFormatError(path, "uses YAML aliases", remedy="write the values out")
+        values = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}" if mark is not None else None
+        raise SceneFormatError(path, "is not valid YAML", where=where) from None
+    return _Fields(path, "", values).composition()
+
+
+class ComposedSource(FormatSource):
+    """The Gaussians of a composition, instance after instance.
+
+    A part with several copies is decoded once if it fits into the cache, else for each.
+
+    Args:
+        path: The YAML file.
+        cache_bytes: Memory that decoded Gaussians may be kept in.
+
+    Raises:
+        SceneError: If it or one of its scenes cannot be read.
+    """
+
+    def __init__(self, path: Path, *, cache_bytes: int = _CACHE_BYTES) -> None:
+        self.composition = read_composition(path)
+        self._cache_bytes = cache_bytes
+        metas = [_meta_of(part) for part in self.composition.parts]
+        counts = [
+            meta.count * len(part.placements)
+            for meta, part in zip(metas, self.composition.parts, strict=True)
+        ]
+        self._metas = metas
+        instances = sum(len(part.placements) for part in self.composition.parts)
+        ups = {meta.up for meta in metas if meta.up is not None}
+        notes = dict.fromkeys(note for meta in metas for note in meta.notes)
+        if self.composition.up is None and len(ups) > 1:
+            notes["its scenes disagree about what is up"] = None
+        self.meta = SceneMeta(
+            path=path,
+            format_name=f"composition of {instances:,} scenes",
+            count=sum(counts),
+            sh_degree=max(meta.sh_degree for meta in metas),
+            up=self.composition.up if self.composition.up is not None else metas[0].up,
+            notes=tuple(notes),
+        )
+
+    def sample_means(self) -> Float32Array:
+        """Means of all instances, about as dense as their Gaussians."""
+        parts = []
+        for part, meta in zip(self.composition.parts, self._metas, strict=True):
+            with _open(part) as source:
+                sample = full_sample(source)
+            share = SAMPLES * meta.count / max(1, self.meta.count)
+            step = max(1, int(len(sample) / max(1.0, share)))
+            # Another offset for each: where instances are many, one has few of the samples.
+            for index, placement in enumerate(part.placements):
+                chosen = sample[index % step :: step]
+                parts.append(placement.points(chosen).astype(np.float32))
+        return np.concatenate(parts)
+
+    def _batches(self, max_count: int) -> Iterator[Gaussians]:
+        for part, meta in zip(self.composition.parts, self._metas, strict=True):
+            several = len(part.placements) > 1
+            if several and _bytes_of(meta) <= self._cache_bytes:
+                with _open(part) as source:
+                    decoded = list(source.batches(max_count))
+                for placement in part.placements:
+                    yield from map(placement.of, decoded)
+                continue
+            for placement in part.placements:
+                with _open(part) as source:
+                    yield from map(placement.of, source.batches(max_count))
+
+
+def _open(part: Part) -> SceneSource:
+    return open_named(part.name, lod=part.lod)
+
+
+def _meta_of(part: Part) -> SceneMeta:
+    with _open(part) as source:
+        return source.meta
+
+
+def _bytes_of(meta: SceneMeta) -> int:
+    return meta.count * 4 * (11 + 3 * SH_COUNT_OF_DEGREE[meta.sh_degree])
+
+
+@dataclass(frozen=True, slots=True)
+class _Fields:
+    """A value of the file and where it is, for the errors."""
+
+    path: Path
+    place: str
+    value: Any
+
+    def error(self, problem: str) -> SceneFormatError:
+        return SceneFormatError(self.path, problem, where=self.place or None)
+
+    def composition(self) -> Composition:
+        fields = self._section({"scenes", "up"})
+        scenes = fields["scenes"]._items() if "scenes" in fields else []
+        if not scenes:
+            raise self.error("needs a list 'scenes' of at least one scene")
+        up = fields["up"]._vector() if "up" in fields else None
+        if up is not None and not any(up):
+            raise fields["up"].error("0 0 0 is no direction")
+        parts = tuple(scene._part() for scene in scenes)
+        if sum(len(part.placements) for part in parts) > _MAX_INSTANCES:
+            raise self.error(f"has more than {_MAX_INSTANCES:,} instances")
+        return Composition(self.path, parts, up)
+
+    def _part(self) -> Part:
+        fields = self._section({"path", "lod", "transform", "grid", "instances"})
+        if "path" not in fields:
+            raise self.error("needs a 'path'")
+        own = fields["transform"]._placement() if "transform" in fields else Placement()
+        grid = fields["grid"]._grid() if "grid" in fields else [Placement()]
+        instances = [Placement()]
+        if "instances" in fields:
+            instances = [item._placement() for item in fields["instances"]._items()]
+            if not instances:
+                raise fields["instances"].error("names no instance")
+        if len(grid) * len(instances) > _MAX_INSTANCES:
+            raise self.error(f"has more than {_MAX_INSTANCES:,} instances")
+        placements = [
+            around.after(cell).after(own) for around, cell in itertools.product(instances, grid)
+        ]
+        lod = fields["lod"]._whole(0) if "lod" in fields else None
+        return Part(fields["path"]._scene_name(), lod, tuple(placements))
+
+    def _scene_name(self) -> str:
+        if not isinstance(self.value, str) or not self.value:
+            raise self.error("needs the name of a scene")
+        name = self.value
+        is_town = name == "town" or name.startswith("town:")
+        beside = self.path.parent / name
+        if beside.suffix.lower() in COMPOSED_SUFFIXES:
+            raise self.error("names another composition; list its scenes here")
+        return name if is_town and not beside.exists() else str(beside)
+
+    def _placement(self) -> Placement:
+        fields = self._section({"translation", "rotation", "scale"})
+        scale = fields["scale"]._number() if "scale" in fields else 1.0
+        if scale <= 0:
+            raise fields["scale"].error("a scale is above 0")
+        return Placement(
+            fields["translation"]._vector() if "translation" in fields else (0.0, 0.0, 0.0),
+            fields["rotation"]._rotation() if "rotation" in fields else IDENTITY,
+            scale,
+        )
+
+    def _rotation(self) -> Quaternion:
+        numbers = [item._number() for item in self._items()]
+        if len(numbers) == 3:
+            return quaternion_of_euler((numbers[0], numbers[1], numbers[2]))
+        length = math.sqrt(sum(number * number for number in numbers))
+        if len(numbers) != 4 or length == 0:
+            raise self.error("needs three angles in degrees, or a quaternion wxyz")
+        w, x, y, z = (number / length for number in numbers)
+        return w, x, y, z
+
+    def _grid(self) -> list[Placement]:
+        fields = self._section({"counts", "pitch"})
+        if set(fields) != {"counts", "pitch"}:
+            raise self.error("needs 'counts' and 'pitch', three numbers each")
+        counts = [item._whole(1) for item in fields["counts"]._items()]
+        if len(counts) != 3 or math.prod(counts) > _MAX_INSTANCES:
+            raise fields["counts"].error(
+                f"needs three numbers with a product of at most {_MAX_INSTANCES:,}"
+            )
+        pitch = np.array(fields["pitch"]._vector())
+        places = itertools.product(*(range(count) for count in counts))
+        return [Placement((pitch * place).tolist()) for place in map(np.array, places)]
+
+    def _vector(self) -> Vector3:
+        numbers = [item._number() for item in self._items()]
+        if len(numbers) != 3:
+            raise self.error("needs three numbers")
+        return numbers[0], numbers[1], numbers[2]
+
+    def _number(self) -> float:
+        value = self.value
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise self.error(f"needs a number, not {value!r:.40}")
+        if not abs(value) <= _MAX_NUMBER:
+            raise self.error(f"needs a number of at most {_MAX_NUMBER:g}")
+        return float(value)
+
+    def _whole(self, least: int) -> int:
+        if isinstance(self.value, bool) or not isinstance(self.value, int) or self.value < least:
+            raise self.error(f"needs a whole number of at least {least}")
+        return self.value
+
+    def _items(self) -> Sequence[_Fields]:
+        if not isinstance(self.value, list):
+            raise self.error("needs a list")
+        return [
+            _Fields(self.path, f"{self.place}[{index}]", item)
+            for index, item in enumerate(self.value)
+        ]
+
+    def _section(self, known: set[str]) -> dict[str, _Fields]:
+        if not isinstance(self.value, Mapping):
+            raise self.error(f"needs keys of {', '.join(sorted(known))}")
+        out = {}
+        for key, item in self.value.items():
+            place = f"{self.place}.{key}" if self.place else str(key)
+            if key not in known:
+                raise SceneFormatError(
+                    self.path,
+                    "unknown key",
+                    where=place,
+                    remedy=f"use {', '.join(sorted(known))}",
+                )
+            out[key] = _Fields(self.path, place, item)
+        return out
