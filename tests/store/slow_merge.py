@@ -1,0 +1,90 @@
+"""Merging as in ``scene_store/native/src`` (cluster.cpp, merge.cpp), in plain float64 numpy."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splat.gaussians import Gaussians
+
+Float64Array = NDArray[np.float64]
+
+WEIGHT_FOOTPRINT, OPACITY_FOOTPRINT = 1.0, 0.03
+MIN_OPACITY, MAX_OPACITY = 1e-6, 8.0
+FLATNESS, COLOR_WEIGHT, COLOR_OF_SH0 = 0.02, 5.0, 0.28209479
+
+
+def rotation_matrices(quats: NDArray[np.floating]) -> Float64Array:
+    """[N, 3, 3] of unit quaternions wxyz."""
+    w, x, y, z = quats.T.astype(np.float64)
+    rows = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+    ]
+    return np.moveaxis(np.array(rows), 2, 0)
+
+
+def covariances(gaussians: Gaussians) -> Float64Array:
+    """[N, 3, 3]."""
+    axes = rotation_matrices(gaussians.quats) * gaussians.scales[:, None, :].astype(np.float64)
+    return np.einsum("nij,nkj->nik", axes, axes)
+
+
+def areas(matrices: Float64Array, footprint: float) -> Float64Array:
+    """[N] root of the mean square of the projected area over all directions."""
+    widened = matrices + footprint * np.eye(3)
+    traces = np.trace(widened, axis1=1, axis2=2)
+    squares = np.einsum("nij,nji->n", widened, widened)
+    return 2 * np.pi * np.sqrt((traces**2 - squares) / 2 / 3)
+
+
+def footprints(gaussians: Gaussians, target: int) -> tuple[float, float]:
+    """For weights, and for opacity mass; world units²."""
+    masses = np.sort(gaussians.opacities * areas(covariances(gaussians), 0.0))
+    count = len(gaussians)
+    squared_spacing = masses[count // 2] * count / target / (2 * np.pi)
+    return WEIGHT_FOOTPRINT * squared_spacing, OPACITY_FOOTPRINT * squared_spacing
+
+
+def weights(gaussians: Gaussians, footprint: float) -> Float64Array:
+    """[N] opacity · area."""
+    opacities = np.maximum(gaussians.opacities.astype(np.float64), MIN_OPACITY)
+    return opacities * areas(covariances(gaussians), footprint)
+
+
+def merged(
+    gaussians: Gaussians, labels: NDArray[np.uint32], target: int
+) -> tuple[Float64Array, Float64Array, Float64Array, Float64Array]:
+    """Means [T, 3], covariances [T, 3, 3], opacities [T] and harmonics [T, K, 3]."""
+    for_weights, for_opacity = footprints(gaussians, target)
+    w, masses = weights(gaussians, for_weights), weights(gaussians, for_opacity)
+    sigma = covariances(gaussians)
+    means, matrices, opacities, sh = [], [], [], []
+    for label in range(target):
+        members = np.flatnonzero(labels == label)
+        share = w[members] / w[members].sum()
+        mean = share @ gaussians.means[members].astype(np.float64)
+        d = gaussians.means[members] - mean
+        spread = sigma[members] + np.einsum("ni,nj->nij", d, d)
+        matrix = np.einsum("n,nij->ij", share, spread)
+        area = areas(matrix[None], for_opacity)[0]
+        means.append(mean)
+        matrices.append(matrix)
+        opacities.append(np.clip(masses[members].sum() / area, MIN_OPACITY, MAX_OPACITY))
+        sh.append(np.einsum("n,nkc->kc", share, gaussians.sh[members].astype(np.float64)))
+    return np.array(means), np.array(matrices), np.array(opacities), np.array(sh)
+
+
+def pair_cost(gaussians: Gaussians, w: Float64Array, i: int, j: int) -> float:
+    """Runnalls' bound with the flatness limited, and the spread of colours."""
+    pair = np.array([i, j])
+    sigma, means = covariances(gaussians[pair]), gaussians.means[pair].astype(np.float64)
+    colors = gaussians.sh[pair, 0].astype(np.float64) * COLOR_OF_SH0
+    a = w[pair] / w[pair].sum()
+    d, dc = means[1] - means[0], colors[1] - colors[0]
+    both = a[0] * sigma[0] + a[1] * sigma[1] + a[0] * a[1] * np.outer(d, d)
+    flat = FLATNESS * np.trace(both) * np.eye(3)
+    logs = [np.linalg.slogdet(matrix + flat)[1] for matrix in (both, *sigma)]
+    shape = 0.5 * (w[i] * (logs[0] - logs[1]) + w[j] * (logs[0] - logs[2]))
+    return float(shape + COLOR_WEIGHT * w[pair].sum() * a[0] * a[1] * (dc @ dc))
