@@ -22,6 +22,7 @@ be compared pixel by pixel:
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Flag, auto
 from typing import Any, Protocol
@@ -150,3 +151,56 @@ class Rasterizer(Protocol):
             TypeError: If ``cancel`` is of a kind that this engine cannot watch; a flag is
                 never ignored.
         """
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScenePart:
+    """Prepared Gaussians as one frame draws them beside others.
+
+    Attributes:
+        scene: From ``prepare`` or ``PagePool.pack`` of the engine that draws.
+        weight: In (0, 1]; multiplies every opacity. Below 1 while a part fades in or out.
+        tint: RGB that takes the place of the colours by ``tint_share``, to tell parts apart.
+        tint_share: In [0, 1].
+    """
+
+    scene: Any
+    weight: float = 1.0
+    tint: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    tint_share: float = 0.0
+
+
+class PagePool(Protocol):
+    """Device memory for Gaussians that come and go: pages of one size, so none is lost to gaps.
+
+    Safe to call from several threads at once.
+    """
+
+    @property
+    def page_bytes(self) -> int:
+        """Memory that one page takes, however full it is."""
+
+    def pack(self, gaussians: Gaussians) -> Any:
+        """Gaussians in a page of their own, fit for ``ScenePart.scene``.
+
+        The page returns to the pool when the last reference to the result is gone; a frame
+        that draws it holds one.
+
+        Raises:
+            BudgetError: If the memory is not to be had.
+            ValueError: If they are more than a page holds.
+        """
+
+    def keep_free(self, pages: int) -> None:
+        """Hold at most so many unused pages; the others' memory goes back to the system."""
+
+
+class PagingRasterizer(Rasterizer, Protocol):
+    """An engine that draws scenes of which only parts are in its memory."""
+
+    def new_pool(self, page_gaussians: int, sh_degree: int) -> PagePool:
+        """A pool of pages for ``page_gaussians`` of up to ``sh_degree`` each."""
+
+    def compose(self, parts: Sequence[ScenePart]) -> Any:
+        """The parts as one scene for ``render``: the picture is that of all their Gaussians
+        together, equal depths drawn in the order of the list."""

@@ -12,8 +12,8 @@ rotation and scale, J is the Jacobian of the projection at its mean.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from rendering.base import (
     RasterImage,
     RasterSettings,
     RasterStats,
+    ScenePart,
 )
 from rendering.camera_models import to_screen
 from rendering.cancel import EventCancelFlag, raise_if_cancelled
@@ -112,6 +113,24 @@ class EdgeMasks:
     half: NDArray[np.bool_]
 
 
+class ReferencePagePool:
+    """Pages in host memory; see ``rendering.base.PagePool``."""
+
+    def __init__(self, rasterizer: ReferenceRasterizer, page_gaussians: int, sh_degree: int):
+        self._rasterizer = rasterizer
+        self._page_gaussians = page_gaussians
+        self.page_bytes = page_gaussians * 8 * (11 + 3 * (sh_degree + 1) ** 2)
+
+    def pack(self, gaussians: Gaussians) -> ReferenceScene:
+        """Gaussians in a page of their own."""
+        if len(gaussians) > self._page_gaussians:
+            raise ValueError("more Gaussians than fit a page")
+        return self._rasterizer.prepare(gaussians)
+
+    def keep_free(self, pages: int) -> None:
+        """Nothing is held."""
+
+
 class ReferenceRasterizer:
     """A ``Rasterizer`` in float64 torch on the CPU. It ignores ``RasterSettings.threads``."""
 
@@ -130,6 +149,20 @@ class ReferenceRasterizer:
                     gaussians.sh,
                 )
             )
+        )
+
+    def new_pool(self, page_gaussians: int, sh_degree: int) -> ReferencePagePool:
+        """Memory for the parts of a scene; see ``PagingRasterizer``."""
+        return ReferencePagePool(self, page_gaussians, sh_degree)
+
+    def compose(self, parts: Sequence[ScenePart]) -> ReferenceScene:
+        """Parts to draw together; see ``PagingRasterizer``. Tints are not drawn."""
+        if not parts:
+            return self.prepare(Gaussians.empty())
+        bases = max(part.scene.sh.shape[1] for part in parts)
+        scenes = [_weighted(part.scene, part.weight, bases) for part in parts]
+        return ReferenceScene(
+            *(torch.cat([getattr(s, f.name) for s in scenes]) for f in fields(ReferenceScene))
         )
 
     def new_cancel_flag(self) -> EventCancelFlag:
@@ -427,6 +460,13 @@ class _Canvas:
 def _float32(image: Tensor) -> NDArray[np.float32]:
     array: NDArray[np.float32] = image.to(torch.float32).numpy()
     return array
+
+
+def _weighted(scene: ReferenceScene, weight: float, bases: int) -> ReferenceScene:
+    """The scene with all opacities multiplied, and zeros for the harmonics it lacks."""
+    sh = torch.zeros(len(scene), bases, 3, dtype=torch.float64)
+    sh[:, : scene.sh.shape[1]] = scene.sh
+    return ReferenceScene(scene.means, scene.quats, scene.scales, scene.opacities * weight, sh)
 
 
 def _composite(tile: _Tile, settings: RasterSettings, canvas: _Canvas) -> None:

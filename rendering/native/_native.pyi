@@ -3,13 +3,43 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-class PackedScene:
+class PackedGaussians:
     @property
     def count(self) -> int: ...
     @property
     def sh_degree(self) -> int: ...
     @property
     def nbytes(self) -> int: ...
+
+class PackedScene(PackedGaussians): ...
+class PackedPage(PackedGaussians): ...
+
+class PagePool:
+    def __init__(self, page_gaussians: int, sh_degree: int) -> None: ...
+    @property
+    def page_gaussians(self) -> int: ...
+    @property
+    def page_bytes(self) -> int: ...
+    @property
+    def pages_in_use(self) -> int: ...
+    def keep_free(self, pages: int) -> None: ...
+    def pack(
+        self,
+        means: NDArray[np.float32],
+        quats: NDArray[np.float32],
+        scales: NDArray[np.float32],
+        opacities: NDArray[np.float32],
+        sh: NDArray[np.float32],
+        threads: int,
+    ) -> PackedPage: ...
+
+class DrawList:
+    def __init__(
+        self,
+        parts: Sequence[tuple[PackedGaussians, float, tuple[float, float, float], float]],
+    ) -> None: ...
+    @property
+    def count(self) -> int: ...
 
 class CameraParams: ...
 
@@ -54,7 +84,7 @@ def camera_params(
     model: int,
 ) -> CameraParams: ...
 def render(
-    scene: PackedScene,
+    scene: DrawList,
     camera: CameraParams,
     cancel: CancelFlag,
     isa: str,
@@ -71,7 +101,7 @@ def render(
     count: NDArray[np.int32] | None = None,
 ) -> RenderStats | None: ...
 def project(
-    scene: PackedScene,
+    scene: DrawList,
     camera: CameraParams,
     isa: str,
     *,

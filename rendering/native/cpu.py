@@ -6,6 +6,7 @@ threads may render at once, of the same or of different scenes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -18,6 +19,7 @@ from rendering.base import (
     RasterImage,
     RasterSettings,
     RasterStats,
+    ScenePart,
 )
 from splat.camera import Camera, CameraModel
 from splat.errors import BackendUnavailable, BudgetError, RenderCancelled
@@ -35,6 +37,8 @@ DEFAULT_RECORD_BUDGET_BYTES = 1 << 30
 _MODEL_CODES = {CameraModel.PINHOLE: 0, CameraModel.ORTHO: 1, CameraModel.FISHEYE: 2}
 
 Scalar = TypeVar("Scalar", np.float32, np.int32)
+_Array = NDArray[np.float32]
+_FiveArrays = tuple[_Array, _Array, _Array, _Array, _Array]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,6 +62,37 @@ class ProjectedGaussians:
     colors: NDArray[np.float32]
     opacities: NDArray[np.float32]
     extents: NDArray[np.float32]
+
+
+class NativePagePool:
+    """Pages in host memory; see ``rendering.base.PagePool``."""
+
+    def __init__(self, page_gaussians: int, sh_degree: int) -> None:
+        self._pool = _native.PagePool(page_gaussians, sh_degree)
+
+    @property
+    def page_bytes(self) -> int:
+        """Memory that one page takes."""
+        return self._pool.page_bytes
+
+    @property
+    def pages_in_use(self) -> int:
+        """Pages that hold Gaussians."""
+        return self._pool.pages_in_use
+
+    def keep_free(self, pages: int) -> None:
+        """Hold at most so many unused pages."""
+        self._pool.keep_free(pages)
+
+    def pack(self, gaussians: Gaussians) -> _native.PackedPage:
+        """Gaussians in a page of their own; see ``rendering.base.PagePool``.
+
+        On one thread: loaders pack while frames are drawn.
+        """
+        try:
+            return self._pool.pack(*_arrays(gaussians), 1)
+        except MemoryError as error:
+            raise BudgetError("not enough memory for another page of Gaussians") from error
 
 
 class NativeRasterizer:
@@ -93,14 +128,15 @@ class NativeRasterizer:
 
     def prepare(self, gaussians: Gaussians) -> _native.PackedScene:
         """The scene in the engine's packed layout, SH beyond degree 0 in 16 bits."""
-        return _native.pack_scene(
-            gaussians.means,
-            gaussians.quats,
-            gaussians.scales,
-            gaussians.opacities,
-            gaussians.sh,
-            0,
-        )
+        return _native.pack_scene(*_arrays(gaussians), 0)
+
+    def new_pool(self, page_gaussians: int, sh_degree: int) -> NativePagePool:
+        """Memory for the parts of a scene; see ``rendering.base.PagingRasterizer``."""
+        return NativePagePool(page_gaussians, sh_degree)
+
+    def compose(self, parts: Sequence[ScenePart]) -> _native.DrawList:
+        """Parts to draw together; see ``rendering.base.PagingRasterizer``."""
+        return _native.DrawList([(p.scene, p.weight, p.tint, p.tint_share) for p in parts])
 
     def new_cancel_flag(self) -> _native.CancelFlag:
         """A flag for one call of ``render``; setting it stops between tiles."""
@@ -108,7 +144,7 @@ class NativeRasterizer:
 
     def render(
         self,
-        scene: _native.PackedScene,
+        scene: _native.PackedGaussians | _native.DrawList,
         camera: Camera,
         settings: RasterSettings = RasterSettings(),
         cancel: CancelFlag | None = None,
@@ -122,7 +158,7 @@ class NativeRasterizer:
                 see it being set.
         """
         try:
-            return self._render(scene, camera, settings, _own_flag(cancel))
+            return self._render(_listed(scene), camera, settings, _own_flag(cancel))
         except MemoryError as error:
             raise BudgetError(
                 f"not enough memory to draw {camera.width}×{camera.height} pixels; "
@@ -131,7 +167,7 @@ class NativeRasterizer:
 
     def _render(
         self,
-        scene: _native.PackedScene,
+        scene: _native.DrawList,
         camera: Camera,
         settings: RasterSettings,
         cancel: _native.CancelFlag,
@@ -182,14 +218,14 @@ class NativeRasterizer:
 
     def project(
         self,
-        scene: _native.PackedScene,
+        scene: _native.PackedGaussians | _native.DrawList,
         camera: Camera,
         settings: RasterSettings = RasterSettings(),
     ) -> ProjectedGaussians:
         """The first stage alone, for tests and tools."""
         return ProjectedGaussians(
             *_native.project(
-                scene,
+                _listed(scene),
                 _camera_params(camera),
                 self.instruction_set,
                 antialiased=settings.antialiased,
@@ -209,6 +245,22 @@ class NativeRasterizer:
 def instruction_sets() -> tuple[str, ...]:
     """Names of the kernels that this processor runs, best first."""
     return tuple(_native.instruction_sets())
+
+
+def _arrays(gaussians: Gaussians) -> _FiveArrays:
+    return (
+        gaussians.means,
+        gaussians.quats,
+        gaussians.scales,
+        gaussians.opacities,
+        gaussians.sh,
+    )
+
+
+def _listed(scene: _native.PackedGaussians | _native.DrawList) -> _native.DrawList:
+    if isinstance(scene, _native.DrawList):
+        return scene
+    return _native.DrawList([(scene, 1.0, (0.0, 0.0, 0.0), 0.0)])
 
 
 def _camera_params(camera: Camera) -> _native.CameraParams:

@@ -43,7 +43,7 @@ void fill_scene(PackedScene& scene) {
              1, scene);
 }
 
-std::vector<float> draw(const Kernels& kernels, const PackedScene& scene, CameraModel model,
+std::vector<float> draw(const Kernels& kernels, const DrawList& scene, CameraModel model,
                         int threads) {
   CameraParams camera{};
   camera.rotation[0] = camera.rotation[4] = camera.rotation[8] = 1;
@@ -69,13 +69,15 @@ std::vector<float> draw(const Kernels& kernels, const PackedScene& scene, Camera
 int main() {
   PackedScene scene;
   fill_scene(scene);
+  DrawList list;
+  list.append(scene);
   const Kernels& reference = *available_kernels().back();
   bool agree = true;
   for (const CameraModel model :
        {CameraModel::kPinhole, CameraModel::kOrtho, CameraModel::kFisheye}) {
-    const std::vector<float> expected = draw(reference, scene, model, 1);
+    const std::vector<float> expected = draw(reference, list, model, 1);
     for (const Kernels* kernels : available_kernels()) {
-      const std::vector<float> image = draw(*kernels, scene, model, 1);
+      const std::vector<float> image = draw(*kernels, list, model, 1);
       float worst = 0;
       double mean = 0;
       for (std::size_t i = 0; i < 4 * kPixels; ++i) {  // colour and alpha
@@ -83,7 +85,7 @@ int main() {
         worst = std::max(worst, error);
         mean += error / static_cast<double>(4 * kPixels);
       }
-      const bool same = image == draw(*kernels, scene, model, 3);
+      const bool same = image == draw(*kernels, list, model, 3);
       const bool close = worst <= kTolerance && mean <= kMeanTolerance;
       std::printf("%s model %d: worst %.2e mean %.2e, threads %s\n", kernels->name,
                   static_cast<int>(model), static_cast<double>(worst), mean,

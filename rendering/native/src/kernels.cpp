@@ -18,7 +18,7 @@ bool supported() {
 #endif
 }
 
-std::uint32_t project_any(const ProjectTask& task, std::size_t chunk, Splat* splats) {
+std::uint32_t project_any(const ProjectTask& task, const ChunkDraw& chunk, Splat* splats) {
   switch (task.camera->model) {
     case CameraModel::kPinhole:
       return project_chunk<CameraModel::kPinhole>(task, chunk, splats);

@@ -3,6 +3,7 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/unique_ptr.h>
@@ -16,6 +17,8 @@
 #include <stdexcept>
 
 #include "dispatch.h"
+#include "draw_list.h"
+#include "page_pool.h"
 #include "render.h"
 #include "scene.h"
 #include "thread_pool.h"
@@ -70,9 +73,9 @@ const Kernels& kernels_named(const std::string& name) {
   return *kernels;
 }
 
-std::unique_ptr<PackedScene> pack(const FloatArray& means, const FloatArray& quats,
-                                  const FloatArray& scales, const FloatArray& opacities,
-                                  const FloatArray& sh, int threads) {
+GaussianArrays gaussian_arrays(const FloatArray& means, const FloatArray& quats,
+                               const FloatArray& scales, const FloatArray& opacities,
+                               const FloatArray& sh) {
   require(means.ndim() == 2 && means.shape(1) == 3, "means must be [N, 3]");
   const std::size_t count = means.shape(0);
   require(quats.ndim() == 2 && quats.shape(0) == count && quats.shape(1) == 4,
@@ -86,12 +89,55 @@ std::unique_ptr<PackedScene> pack(const FloatArray& means, const FloatArray& qua
               sh.shape(1) == static_cast<std::size_t>((degree + 1) * (degree + 1)),
           "sh must hold 1, 4, 9 or 16 bases");
   require(count < 0xffffffffu - kChunkGaussians, "too many Gaussians for one scene");
+  return {count,         degree,           means.data(), quats.data(),
+          scales.data(), opacities.data(), sh.data()};
+}
+
+std::unique_ptr<PackedScene> pack(const FloatArray& means, const FloatArray& quats,
+                                  const FloatArray& scales, const FloatArray& opacities,
+                                  const FloatArray& sh, int threads) {
+  const GaussianArrays arrays = gaussian_arrays(means, quats, scales, opacities, sh);
   auto scene = std::make_unique<PackedScene>();
-  const GaussianArrays arrays{count,         degree,           means.data(), quats.data(),
-                              scales.data(), opacities.data(), sh.data()};
   nb::gil_scoped_release release;
   pack_scene(arrays, thread_count(threads), *scene);
   return scene;
+}
+
+std::shared_ptr<PagePool> new_pool(std::size_t page_gaussians, int sh_degree) {
+  require(page_gaussians > 0 && page_gaussians <= (1u << 24), "a page holds 1 to 2^24 Gaussians");
+  require(sh_degree >= 0 && sh_degree <= 3, "the SH degree is 0 to 3");
+  return std::make_shared<PagePool>(page_gaussians, sh_degree);
+}
+
+std::unique_ptr<PackedPage> pack_page(const std::shared_ptr<PagePool>& pool,
+                                      const FloatArray& means, const FloatArray& quats,
+                                      const FloatArray& scales, const FloatArray& opacities,
+                                      const FloatArray& sh, int threads) {
+  const GaussianArrays arrays = gaussian_arrays(means, quats, scales, opacities, sh);
+  nb::gil_scoped_release release;
+  return std::make_unique<PackedPage>(pool, arrays, thread_count(threads));
+}
+
+// A list to draw, with the scenes it points to.
+struct OwningDrawList {
+  DrawList list;
+  std::vector<nb::object> scenes;
+};
+
+using Tint = std::tuple<float, float, float>;
+using Part = std::tuple<nb::object, float, Tint, float>;  // scene, weight, tint, its share
+
+std::unique_ptr<OwningDrawList> draw_list(const std::vector<Part>& parts) {
+  auto owner = std::make_unique<OwningDrawList>();
+  for (const auto& [scene, weight, tint, share] : parts) {
+    require(weight > 0 && weight <= 1, "a weight must be in (0, 1]");
+    require(share >= 0 && share <= 1, "a tint's share must be in [0, 1]");
+    const float rgb[3] = {std::get<0>(tint), std::get<1>(tint), std::get<2>(tint)};
+    owner->list.append(nb::cast<const PackedGaussians&>(scene), weight, rgb, share);
+    require(owner->list.count < 0xffffffffu - kChunkGaussians, "too many Gaussians for one frame");
+    owner->scenes.push_back(scene);
+  }
+  return owner;
 }
 
 CameraParams camera_params(const DoubleArray& viewmat, const DoubleArray& intrinsics, int width,
@@ -136,7 +182,7 @@ auto image_data(std::optional<Array>& array, const CameraParams& c, std::size_t 
 // Renders into the given arrays; None leaves an image out. Returns the statistics, or None
 // if the render was cancelled.
 std::optional<RenderStats> render_scene(
-    const PackedScene& scene, const CameraParams& camera, const Cancel& cancel,
+    const OwningDrawList& scene, const CameraParams& camera, const Cancel& cancel,
     const std::string& isa, std::tuple<float, float, float> background, bool antialiased,
     int sh_degree, int threads, std::size_t record_budget_bytes, std::optional<MutableFloats> alpha,
     std::optional<MutableFloats> color, std::optional<MutableFloats> depth,
@@ -158,7 +204,7 @@ std::optional<RenderStats> render_scene(
   RenderStats stats;
   nb::gil_scoped_release release;
   WorkspaceLoan workspace;
-  if (!render(kernels, scene, camera, options, cancel.flag, targets, *workspace, stats)) {
+  if (!render(kernels, scene.list, camera, options, cancel.flag, targets, *workspace, stats)) {
     return std::nullopt;
   }
   return stats;
@@ -173,20 +219,19 @@ nb::object to_numpy(std::vector<T>&& values, std::size_t columns) {
   return nb::cast(nb::ndarray<nb::numpy, T>(owned->data(), {rows, columns}, owner));
 }
 
-// The survivors of projection in scene order: index, means2d, depths, conics, colors,
+// The survivors of projection in the list's order: index, means2d, depths, conics, colors,
 // opacities, extents.
-nb::tuple project_scene(const PackedScene& scene, const CameraParams& camera,
+nb::tuple project_scene(const OwningDrawList& scene, const CameraParams& camera,
                         const std::string& isa, bool antialiased, int sh_degree) {
   const Kernels& kernels = kernels_named(isa);
   std::vector<std::uint32_t> index;
   std::vector<float> means2d, depths, conics, colors, opacities, extents;
   {
     nb::gil_scoped_release release;
-    const SceneView view = scene.view();
-    const ProjectTask task{&view, &camera, std::min(sh_degree, view.sh_degree), antialiased};
+    const ProjectTask task{&camera, sh_degree, antialiased};
     std::vector<Splat> splats(kChunkGaussians);
     constexpr float kLn2 = 0.69314718f;
-    for (std::size_t chunk = 0; chunk < view.chunks; ++chunk) {
+    for (const ChunkDraw& chunk : scene.list.chunks) {
       const std::uint32_t count = kernels.project_chunk(task, chunk, splats.data());
       for (std::uint32_t i = 0; i < count; ++i) {
         const Splat& s = splats[i];
@@ -231,10 +276,23 @@ NB_MODULE(_native, m) {
   using namespace belvedere;
   m.doc() = "The native rasterizer; rendering/native/cpu.py is its Python face.";
 
-  nb::class_<PackedScene>(m, "PackedScene")
-      .def_ro("count", &PackedScene::count)
-      .def_ro("sh_degree", &PackedScene::sh_degree)
-      .def_prop_ro("nbytes", &PackedScene::bytes);
+  nb::class_<PackedGaussians>(m, "PackedGaussians", "Gaussians ready to be drawn.")
+      .def_ro("count", &PackedGaussians::count)
+      .def_prop_ro("sh_degree", [](const PackedGaussians& g) { return g.view.sh_degree; })
+      .def_prop_ro("nbytes", &PackedGaussians::bytes);
+  nb::class_<PackedScene, PackedGaussians>(m, "PackedScene");
+  nb::class_<PackedPage, PackedGaussians>(m, "PackedPage");
+  nb::class_<PagePool>(m, "PagePool", "Memory for packed Gaussians that come and go.")
+      .def(nb::new_(&new_pool), "page_gaussians"_a, "sh_degree"_a)
+      .def_prop_ro("page_gaussians", &PagePool::page_gaussians)
+      .def_prop_ro("page_bytes", &PagePool::page_bytes)
+      .def_prop_ro("pages_in_use", &PagePool::pages_in_use)
+      .def("keep_free", &PagePool::keep_free, "pages"_a)
+      .def("pack", &pack_page, "means"_a, "quats"_a, "scales"_a, "opacities"_a, "sh"_a,
+           "threads"_a);
+  nb::class_<OwningDrawList>(m, "DrawList", "Packed Gaussians to draw together, in this order.")
+      .def(nb::new_(&draw_list), "parts"_a)
+      .def_prop_ro("count", [](const OwningDrawList& l) { return l.list.count; });
   nb::class_<CameraParams>(m, "CameraParams");
   nb::class_<Cancel>(m, "CancelFlag", "Set from any thread to abandon a render in progress.")
       .def(nb::init<>())

@@ -292,14 +292,14 @@ constexpr float kLargestDet = 1e36f, kSmallestDet = 1e-36f;  // what float32 can
 constexpr float kLargestPixels = 1e37f;  // of positions and extents, so that they may be added
 
 template <CameraModel model>
-std::uint32_t project_chunk(const ProjectTask& task, std::size_t chunk, Splat* splats) {
-  const SceneView& scene = *task.scene;
-  if (!chunk_may_be_seen(scene.bounds[chunk], *task.camera)) return 0;
+std::uint32_t project_chunk(const ProjectTask& task, const ChunkDraw& draw, Splat* splats) {
+  const SceneView& scene = *draw.scene;
+  if (!chunk_may_be_seen(scene.bounds[draw.chunk], *task.camera)) return 0;
   const CameraLanes cam = camera_lanes(*task.camera);
-  const std::size_t end = (chunk + 1) * kChunkBlocks < scene.blocks ? (chunk + 1) * kChunkBlocks
-                                                                    : scene.blocks;
+  const int sh_degree = task.sh_degree < scene.sh_degree ? task.sh_degree : scene.sh_degree;
+  const std::size_t first = std::size_t{draw.chunk} * kChunkBlocks;
   std::uint32_t written = 0;
-  for (std::size_t block = chunk * kChunkBlocks; block < end; ++block) {
+  for (std::size_t block = first; block < first + draw.blocks; ++block) {
     const GeometryBlock& g = scene.geometry[block];
     for (int lane = 0; lane < kPackLanes; lane += kLanes) {
       const VF mean[3] = {load(&g.mean[0][lane]), load(&g.mean[1][lane]), load(&g.mean[2][lane])};
@@ -316,7 +316,7 @@ std::uint32_t project_chunk(const ProjectTask& task, std::size_t chunk, Splat* s
         s = to_screen_fisheye(cam, p);
         depth = precise_distance(*task.camera, mean);
       }
-      VF log2_opacity = load(&g.log2_opacity[lane]);
+      VF log2_opacity = load(&g.log2_opacity[lane]) + draw.log2_weight;
       Mask alive = both(s.inside, greater_equal(log2_opacity, splat(kLog2AlphaCut)));
       alive = both(alive, both(greater_equal(depth, cam.near), greater_equal(cam.far, depth)));
       if (!any(alive)) continue;
@@ -353,13 +353,20 @@ std::uint32_t project_chunk(const ProjectTask& task, std::size_t chunk, Splat* s
 
       VF rgb[3];
       const VF inv_length = 1.0f / sqrt(max(dot(d, d), splat(1e-30f)));
-      shade(scene, block, lane, task.sh_degree, scaled(d, inv_length), rgb);
+      shade(scene, block, lane, sh_degree, scaled(d, inv_length), rgb);
+      if (draw.tint_share > 0) {
+        for (int k = 0; k < 3; ++k) {
+          rgb[k] = fma(splat(draw.tint_share), draw.tint[k] - rgb[k], rgb[k]);
+        }
+      }
       const VF inv_yy = 1.0f / f.yy;
       const VF wxx = sqrt(splat(0.5f * kLog2E) * f.yy / f.det) * unit;
       const VF wxy = -wxx * (f.xy * inv_yy);
       const VF wyy = sqrt(splat(0.5f * kLog2E) * inv_yy) * unit;
       const VI first_index =
-          splat_int(static_cast<std::int32_t>(block * kPackLanes) + lane) + lane_numbers();
+          splat_int(static_cast<std::int32_t>(draw.first_index + (block - first) * kPackLanes) +
+                    lane) +
+          lane_numbers();
       const VI tx0 = truncate(x0) / kTileSize, tx1 = truncate(x1) / kTileSize;
       const VI ty0 = truncate(y0) / kTileSize, ty1 = truncate(y1) / kTileSize;
       const VF words[kSplatWords] = {s.u,

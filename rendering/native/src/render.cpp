@@ -106,7 +106,7 @@ void sum_up(const Workspace& workspace, RenderStats& stats) {
 // A frame in the making.
 struct Frame {
   const Kernels& kernels;
-  const SceneView scene;
+  const DrawList& list;
   const CameraParams& camera;
   const RenderOptions& options;
   const CancelFlag& cancel;
@@ -128,16 +128,14 @@ bool project(const Frame& frame, TileWindow window, std::size_t budget_bytes) {
     worker.bins.reset(window, workspace.pages);
     worker.visible = 0;
   }
-  const ProjectTask task{&frame.scene, &frame.camera,
-                         std::min(frame.options.sh_degree, frame.scene.sh_degree),
-                         frame.options.antialiased};
+  const ProjectTask task{&frame.camera, frame.options.sh_degree, frame.options.antialiased};
   ThreadPool::instance().parallel_for(
-      frame.scene.chunks, frame.options.threads, [&](std::size_t chunk, int thread) {
+      frame.list.chunks.size(), frame.options.threads, [&](std::size_t i, int thread) {
         if (frame.cancelled() || workspace.pages.exhausted()) return;
         Worker& mine = workspace.workers[static_cast<std::size_t>(thread)];
         Stopwatch watch;
         Splat* const splats = mine.splats.resize_uncleared(kChunkGaussians);
-        const std::size_t survivors = frame.kernels.project_chunk(task, chunk, splats);
+        const std::size_t survivors = frame.kernels.project_chunk(task, frame.list.chunks[i], splats);
         mine.visible += survivors;
         mine.times.project_ms += watch.lap_ms();
         mine.bins.append(splats, survivors);
@@ -240,7 +238,7 @@ WorkspacePool::Idle WorkspacePool::idle() const {
   return idle;
 }
 
-bool render(const Kernels& kernels, const PackedScene& scene, const CameraParams& camera,
+bool render(const Kernels& kernels, const DrawList& list, const CameraParams& camera,
             const RenderOptions& options, const CancelFlag& cancel, const ImageTargets& targets,
             Workspace& workspace, RenderStats& stats) {
   workspace.workers.resize(static_cast<std::size_t>(options.threads));
@@ -249,7 +247,7 @@ bool render(const Kernels& kernels, const PackedScene& scene, const CameraParams
     worker.tile_pairs = worker.visible = 0;
   }
   workspace.pages.reset(options.record_budget_bytes);  // frees what earlier frames had beyond it
-  const Frame frame{kernels, scene.view(), camera, options, cancel, targets, workspace, stats};
+  const Frame frame{kernels, list, camera, options, cancel, targets, workspace, stats};
   draw(frame, {0, 0, (camera.width + kTileSize - 1) / kTileSize,
                (camera.height + kTileSize - 1) / kTileSize});
   sum_up(workspace, stats);

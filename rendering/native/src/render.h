@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "buffer.h"
+#include "draw_list.h"
 #include "page_arena.h"
-#include "scene.h"
 #include "sort.h"
 #include "tile_bins.h"
 #include "types.h"
@@ -81,7 +81,7 @@ class WorkspacePool {
 };
 
 // Renders into `targets`. Returns false if `cancel` was set before the image was complete.
-bool render(const Kernels& kernels, const PackedScene& scene, const CameraParams& camera,
+bool render(const Kernels& kernels, const DrawList& list, const CameraParams& camera,
             const RenderOptions& options, const CancelFlag& cancel, const ImageTargets& targets,
             Workspace& workspace, RenderStats& stats);
 

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "image_model.h"
 #include "thread_pool.h"
 
 namespace belvedere {
@@ -46,6 +47,12 @@ float pack_sh_rest(const GaussianArrays& in, std::size_t block, int rows, std::i
   return largest / 32767.0f;
 }
 
+// Merged Gaussians may have opacities above 1 and reach further than kMaxSigmas: by how much.
+float reach_factor(float opacity) {
+  if (!(opacity > 1)) return 1;
+  return std::sqrt(1 - std::log2(opacity) / kLog2AlphaCut);
+}
+
 ChunkBounds bounds_of(const GaussianArrays& in, std::size_t chunk) {
   ChunkBounds b;
   for (int k = 0; k < 3; ++k) {
@@ -56,10 +63,11 @@ ChunkBounds bounds_of(const GaussianArrays& in, std::size_t chunk) {
   const std::size_t first = chunk * kChunkGaussians;
   const std::size_t last = std::min(in.count, first + kChunkGaussians);
   for (std::size_t i = first; i < last; ++i) {
+    const float reach = reach_factor(in.opacities[i]);
     for (int k = 0; k < 3; ++k) {
       b.lo[k] = std::min(b.lo[k], in.means[i * 3 + k]);
       b.hi[k] = std::max(b.hi[k], in.means[i * 3 + k]);
-      b.max_scale = std::max(b.max_scale, in.scales[i * 3 + k]);
+      b.max_scale = std::max(b.max_scale, reach * in.scales[i * 3 + k]);
     }
   }
   return b;
@@ -67,34 +75,41 @@ ChunkBounds bounds_of(const GaussianArrays& in, std::size_t chunk) {
 
 }  // namespace
 
-SceneView PackedScene::view() const {
-  const int rows = ((sh_degree + 1) * (sh_degree + 1) - 1) * 3;
-  return {blocks,          chunks,         sh_degree,            rows,
-          geometry.data(), sh_rest.data(), sh_rest_scale.data(), bounds.data()};
-}
+SceneSize::SceneSize(std::size_t gaussians, int sh_degree)
+    : blocks((gaussians + kPackLanes - 1) / kPackLanes),
+      chunks((blocks + kChunkBlocks - 1) / kChunkBlocks),
+      sh_rest_rows(static_cast<std::size_t>((sh_degree + 1) * (sh_degree + 1) - 1) * 3) {}
 
 std::size_t PackedScene::bytes() const {
   return geometry.bytes() + sh_rest.bytes() + sh_rest_scale.bytes() + bounds.bytes();
 }
 
-void pack_scene(const GaussianArrays& in, int threads, PackedScene& out) {
-  out.count = in.count;
-  out.sh_degree = in.sh_degree;
-  out.blocks = (in.count + kPackLanes - 1) / kPackLanes;
-  out.chunks = (out.blocks + kChunkBlocks - 1) / kChunkBlocks;
-  const int rows = out.view().sh_rest_rows;
-  GeometryBlock* geometry = out.geometry.resize_uncleared(out.blocks);
-  std::int16_t* rest = out.sh_rest.resize_uncleared(out.blocks * rows * kPackLanes);
-  float* rest_scale = out.sh_rest_scale.resize_uncleared(rows ? out.blocks : 0);
-  ChunkBounds* bounds = out.bounds.resize_uncleared(out.chunks);
-  ThreadPool::instance().parallel_for(out.chunks, threads, [&](std::size_t chunk, int) {
-    bounds[chunk] = bounds_of(in, chunk);
-    const std::size_t end = std::min(out.blocks, (chunk + 1) * kChunkBlocks);
+SceneView pack_into(const GaussianArrays& in, int threads, const SceneMemory& memory) {
+  const SceneSize size(in.count, in.sh_degree);
+  const int rows = static_cast<int>(size.sh_rest_rows);
+  ThreadPool::instance().parallel_for(size.chunks, threads, [&](std::size_t chunk, int) {
+    memory.bounds[chunk] = bounds_of(in, chunk);
+    const std::size_t end = std::min(size.blocks, (chunk + 1) * kChunkBlocks);
     for (std::size_t block = chunk * kChunkBlocks; block < end; ++block) {
-      pack_geometry(in, block, geometry[block]);
-      if (rows) rest_scale[block] = pack_sh_rest(in, block, rows, rest + block * rows * kPackLanes);
+      pack_geometry(in, block, memory.geometry[block]);
+      if (rows) {
+        memory.sh_rest_scale[block] =
+            pack_sh_rest(in, block, rows, memory.sh_rest + block * rows * kPackLanes);
+      }
     }
   });
+  return {size.blocks,    size.chunks,          in.sh_degree, rows, memory.geometry,
+          memory.sh_rest, memory.sh_rest_scale, memory.bounds};
+}
+
+void pack_scene(const GaussianArrays& in, int threads, PackedScene& out) {
+  const SceneSize size(in.count, in.sh_degree);
+  out.count = in.count;
+  out.view = pack_into(in, threads,
+                       {out.geometry.resize_uncleared(size.blocks),
+                        out.sh_rest.resize_uncleared(size.sh_rest()),
+                        out.sh_rest_scale.resize_uncleared(size.sh_rest_scales()),
+                        out.bounds.resize_uncleared(size.chunks)});
 }
 
 }  // namespace belvedere

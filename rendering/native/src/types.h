@@ -45,6 +45,17 @@ struct SceneView {
   const ChunkBounds* bounds;    // [chunks]
 };
 
+// A chunk of a scene as one frame draws it. A frame may draw chunks of many scenes.
+struct ChunkDraw {
+  const SceneView* scene;
+  std::uint32_t chunk;
+  std::uint32_t blocks;       // of the chunk: kChunkBlocks, but for a scene's last one
+  std::uint32_t first_index;  // of its first Gaussian: equal depths are drawn by index
+  float log2_weight;          // added to the opacities; 0 for a chunk that is all there
+  float tint[3];              // a colour to see chunks by, and its share
+  float tint_share;
+};
+
 enum class CameraModel : int { kPinhole = 0, kOrtho = 1, kFisheye = 2 };
 
 struct CameraParams {
@@ -70,7 +81,7 @@ struct alignas(64) Splat {
   float log2_opacity;
   float r, g, bl;
   float depth;          // sort key and depth images
-  std::uint32_t index;  // in the scene
+  std::uint32_t index;  // in the frame's list of chunks
   float extent_x, extent_y;  // half size of the box in which alpha reaches the cut, pixels
   std::uint16_t tx0, tx1, ty0, ty1;  // tiles of that box, inclusive, clipped to the image
   std::uint32_t unused;
@@ -95,9 +106,8 @@ struct ImageTargets {  // row-major; null where not wanted, alpha is always ther
 };
 
 struct ProjectTask {
-  const SceneView* scene;
   const CameraParams* camera;
-  int sh_degree;
+  int sh_degree;  // the highest to evaluate
   bool antialiased;
 };
 
@@ -119,7 +129,7 @@ struct Kernels {
   int lanes;
   bool (*supported)();
   // Projects one chunk into `splats`, room for kChunkGaussians; returns how many survived.
-  std::uint32_t (*project_chunk)(const ProjectTask&, std::size_t chunk, Splat* splats);
+  std::uint32_t (*project_chunk)(const ProjectTask&, const ChunkDraw&, Splat* splats);
   void (*composite_tile)(const CompositeTask&);
   // Blends `repeats` rounds of L1-resident splats that cover their block entirely;
   // returns the (pixel, Gaussian) pairs done. The measure of the machine's own limit.
