@@ -1,4 +1,4 @@
-"""The command line: ``belvedere view | export | info | town | bench``.
+"""The command line: ``belvedere view | build | export | info | town | bench``.
 
 Starting must be quick, and Ctrl-C quiet from the start, so nothing of weight is imported
 before ``main`` runs; only ``view`` imports viser, and none but the reference rasterizer torch.
@@ -24,12 +24,13 @@ DEBUG_LOG_FORMAT = "belvedere: %(levelname)s: %(name)s: %(message)s"
 HELP_WORDS = ("-h", "--help")
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
-COMMANDS = ("view", "export", "info", "town", "bench")
+COMMANDS = ("view", "build", "export", "info", "town", "bench")
 OVERVIEW = """usage: belvedere COMMAND [OPTIONS]
 
 A viewer for 3D Gaussian Splatting scenes, fast on machines without a GPU.
 
   belvedere view [SCENE]           explore a scene in the browser
+  belvedere build SCENE -o STORE   write a store, which opens at once whatever its size
   belvedere export [SCENE] -o FILE draw one view into image files, without a browser
   belvedere info [SCENE]           what is in a scene, and what is wrong with it
   belvedere town -o FILE           write the built-in town as a 3DGS .ply file
@@ -148,8 +149,8 @@ def _guarded(run: Callable[[], int], debug: bool) -> int:
         return run()
     except BelvedereError as error:
         return _complain(f"error: {error}", 2, debug)
-    except KeyboardInterrupt:
-        return _complain("interrupted", INTERRUPTED, debug)
+    except KeyboardInterrupt as stop:
+        return _complain(str(stop) or "interrupted", INTERRUPTED, debug)
     except BrokenPipeError:  # such as `belvedere info … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -1,4 +1,4 @@
-"""The commands ``view | export | info | town``: their options, their help, what they run.
+"""The commands ``view | build | export | info | town``: their options, their help, what they run.
 
 The docstrings below are the help texts. Every command imports what it needs when it runs.
 """
@@ -16,6 +16,7 @@ from configs.settings import RenderSettings, ViewerSettings
 from splat.errors import SettingsError
 from viewer.option_types import (
     NO_HINT,
+    Bytes,
     Color,
     Count,
     Degrees,
@@ -24,6 +25,7 @@ from viewer.option_types import (
     ModeName,
     Number,
     Pixels,
+    ProfileName,
     Text,
     Vector,
     Whole,
@@ -329,5 +331,59 @@ class Town:
         say(str(self.output))
 
 
+@dataclass(frozen=True, slots=True)
+class Build:
+    """Write a store: a scene in chunks and levels of detail, which opens at once at any size.
+
+    An interrupted build is continued by the same command.
+    """
+
+    scenes: Annotated[Positional[tuple[str, ...]], arg(metavar="SCENE...", help_behavior_hint="")]
+    """Files or folders of any format that belvedere --help lists, or town, or town:N; several
+    in the same coordinates become one."""
+    output: Annotated[File, arg(aliases=["-o"], metavar="STORE"), hint("SCENE.bvs")] = None
+    """Folder to write, in the current folder unless named."""
+    gaussians: Annotated[Count, hint("2M")] = TOWN_GAUSSIANS
+    """Size of the town, such as 500k, 2M or 200e6."""
+    profile: Annotated[ProfileName, hint("compact")] = "compact"
+    """Quantized, or every bit of the parameters."""
+    rebuild_lod: Annotated[bool, NO_HINT] = False
+    """Merge all levels of detail, even where the scene brings its own."""
+    sh_degree: Annotated[Whole, hint("the scene's")] = None
+    """Highest degree of the harmonics that is kept."""
+    page_gaussians: Annotated[Whole, hint("16384")] = None
+    """Most Gaussians of a chunk; a multiple of 1024."""
+    memory: Annotated[Bytes, hint("a quarter of what is free, at most 2GiB")] = None
+    """What sorting may take, such as 2GiB; larger scenes are sorted through files."""
+    threads: Annotated[Whole, hint("one a core")] = None
+    """Threads that merge and encode."""
+    dry_run: Annotated[bool, NO_HINT] = False
+    """Say what it would take, and write nothing."""
+    overwrite: Annotated[bool, NO_HINT] = False
+    """Replace a store of that name, once the new one is complete."""
+    debug: Debug = False
+    """Log more, and show where an error came from."""
+
+    def run(self, say: Say) -> None:
+        """Write it."""
+        from scene_store.build import BuildOptions
+        from scene_store.manifest import DEFAULT_PAGE_GAUSSIANS, Profile
+        from viewer.build import build
+
+        if not self.scenes:
+            raise SettingsError("build: name a scene, such as scene.ply or town")
+        scenes = [f"town:{self.gaussians}" if name == "town" else name for name in self.scenes]
+        options = BuildOptions(
+            profile=Profile(self.profile),
+            page_gaussians=self.page_gaussians or DEFAULT_PAGE_GAUSSIANS,
+            sh_degree=self.sh_degree,
+            rebuild_lod=self.rebuild_lod,
+            memory_bytes=self.memory,
+            threads=self.threads or 0,
+            replace=self.overwrite,
+        )
+        build(scenes, self.output, options, say, dry_run=self.dry_run)
+
+
 # ``bench`` has options of its own.
-CLASSES = {"view": View, "export": Export, "info": Info, "town": Town}
+CLASSES = {"view": View, "build": Build, "export": Export, "info": Info, "town": Town}

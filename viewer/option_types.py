@@ -7,6 +7,7 @@ says what that comes to.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -61,6 +62,22 @@ def parse_number(words: list[str]) -> float:
     return number
 
 
+def parse_bytes(words: list[str]) -> int:
+    """A size such as ``2GiB``, ``500MB`` or plain bytes.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    match = re.fullmatch(r"([0-9.]+) *([kmgt]?)(i?)b?", words[0].strip().lower())
+    try:
+        number = float(match[1]) if match else math.nan
+    except ValueError:
+        number = math.nan
+    if match is None or not number > 0:
+        raise ValueError(f"{words[0]!r} is not a size such as 2GiB or 500MB")
+    return int(number * (1024 if match[3] else 1000) ** " kmgt".index(match[2] or " "))
+
+
 def parse_vector(words: list[str]) -> tuple[float, float, float]:
     """Three finite numbers.
 
@@ -107,7 +124,9 @@ Number = Annotated[float | None, _spec(parse_number, "NUMBER")]
 Degrees = Annotated[float | None, _spec(parse_number, "DEGREES")]
 Vector = Annotated[tuple[float, float, float] | None, _spec(parse_vector, "X Y Z", 3)]
 Color = Annotated[tuple[float, float, float] | None, _spec(parse_vector, "R G B", 3)]
+Bytes = Annotated[int | None, _spec(parse_bytes, "SIZE")]
 Text = Annotated[str | None, _spec(lambda words: words[0], "TEXT")]
 File = Annotated[Path | None, arg(metavar="FILE")]
 EngineName = Literal["native", "reference"]
+ProfileName = Literal["compact", "lossless"]
 ModeName = Literal["color", "depth", "alpha", "count"]
