@@ -148,6 +148,7 @@ class Rasterizer(Protocol):
 
         Raises:
             RenderCancelled: If ``cancel`` was set before the image was complete.
+            BudgetError: If there is not enough memory; the rasterizer can go on.
             TypeError: If ``cancel`` is of a kind that this engine cannot watch; a flag is
                 never ignored.
         """
