@@ -138,7 +138,7 @@ def test_version_and_help() -> None:
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
-        (["fly"], ["fly is no command", "view, export"]),
+        (["fly"], ["fly is no command", "view, build, export"]),
         (["exprt"], ["perhaps you meant export"]),
         (["--port", "80"], ["options follow the command"]),
     ],
