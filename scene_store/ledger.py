@@ -151,7 +151,8 @@ class Ledger:
     def room_to_hold(self) -> int:
         """Host bytes left for reads. The largest decoding's buffer is never given to them:
         however full the host is, a chunk can go on to the device."""
-        return self._budgets.host_bytes - self._most_decoded - self.held_bytes
+        buffers = max(self._most_decoded, self.decoding_bytes)
+        return self._budgets.host_bytes - buffers - self.held_bytes
 
     @property
     def room_to_decode(self) -> int:

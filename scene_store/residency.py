@@ -92,6 +92,9 @@ class Residency:
         retry: When failed chunks are tried again.
         random: Source of the jitter.
 
+    Attributes:
+        tree, max_loads, max_promotions: As given.
+
     Raises:
         BudgetError: If the budgets cannot hold the roots, or one chunk being decoded.
     """
@@ -111,8 +114,8 @@ class Residency:
         self._ledger = Ledger(tree, costs, budgets)
         self._demands = Demands(tree)
         self._failures = Failures(retry or RetryPolicy(), random or random_module.Random())
-        self._max_loads = max_loads
-        self._max_promotions = max_promotions
+        self.max_loads = max_loads
+        self.max_promotions = max_promotions
         self._is_root = tree.parent == NO_PARENT
         self._leases = np.zeros(len(tree), np.int32)
         self._cancelling = np.zeros(len(tree), np.bool_)
@@ -158,8 +161,7 @@ class Residency:
 
     def next_retry(self) -> float | None:
         """When ``step`` will next have a failed chunk to try again; None if none is wanted."""
-        waits = [until for chunk, until in self._failures.waiting() if self._is_queued(chunk)]
-        return min(waits, default=None)
+        return min((until for _, until in self._waiting_for_another_try()), default=None)
 
     def stats(self) -> ResidencyStats:
         """A snapshot."""
@@ -243,17 +245,21 @@ class Residency:
 
     # --- What readers say --------------------------------------------------------------------
 
-    def loaded(self, chunk: int, nbytes: int, now: float) -> None:
-        """The chunk's encoded bytes are in host memory; more than promised is a failure, and
-        they must be forgotten."""
+    def loaded(self, chunk: int, nbytes: int, now: float) -> bool:
+        """The chunk's encoded bytes are in host memory.
+
+        Returns:
+            Whether to keep them: more than promised are a failure.
+        """
         promised = int(self._ledger.costs.encoded[chunk])
         if nbytes > promised:
             problem = f"{nbytes} bytes where at most {promised} were expected"
             self.failed(chunk, ChunkReadError("the scene", chunk, problem), now)
-            return
+            return False
         self._leave_loading(chunk, ChunkState.HOST)
         self._tally.bytes_read += nbytes
         self._tally.reads += 1
+        return True
 
     def promoted(self, chunk: int) -> None:
         """The chunk is decoded, in its device pages, and its encoded bytes are dropped."""
@@ -309,18 +315,23 @@ class Residency:
         self._tally.device_hits += int((states == ChunkState.DEVICE).sum())
         self._tally.host_hits += int(read.sum())
 
-    def _is_queued(self, chunk: int) -> bool:
-        return int(self._demands.rank[chunk]) != NO_RANK
-
     def _enqueue(self, now: float) -> None:
         """Everything that is wanted, and not there, waits to be read; failures in their time."""
         wanted = self._demands.rank != NO_RANK
         for chunk in _as_list((wanted & (self._ledger.state == ChunkState.ABSENT)).nonzero()[0]):
             self._ledger.move(chunk, ChunkState.QUEUED)
-        for chunk, until in self._failures.waiting():
-            failed = self._ledger.of(chunk) is ChunkState.FAILED
-            if failed and until <= now and self._is_queued(chunk):
+        for chunk, until in self._waiting_for_another_try():
+            if until <= now:
                 self._ledger.move(chunk, ChunkState.QUEUED)
+
+    def _waiting_for_another_try(self) -> list[tuple[int, float]]:
+        """Failed chunks that are wanted, each with the time of its next try."""
+        return [
+            (chunk, until)
+            for chunk, until in self._failures.waiting()
+            if self._ledger.of(chunk) is ChunkState.FAILED
+            and int(self._demands.rank[chunk]) != NO_RANK
+        ]
 
     def _by_rank(self, state: ChunkState) -> list[int]:
         """The wanted chunks in a state, most urgent first."""
@@ -337,7 +348,7 @@ class Residency:
             if not self._may_be_read(chunk):
                 continue
             tier = self.tier(chunk)
-            slots = self._max_loads - self._ledger.count(ChunkState.LOADING)
+            slots = self.max_loads - self._ledger.count(ChunkState.LOADING)
             need = int(self._ledger.costs.encoded[chunk]) - self._ledger.room_to_hold
             if slots <= self._reserved_slots(tier) or not self._free_host(need, tier, plan):
                 if tier is Tier.VISIBLE:
@@ -348,7 +359,7 @@ class Residency:
 
     def _reserved_slots(self, tier: Tier) -> int:
         """Reads that predictions must leave free for what comes into view."""
-        return 1 if tier is not Tier.VISIBLE and self._max_loads > 1 else 0
+        return 1 if tier is not Tier.VISIBLE and self.max_loads > 1 else 0
 
     def _may_be_read(self, chunk: int) -> bool:
         """Whether the parent is there or will be; one that failed before must be there first,
@@ -416,7 +427,7 @@ class Residency:
         waiting_in_view = False
         for chunk in self._by_rank(ChunkState.HOST):
             tier = self.tier(chunk)
-            full = self._ledger.count(ChunkState.PROMOTING) >= self._max_promotions
+            full = self._ledger.count(ChunkState.PROMOTING) >= self.max_promotions
             if full or (waiting_in_view and tier is not Tier.VISIBLE):
                 return
             if not self._ledger.has_device_parent(chunk):
