@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from types import TracebackType
 
 from rendering.base import CancelFlag, Rasterizer
+from rendering.drawable import DrawableScene
 from rendering.frame import Frame, FrameRequest
 from rendering.scheduler import FrameScheduler
 from rendering.worker import Worker
@@ -29,11 +30,12 @@ class RenderEngine:
 
     Args:
         rasterizer: What draws.
-        gaussians: The scene; the engine keeps no reference to it.
+        scene: Gaussians, to which the engine keeps no reference, or a scene made for
+            ``rasterizer``, which the engine closes.
     """
 
-    def __init__(self, rasterizer: Rasterizer, gaussians: Gaussians) -> None:
-        self._worker = Worker(rasterizer, gaussians)
+    def __init__(self, rasterizer: Rasterizer, scene: Gaussians | DrawableScene) -> None:
+        self._worker = Worker(rasterizer, scene)
         self._rasterizer = rasterizer
         self._scheduler = FrameScheduler()
         self._futures: dict[FrameRequest, Future[Frame]] = {}
@@ -71,15 +73,15 @@ class RenderEngine:
             _fail(dropped, RenderCancelled("a newer request replaced this frame"))
         return future
 
-    def replace_scene(self, gaussians: Gaussians) -> None:
+    def replace_scene(self, scene: Gaussians | DrawableScene) -> None:
         """Draw another scene from the next frame on. Returns when that is so."""
-        self._worker.replace_scene(gaussians)
+        self._worker.replace_scene(scene)
 
     def add_coarser(self, gaussians: Gaussians) -> bool:
         """Offer a coarser form of the scene as the next level of detail.
 
         Returns:
-            Whether it was taken: not if the scene was replaced in the meantime.
+            Whether it was taken: not if the scene streams, or was replaced in the meantime.
         """
         return self._worker.add_coarser(gaussians)
 
@@ -87,6 +89,10 @@ class RenderEngine:
     def detail_counts(self) -> tuple[int, ...]:
         """Gaussians by level of detail, finest first."""
         return self._worker.detail_counts
+
+    def forget(self, client: str) -> None:
+        """The client is gone and will ask for nothing more."""
+        self._worker.forget(client)
 
     def close(self) -> None:
         """Abandon the running frame and the waiting ones, and end the thread."""
@@ -101,6 +107,7 @@ class RenderEngine:
             _fail(future, RenderCancelled("the render engine was closed"))
         if threading.current_thread() is not self._thread:
             self._thread.join()
+        self._worker.close()
 
     def __enter__(self) -> RenderEngine:
         return self

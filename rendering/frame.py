@@ -24,7 +24,12 @@ class FrameRequest:
             for the quick frames of a moving camera, which would otherwise cancel each
             other and never arrive.
         detail: Level of detail to draw, 0 the finest; the coarsest there is if there are
-            fewer (``RenderEngine.add_coarser``).
+            fewer (``ResidentScene.add_coarser``). A streamed scene draws fewer Gaussians.
+        max_error_px: Detail whose absence would not show by more than this may be left out,
+            pixels; 0 for all there is. Scenes that are all in memory ignore it.
+        frozen: Cameras that choose the detail of a streamed scene in the place of ``cameras``,
+            to look at a view's choice from elsewhere.
+        tint_levels: Colour the chunks of a streamed scene by their level of detail.
         submitted_s: ``time.monotonic()`` at the asking.
     """
 
@@ -34,7 +39,36 @@ class FrameRequest:
     settings: RasterSettings = RasterSettings()
     preemptible: bool = False
     detail: int = 0
+    max_error_px: float = 0.0
+    frozen: tuple[Camera, ...] = ()
+    tint_levels: bool = False
     submitted_s: float = field(default_factory=time.monotonic)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamStats:
+    """How much of what was wanted a frame of a streamed scene shows.
+
+    Attributes:
+        complete: Whether it shows all the detail that the request and the limits allow.
+        fading: Whether the same request would look different a little later for no other
+            reason than that chunks fade in and out.
+        missing: Chunks that were wanted and are still to come.
+        lost: Chunks that will never come: they are damaged.
+        error_px: Largest projected error of what is drawn, pixels.
+        chunks: Chunks drawn.
+        gaussians_by_level: Gaussians drawn, by the tree's level, originals (0) first.
+        select_ms: Choosing them.
+    """
+
+    complete: bool
+    fading: bool
+    missing: int
+    lost: int
+    error_px: float
+    chunks: int
+    gaussians_by_level: tuple[int, ...]
+    select_ms: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +79,13 @@ class FrameStats:
         queue_ms: From the asking to the start of the work.
         render_ms: From the start of the work to its end.
         raster: One entry a camera.
+        stream: Of a streamed scene.
     """
 
     queue_ms: float
     render_ms: float
     raster: tuple[RasterStats, ...]
+    stream: StreamStats | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,4 +1,4 @@
-"""One device at work: a rasterizer, the scene it prepared, and the frames drawn from it."""
+"""One device at work: a rasterizer, the scene it draws from, and the frames."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
 from rendering.base import CancelFlag, Rasterizer
+from rendering.drawable import DrawableScene, ResidentScene, SceneClosed
 from rendering.frame import Frame, FrameRequest, FrameStats
 from splat.errors import RenderCancelled, RenderError
 from splat.gaussians import Gaussians
@@ -17,64 +16,59 @@ from splat.gaussians import Gaussians
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Level:
-    """One level of detail, prepared."""
-
-    count: int
-    scene: Any
-
-
 class Worker:
     """Draws the frames of one device, one at a time.
 
     Args:
         rasterizer: What draws.
-        gaussians: The scene; no reference to it is kept.
+        scene: Gaussians, of which no reference is kept, or a scene made for ``rasterizer``,
+            which the worker closes.
         clock: Seconds, the clock of ``FrameRequest.submitted_s``.
     """
 
     def __init__(
         self,
         rasterizer: Rasterizer,
-        gaussians: Gaussians,
+        scene: Gaussians | DrawableScene,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.rasterizer = rasterizer
         self._clock = clock
-        # Finest first. Replaced as a whole, so that a frame sees one state of it; by one
-        # thread at a time, so that no change is lost.
-        self._levels: tuple[Level, ...] = (self._prepare(gaussians),)
-        self._changing = threading.Lock()
+        self._scene = self._drawable(scene)
+        self._replacing = threading.Lock()
 
     @property
     def detail_counts(self) -> tuple[int, ...]:
         """Gaussians by level of detail, finest first."""
-        return tuple(level.count for level in self._levels)
+        return self._scene.detail_counts
 
-    def replace_scene(self, gaussians: Gaussians) -> None:
+    def replace_scene(self, scene: Gaussians | DrawableScene) -> None:
         """Draw another scene from the next frame on; the present frame keeps the old one."""
-        levels = (self._prepare(gaussians),)
-        with self._changing:
-            self._levels = levels
+        drawable = self._drawable(scene)
+        with self._replacing:
+            before, self._scene = self._scene, drawable
+        before.close()
 
     def add_coarser(self, gaussians: Gaussians) -> bool:
         """Have one more level of detail, coarser than those there are.
 
         Returns:
-            Whether it was added: not if the scene was replaced while this level, which is
-            of the old one, was being prepared.
+            Whether it counts: not if the scene streams, or was replaced while this level,
+            which is of the old one, was being prepared.
         """
-        finest = self._levels[0]
-        level = self._prepare(gaussians)
-        with self._changing:
-            if self._levels[0] is not finest:
-                return False
-            self._levels = (*self._levels, level)
-            return True
+        scene = self._scene
+        if not isinstance(scene, ResidentScene):
+            return False
+        scene.add_coarser(gaussians)
+        return self._scene is scene
 
-    def _prepare(self, gaussians: Gaussians) -> Level:
-        return Level(len(gaussians), self.rasterizer.prepare(gaussians))
+    def forget(self, client: str) -> None:
+        """The client is gone."""
+        self._scene.forget(client)
+
+    def close(self) -> None:
+        """Close the scene."""
+        self._scene.close()
 
     def draw(self, request: FrameRequest, cancel: CancelFlag) -> Frame:
         """All images of ``request``, or none.
@@ -83,16 +77,20 @@ class Worker:
             RenderCancelled: If ``cancel`` was set before the last image was complete.
             RenderError: If anything else went wrong; the worker can go on.
         """
-        levels = self._levels  # one scene for all eyes, even if it is replaced meanwhile
-        scene = levels[min(request.detail, len(levels) - 1)].scene
         started_s = self._clock()
+        scene = self._scene  # one for all eyes, even if it is replaced meanwhile
         try:
-            images = tuple(
-                self.rasterizer.render(scene, camera, request.settings, cancel)
-                for camera in request.cameras
-            )
+            with scene.acquire(request) as drawable:
+                images = tuple(
+                    self.rasterizer.render(drawable.scene, camera, request.settings, cancel)
+                    for camera in request.cameras
+                )
         except RenderCancelled:
             raise
+        except SceneClosed:
+            if scene is self._scene:
+                raise
+            return self.draw(request, cancel)  # it was replaced just before it was acquired
         except Exception as error:
             log.debug("frame %d of %s failed", request.sequence, request.client, exc_info=True)
             raise RenderError(
@@ -102,5 +100,11 @@ class Worker:
             queue_ms=1e3 * (started_s - request.submitted_s),
             render_ms=1e3 * (self._clock() - started_s),
             raster=tuple(image.stats for image in images),
+            stream=drawable.stream,
         )
         return Frame(request, images, stats)
+
+    def _drawable(self, scene: Gaussians | DrawableScene) -> DrawableScene:
+        if isinstance(scene, Gaussians):
+            return ResidentScene(self.rasterizer, scene)
+        return scene

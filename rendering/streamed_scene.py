@@ -1,0 +1,297 @@
+"""A scene of which only parts are in memory: each frame draws what is there, and says what it
+misses.
+
+The worker's thread chooses a cut of the tree and leases it (``Loader.frame``); it never waits
+for a chunk. The loader's threads bring what is missing, in the order in which it was missed.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rendering.base import PagePool, PagingRasterizer, ScenePart
+from rendering.drawable import Drawable, SceneClosed
+from rendering.frame import FrameRequest, StreamStats
+from scene_store.chunks import ChunkSource
+from scene_store.cross_fade import CrossFade
+from scene_store.ledger import Budgets, ChunkCosts
+from scene_store.loader import Demand, Loader
+from scene_store.lod import LodCut, LodLimits, select_lod
+from scene_store.residency import Residency
+from scene_store.residency_stats import ResidencyStats
+from splat.gaussians import Gaussians
+
+log = logging.getLogger(__name__)
+
+DETAILS = 8  # each draws at most half the Gaussians of the one before
+ACTIVE_S = 5.0  # a client that asked for nothing as long does not count when room is shared
+TINT_SHARE = 0.6
+_LEVEL_TINTS = (  # of levels 0, 1, 2, …: from original (blue) to coarse (red)
+    (0.15, 0.35, 0.95),
+    (0.10, 0.75, 0.85),
+    (0.20, 0.80, 0.30),
+    (0.95, 0.85, 0.15),
+    (0.95, 0.50, 0.10),
+    (0.90, 0.15, 0.15),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPolicy:
+    """How a streamed scene is drawn.
+
+    Attributes:
+        max_gaussians: No frame draws more.
+        fade_s: How long a change of detail takes to show; 0 for at once.
+    """
+
+    max_gaussians: int = 8_000_000
+    fade_s: float = 0.2
+
+
+class ChunkPages:
+    """The chunks on the device, by number: the ``DevicePool`` of the loader."""
+
+    def __init__(self, pool: PagePool, page_gaussians: int) -> None:
+        self._pool = pool
+        self._page_gaussians = page_gaussians
+        self._pages: dict[int, tuple[Any, ...]] = {}
+
+    def upload(self, chunk: int, gaussians: Gaussians) -> None:
+        """Pack a chunk into pages of its own."""
+        size = self._page_gaussians
+        starts = range(0, len(gaussians), size)
+        self._pages[chunk] = tuple(self._pool.pack(gaussians[s : s + size]) for s in starts)
+
+    def free(self, chunk: int) -> None:
+        """Give a chunk's pages back."""
+        del self._pages[chunk]
+
+    def of(self, chunk: int) -> tuple[Any, ...]:
+        """The pages of a chunk that is there."""
+        return self._pages[chunk]
+
+
+@dataclass(slots=True)
+class _Client:
+    """What is remembered of one viewer."""
+
+    fade: CrossFade
+    last_asked_s: float
+
+
+@dataclass(slots=True)
+class _Choice:
+    """One frame's, filled in while the loader holds still."""
+
+    cut: LodCut
+    shown: list[tuple[int, float]]
+    lost: int
+    fading: bool
+    select_ms: float
+
+
+@dataclass(slots=True)
+class _Clients:
+    """Those who look at the scene."""
+
+    by_name: dict[str, _Client] = field(default_factory=dict)
+
+    def active(self, now: float) -> int:
+        """How many share the device, the one who asks among them."""
+        return max(1, sum(now - c.last_asked_s < ACTIVE_S for c in self.by_name.values()))
+
+
+class StreamedScene:
+    """Draws from a ``ChunkSource`` within budgets; a ``DrawableScene``.
+
+    Args:
+        source: The scene; closed with this.
+        rasterizer: What will draw.
+        budgets: Hard limits of memory.
+        policy: How to draw.
+        on_arrival: Called on a thread of its own when more can be drawn than before.
+        clock: Seconds.
+
+    Raises:
+        BudgetError: If the budgets cannot hold the coarsest form of the scene.
+    """
+
+    def __init__(
+        self,
+        source: ChunkSource,
+        rasterizer: PagingRasterizer,
+        budgets: Budgets,
+        policy: StreamPolicy = StreamPolicy(),
+        *,
+        on_arrival: Callable[[], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.source = source
+        self._rasterizer = rasterizer
+        self._policy = policy
+        self._clock = clock
+        pool = rasterizer.new_pool(source.page_gaussians, source.sh_degree)
+        self._page_bytes = pool.page_bytes
+        self._pages = ChunkPages(pool, source.page_gaussians)
+        self._clients = _Clients()
+        self._changing = threading.Lock()
+        self._arrived = on_arrival
+        self._levels = int(source.tree.level.max()) + 1
+        residency = Residency(source.tree, ChunkCosts.of(source, pool.page_bytes), budgets)
+        self._budgets = budgets
+        self._loader = Loader(
+            source, self._pages, residency, on_arrival=self._on_arrival, clock=clock
+        )
+
+    @property
+    def detail_counts(self) -> tuple[int, ...]:
+        """Gaussians that a frame may draw, by detail: half as many each time."""
+        tree = self.source.tree
+        originals = int(tree.count[tree.is_leaf].sum())
+        roots = int(tree.count[tree.roots].sum())
+        most = max(1, min(self._policy.max_gaussians, originals))
+        ladder = [most >> detail for detail in range(DETAILS)]
+        return (most, *(count for count in ladder[1:] if count >= roots))
+
+    @property
+    def policy(self) -> StreamPolicy:
+        """How it is drawn; may be replaced at any time."""
+        return self._policy
+
+    @policy.setter
+    def policy(self, policy: StreamPolicy) -> None:
+        with self._changing:
+            self._policy = policy
+            self._clients.by_name.clear()
+
+    def set_on_arrival(self, callback: Callable[[], None] | None) -> None:
+        """Whom to tell when more can be drawn."""
+        self._arrived = callback
+
+    def set_budgets(self, budgets: Budgets) -> None:
+        """New limits of memory, in force at once.
+
+        Raises:
+            BudgetError: If they are too small for this scene; the old ones stay.
+        """
+        self._loader.set_budgets(budgets)
+        self._budgets = budgets
+
+    def stats(self) -> ResidencyStats:
+        """What is held."""
+        return self._loader.stats()
+
+    @contextmanager
+    def acquire(self, request: FrameRequest) -> Iterator[Drawable]:
+        """What the request's cameras see of what is there; held until the block ends."""
+        choices: list[_Choice] = []
+
+        def choose(resident: NDArray[np.bool_], lost: NDArray[np.bool_]) -> Demand:
+            choices.append(self._choose(request, resident, lost))
+            cut = choices[0].cut
+            shown = np.array([chunk for chunk, _ in choices[0].shown], np.int32)
+            return Demand(shown, cut.want, np.union1d(cut.touched, shown))
+
+        try:
+            lease = self._loader.frame(choose, client=request.client)
+        except RuntimeError as error:  # closed: the scene was replaced a moment ago
+            raise SceneClosed("the scene is closed") from error
+        with lease:
+            shown = choices[0].shown
+            scene = self._rasterizer.compose(self._parts(shown, request.tint_levels))
+            yield Drawable(scene, self._stats(choices[0]))
+
+    def wait_until_settled(self, timeout_s: float) -> bool:
+        """Wait until all that the last frames wanted is there, or lost; whether it is."""
+        return self._loader.wait_until_settled(timeout_s)
+
+    def forget(self, client: str) -> None:
+        """The client is gone; what only it needed may go."""
+        with self._changing:
+            self._clients.by_name.pop(client, None)
+        self._loader.forget(client)
+
+    def close(self) -> None:
+        """End the loading; pages go with the last frame that draws them."""
+        self._loader.close()
+        self.source.close()
+
+    def _choose(
+        self, request: FrameRequest, resident: NDArray[np.bool_], lost: NDArray[np.bool_]
+    ) -> _Choice:
+        now, started = self._clock(), time.perf_counter()
+        with self._changing:
+            client = self._client(request.client, now)
+            max_pages = self._budgets.device_bytes // self._page_bytes
+            max_pages //= self._clients.active(now)
+            cut = self._select(request, resident, lost, max_pages)
+            shown = client.fade.step(cut, resident, max_pages, now)
+            fading = client.fade.fading
+        select_ms = 1e3 * (time.perf_counter() - started)
+        return _Choice(cut, shown, int(lost.sum()), fading, select_ms)
+
+    def _select(
+        self,
+        request: FrameRequest,
+        resident: NDArray[np.bool_],
+        lost: NDArray[np.bool_],
+        max_pages: int,
+    ) -> LodCut:
+        counts = self.detail_counts
+        limits = LodLimits(
+            error_px=request.max_error_px,
+            max_gaussians=counts[min(request.detail, len(counts) - 1)],
+            max_pages=max_pages,
+            page_gaussians=self.source.page_gaussians,
+        )
+        frozen = request.frozen or None
+        tree = self.source.tree
+        return select_lod(tree, request.cameras, resident, limits, lost=lost, frozen=frozen)
+
+    def _client(self, name: str, now: float) -> _Client:
+        client = self._clients.by_name.get(name)
+        if client is None:
+            fade = CrossFade(self.source.tree, self.source.page_gaussians, self._policy.fade_s)
+            client = self._clients.by_name[name] = _Client(fade, now)
+        client.last_asked_s = now
+        return client
+
+    def _parts(self, shown: Sequence[tuple[int, float]], tinted: bool) -> list[ScenePart]:
+        level = self.source.tree.level
+        parts: list[ScenePart] = []
+        for chunk, weight in shown:
+            whole = [ScenePart(page, weight) for page in self._pages.of(chunk)]
+            if tinted:
+                tint = _LEVEL_TINTS[min(int(level[chunk]), len(_LEVEL_TINTS) - 1)]
+                whole = [replace(part, tint=tint, tint_share=TINT_SHARE) for part in whole]
+            parts += whole
+        return parts
+
+    def _stats(self, choice: _Choice) -> StreamStats:
+        tree = self.source.tree
+        drawn = [chunk for chunk, _ in choice.shown]
+        by_level = np.bincount(tree.level[drawn], tree.count[drawn], self._levels)
+        return StreamStats(
+            complete=choice.cut.complete,
+            fading=choice.fading,
+            missing=len(choice.cut.want),
+            lost=choice.lost,
+            error_px=choice.cut.error_px,
+            chunks=len(drawn),
+            gaussians_by_level=tuple(by_level.astype(np.int64).tolist()),
+            select_ms=choice.select_ms,
+        )
+
+    def _on_arrival(self) -> None:
+        if self._arrived is not None:
+            self._arrived()
