@@ -41,7 +41,7 @@ def to_rows(gaussians: Gaussians, sh_degree: int) -> Float32Array:
     rows[:, 7:10] = gaussians.scales
     rows[:, 10] = gaussians.opacities
     values = 3 * min(gaussians.sh.shape[1], SH_COUNT_OF_DEGREE[sh_degree])
-    rows[:, _GEOMETRY : _GEOMETRY + values] = gaussians.sh.reshape(len(rows), -1)[:, :values]
+    rows[:, _GEOMETRY : _GEOMETRY + values] = _flat(gaussians.sh)[:, :values]
     rows[:, _GEOMETRY + values :] = 0.0
     return rows
 
@@ -53,5 +53,9 @@ def from_rows(rows: Float32Array) -> Gaussians:
         rows[:, 3:7].copy(),
         rows[:, 7:10].copy(),
         rows[:, 10].copy(),
-        rows[:, _GEOMETRY:].reshape(len(rows), -1, 3),
+        rows[:, _GEOMETRY:].reshape(len(rows), (rows.shape[1] - _GEOMETRY) // 3, 3),
     )
+
+
+def _flat(sh: Float32Array) -> Float32Array:
+    return sh.reshape(len(sh), 3 * sh.shape[1])

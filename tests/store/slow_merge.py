@@ -22,13 +22,15 @@ def rotation_matrices(quats: NDArray[np.floating]) -> Float64Array:
         [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
         [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
     ]
-    return np.moveaxis(np.array(rows), 2, 0)
+    matrices: Float64Array = np.moveaxis(np.array(rows), 2, 0)
+    return matrices
 
 
 def covariances(gaussians: Gaussians) -> Float64Array:
     """[N, 3, 3]."""
     axes = rotation_matrices(gaussians.quats) * gaussians.scales[:, None, :].astype(np.float64)
-    return np.einsum("nij,nkj->nik", axes, axes)
+    matrices: Float64Array = np.einsum("nij,nkj->nik", axes, axes)
+    return matrices
 
 
 def areas(matrices: Float64Array, footprint: float) -> Float64Array:
