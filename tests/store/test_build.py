@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import shutil
@@ -9,14 +10,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from scene_store.build import BuildOptions, Stage, build_store, estimate_build
+from scene_store.build import BuildOptions, BuildProgress, Stage, build_store, estimate_build
 from scene_store.build import builder as builder_module
 from scene_store.build.options import MIN_MEMORY_BYTES
 from scene_store.build.own_levels import plan_own_levels
@@ -59,7 +59,9 @@ def content(path: Path) -> dict[str, bytes]:
 
 
 def chunk(store: Store, node: int) -> Gaussians:
-    return store.decode(node, store.read(node))
+    encoded = store.read(node)
+    assert encoded is not None
+    return store.decode(node, encoded)
 
 
 def rows(gaussians: Gaussians) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
@@ -144,11 +146,15 @@ class Stop(Exception):
     pass
 
 
-def stopping(after: int) -> Iterator[object]:
-    """Progress that gives up at a call."""
-    for _ in range(after):
-        yield None
-    raise Stop
+def stopping(after: int) -> BuildProgress:
+    """Progress that gives up after so many calls."""
+    calls = itertools.count(1)
+
+    def progress(stage: Stage, done: int, total: int) -> None:
+        if next(calls) > after:
+            raise Stop
+
+    return progress
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
@@ -165,7 +171,7 @@ def test_a_build_that_was_stopped_is_continued(
     build_store([scene], tmp_path / "whole.bvs", options)
     calls = stopping(after)
     with pytest.raises(Stop):
-        build_store([scene], tmp_path / "s.bvs", options, lambda *args: next(calls, None))
+        build_store([scene], tmp_path / "s.bvs", options, calls)
     assert partial_folder(tmp_path / "s.bvs").is_dir()
     assert not (tmp_path / "s.bvs").exists()
     with pytest.raises(SceneError):
@@ -233,7 +239,7 @@ def test_other_options_begin_anew(scene: Path, tmp_path: Path, through_files: No
     calls = stopping(12)
     options = replace(LOSSLESS, checkpoint_s=0)
     with pytest.raises(Stop):
-        build_store([scene], tmp_path / "s.bvs", options, lambda *args: next(calls, None))
+        build_store([scene], tmp_path / "s.bvs", options, calls)
     report = build_store([scene], tmp_path / "s.bvs", BuildOptions(page_gaussians=PAGE))
     assert not report.resumed
     build_store([scene], tmp_path / "t.bvs", BuildOptions(page_gaussians=PAGE))
@@ -334,9 +340,14 @@ def test_an_estimate_is_near_and_writes_nothing(scene: Path, tmp_path: Path) -> 
 
 
 def test_options_that_make_no_sense() -> None:
-    for options in ({"page_gaussians": 1000}, {"sh_degree": 4}, {"memory_bytes": 1}):
-        with pytest.raises(SettingsError):
-            BuildOptions(**options)
+    with pytest.raises(SettingsError, match="1,024"):
+        BuildOptions(page_gaussians=1000)
+    with pytest.raises(SettingsError, match="SH degree"):
+        BuildOptions(sh_degree=4)
+    with pytest.raises(SettingsError, match="memory"):
+        BuildOptions(memory_bytes=1)
+    with pytest.raises(SettingsError, match="threads"):
+        BuildOptions(threads=-1)
 
 
 def test_which_levels_a_source_brings() -> None:
