@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from scene_store.chunks import ChunkSource, EncodedChunk
 from scene_store.ledger import Budgets
+from scene_store.prefetch import LoadLatency
 from scene_store.residency import Actions, Residency
 from scene_store.residency_stats import ResidencyStats
 from splat.errors import ChunkReadError
@@ -124,6 +125,8 @@ class Loader:
         self._to_read: deque[int] = deque()
         self._to_decode: deque[int] = deque()
         self._cancel_flags: dict[int, threading.Event] = {}
+        self._started_at: dict[int, float] = {}
+        self._latency = LoadLatency()
         self.threads = [
             *self._start_threads("reader", residency.max_loads, self._to_read, self._read),
             *self._start_threads(
@@ -189,6 +192,13 @@ class Loader:
         with self._changed:
             return self._residency.stats()
 
+    @property
+    def latency_s(self) -> float:
+        """Seconds in which nearly all chunks come from the source to the device; 0 before the
+        first."""
+        with self._changed:
+            return self._latency.bound_s
+
     def wait_until_settled(self, timeout_s: float) -> bool:
         """Waits until all that the last frames wanted in view is there, or lost.
 
@@ -248,6 +258,7 @@ class Loader:
         for chunk in actions.cancel_loads:
             self._cancel_flags[chunk].set()
         for chunk in actions.start_loads:
+            self._started_at[chunk] = self._clock()
             self._cancel_flags[chunk] = threading.Event()
         self._to_decode.extend(actions.promote)
         self._to_read.extend(actions.start_loads)
@@ -309,6 +320,7 @@ class Loader:
             del self._encoded[chunk]
             if error is None:
                 self._residency.promoted(chunk)
+                self._latency.observe(self._clock() - self._started_at[chunk])
             else:
                 self._residency.failed(chunk, error, self._clock())
             self._carry_out(self._residency.step(self._clock()))

@@ -121,6 +121,7 @@ def test_everything_wanted_arrives(stage: Staged) -> None:
     assert it.pool.chunks == {node: int(TREE.count[node]) for node in cut.touched.tolist()}
     assert sorted(it.source.reads) == list(range(len(TREE)))
     assert it.arrivals.acquire(timeout=PATIENCE_S)
+    assert 0 < it.loader.latency_s < PATIENCE_S
 
 
 def test_chunks_are_read_coarse_first(stage: Staged) -> None:
