@@ -351,7 +351,7 @@ class Build:
     """Merge all levels of detail, even where the scene brings its own."""
     sh_degree: Annotated[Whole, hint("the scene's")] = None
     """Highest degree of the harmonics that is kept."""
-    page_gaussians: Annotated[Whole, hint("16384")] = None
+    page_gaussians: Annotated[Whole, hint("by the scene's size")] = None
     """Most Gaussians of a chunk; a multiple of 1024."""
     memory: Annotated[Bytes, hint("a quarter of what is free, at most 2GiB")] = None
     """What sorting may take, such as 2GiB; larger scenes are sorted through files."""
@@ -367,7 +367,7 @@ class Build:
     def run(self, say: Say) -> None:
         """Write it."""
         from scene_store.build import BuildOptions
-        from scene_store.manifest import DEFAULT_PAGE_GAUSSIANS, Profile
+        from scene_store.manifest import Profile
         from viewer.build import build
 
         if not self.scenes:
@@ -375,7 +375,7 @@ class Build:
         scenes = [f"town:{self.gaussians}" if name == "town" else name for name in self.scenes]
         options = BuildOptions(
             profile=Profile(self.profile),
-            page_gaussians=self.page_gaussians or DEFAULT_PAGE_GAUSSIANS,
+            page_gaussians=self.page_gaussians,
             sh_degree=self.sh_degree,
             rebuild_lod=self.rebuild_lod,
             memory_bytes=self.memory,

@@ -24,6 +24,7 @@ from scene_store.build.options import (
     BuildReport,
     Stage,
     silent,
+    suitable_page,
 )
 from scene_store.build.own_levels import plan_own_levels
 from scene_store.build.partition import (
@@ -165,6 +166,7 @@ class _Build:
         self._streams = [_Stream(0, source)]
         self._meta = source.meta
         self._degree = _degree(source, options)
+        self._page = options.page_gaussians or suitable_page(source.meta.count)
         try:
             self._fingerprint = Fingerprint.of(names)
             self._open_own_levels()
@@ -172,7 +174,7 @@ class _Build:
                 path,
                 sh_degree=self._degree,
                 profile=options.profile,
-                page_gaussians=options.page_gaussians,
+                page_gaussians=self._page,
                 replace=options.replace,
             )
         except BaseException:
@@ -227,7 +229,7 @@ class _Build:
             "scenes": [os.path.abspath(name) for name in self._names],
             "files": [[f.path, f.size_bytes, f.modified_ns] for f in self._fingerprint.files],
             "profile": options.profile.value,
-            "page_gaussians": options.page_gaussians,
+            "page_gaussians": self._page,
             "sh_degree": self._degree,
             "levels": [stream.level for stream in self._streams],
         }
@@ -370,7 +372,7 @@ class _Build:
                 log,
                 self._encode,
                 pool,
-                self._options.page_gaussians,
+                self._page,
                 _AHEAD_PER_WORKER * workers,
                 own,
             )
@@ -385,7 +387,7 @@ class _Build:
     def _add_leaves(self, total: int, feeds: list[Feed], pyramid: Pyramid, log: NodeLog) -> None:
         leaves = feeds[0]
         saved = time.monotonic()
-        while count := next_leaf(leaves, self._options.page_gaussians):
+        while count := next_leaf(leaves, self._page):
             codes = leaves.codes(0, count)
             pyramid.add_leaf(leaves.take(count), int(codes[0]), int(codes[-1]))
             self._progress(Stage.BUILD, leaves.consumed, total)
@@ -417,7 +419,7 @@ class _Build:
             sources=summary(self._names, self._fingerprint),
             settings=(
                 ("profile", options.profile.value),
-                ("page_gaussians", str(options.page_gaussians)),
+                ("page_gaussians", str(self._page)),
                 ("sh_degree", str(self._degree)),
                 ("levels", "merged" if len(self._streams) == 1 else "the source's own"),
             ),

@@ -9,7 +9,6 @@ from enum import Enum
 from pathlib import Path
 
 from scene_store.manifest import (
-    DEFAULT_PAGE_GAUSSIANS,
     MAX_PAGE_GAUSSIANS,
     PAGE_GRANULARITY,
     Profile,
@@ -21,6 +20,8 @@ from splat.gaussians import MAX_SH_DEGREE
 MIN_MEMORY_BYTES = 64 << 20
 _MOST_MEMORY_BYTES = 2 << 30
 _CHECKPOINT_S = 30.0
+_MOST_NODES = 50_000  # 3.6 MB of node table
+_NODES_PER_PAGEFUL = 1.55  # levels above the leaves, and pages that are not full
 
 
 class Stage(str, Enum):
@@ -40,13 +41,27 @@ def silent(stage: Stage, done: int, total: int) -> None:
     """Progress for nobody."""
 
 
+def suitable_page(count: int) -> int:
+    """Gaussians of a chunk, for a scene of ``count``: as few as the size of its tree allows.
+
+    The smaller the chunks, the closer a cut through the tree follows the view, and the better
+    is a picture of a given number of Gaussians (docs/adr/0006). But all nodes are read when a
+    scene is opened.
+    """
+    page = PAGE_GRANULARITY
+    while page < MAX_PAGE_GAUSSIANS and count * _NODES_PER_PAGEFUL > _MOST_NODES * page:
+        page *= 2
+    return page
+
+
 @dataclass(frozen=True, slots=True)
 class BuildOptions:
     """How to build. Only the first four change what is built.
 
     Attributes:
         profile: How chunks are encoded.
-        page_gaussians: Most Gaussians of a chunk.
+        page_gaussians: Most Gaussians of a chunk; None for what suits the scene's size
+            (``suitable_page``).
         sh_degree: Highest degree of the harmonics that is kept; None for all.
         rebuild_lod: Merge all levels, even where the source brings its own.
         memory_bytes: Scenes that fit are sorted in memory, others through files; None for a
@@ -60,7 +75,7 @@ class BuildOptions:
     """
 
     profile: Profile = Profile.COMPACT
-    page_gaussians: int = DEFAULT_PAGE_GAUSSIANS
+    page_gaussians: int | None = None
     sh_degree: int | None = None
     rebuild_lod: bool = False
     memory_bytes: int | None = None
@@ -70,7 +85,7 @@ class BuildOptions:
 
     def __post_init__(self) -> None:
         page = self.page_gaussians
-        if page % PAGE_GRANULARITY or not 0 < page <= MAX_PAGE_GAUSSIANS:
+        if page is not None and (page % PAGE_GRANULARITY or not 0 < page <= MAX_PAGE_GAUSSIANS):
             raise SettingsError(
                 f"a page holds a multiple of {PAGE_GRANULARITY:,} Gaussians, at most "
                 f"{MAX_PAGE_GAUSSIANS:,}; got {page:,}"

@@ -18,7 +18,7 @@ import pytest
 
 from scene_store.build import BuildOptions, BuildProgress, Stage, build_store, estimate_build
 from scene_store.build import builder as builder_module
-from scene_store.build.options import MIN_MEMORY_BYTES
+from scene_store.build.options import MIN_MEMORY_BYTES, suitable_page
 from scene_store.build.own_levels import plan_own_levels
 from scene_store.formats import write_ply
 from scene_store.loading import load_scene
@@ -339,6 +339,13 @@ def test_an_estimate_is_near_and_writes_nothing(scene: Path, tmp_path: Path) -> 
     assert estimate.store_bytes == pytest.approx(report.store_bytes, rel=0.25)
 
 
+def test_chunks_grow_with_the_scene() -> None:
+    assert suitable_page(5) == suitable_page(4_249_286) == 1024
+    assert suitable_page(51_000_000) == 2048
+    assert suitable_page(200_000_000) == 8192
+    assert suitable_page(10**15) == 1 << 20
+
+
 def test_options_that_make_no_sense() -> None:
     with pytest.raises(SettingsError, match="1,024"):
         BuildOptions(page_gaussians=1000)
@@ -360,7 +367,7 @@ def test_which_levels_a_source_brings() -> None:
 
 def test_own_levels_are_kept(data_dir: Path, tmp_path: Path) -> None:
     path = data_dir / "playbot" / "lod-meta.json"
-    options = BuildOptions(sh_degree=0)
+    options = BuildOptions(sh_degree=0, page_gaussians=16_384)
     build_store([path], tmp_path / "own.bvs", options)
     build_store([path], tmp_path / "merged.bvs", replace(options, rebuild_lod=True))
     plan = plan_own_levels(load_counts(path))
