@@ -125,8 +125,7 @@ class Loader:
         self._to_read: deque[int] = deque()
         self._to_decode: deque[int] = deque()
         self._cancel_flags: dict[int, threading.Event] = {}
-        self._started_at: dict[int, float] = {}
-        self._latency = LoadLatency()
+        self._read_latency, self._decode_latency = LoadLatency(), LoadLatency()
         self.threads = [
             *self._start_threads("reader", residency.max_loads, self._to_read, self._read),
             *self._start_threads(
@@ -197,7 +196,7 @@ class Loader:
         """Seconds in which nearly all chunks come from the source to the device; 0 before the
         first."""
         with self._changed:
-            return self._latency.bound_s
+            return self._read_latency.bound_s + self._decode_latency.bound_s
 
     def wait_until_settled(self, timeout_s: float) -> bool:
         """Waits until all that the last frames wanted in view is there, or lost.
@@ -258,7 +257,6 @@ class Loader:
         for chunk in actions.cancel_loads:
             self._cancel_flags[chunk].set()
         for chunk in actions.start_loads:
-            self._started_at[chunk] = self._clock()
             self._cancel_flags[chunk] = threading.Event()
         self._to_decode.extend(actions.promote)
         self._to_read.extend(actions.start_loads)
@@ -287,7 +285,7 @@ class Loader:
 
     def _read(self, chunk: int) -> None:
         flag = self._cancel_flags[chunk]
-        encoded, error = None, None
+        start_s, encoded, error = self._clock(), None, None
         try:
             encoded = None if flag.is_set() else self._source.read(chunk, flag.is_set)
         except BaseException as caught:  # native code raises more than Exception
@@ -297,6 +295,7 @@ class Loader:
                 return
             del self._cancel_flags[chunk]
             if encoded is not None:
+                self._read_latency.observe(self._clock() - start_s)
                 self._keep(chunk, encoded)
             elif flag.is_set():
                 self._residency.cancelled(chunk)
@@ -309,7 +308,7 @@ class Loader:
             self._encoded[chunk] = encoded
 
     def _decode(self, chunk: int) -> None:
-        error = None
+        start_s, error = self._clock(), None
         try:
             self._upload(chunk)
         except BaseException as caught:  # native code raises more than Exception
@@ -320,7 +319,7 @@ class Loader:
             del self._encoded[chunk]
             if error is None:
                 self._residency.promoted(chunk)
-                self._latency.observe(self._clock() - self._started_at[chunk])
+                self._decode_latency.observe(self._clock() - start_s)
             else:
                 self._residency.failed(chunk, error, self._clock())
             self._carry_out(self._residency.step(self._clock()))

@@ -248,9 +248,9 @@ def prefetch_chunks(
 ) -> ChunkIndices:
     """What predicted views need beside what the present ones keep, most urgent first.
 
-    The coarsest levels come first, wherever the camera looks: with them any turn finds
-    something to draw. Resident chunks are listed as well, so that they are not evicted
-    shortly before they are needed. With ``kept`` it all fits the pool.
+    The coarsest levels come last, wherever the camera looks: once they are there, any turn
+    finds something fair to draw. Resident chunks are listed as well, so that they are not
+    evicted shortly before they are needed. With ``kept`` it all fits the pool.
 
     Args:
         tree: N nodes.
@@ -268,7 +268,7 @@ def prefetch_chunks(
     room = limits.max_pages - int(pages[listed].sum())
     coarse = coarse_levels(tree, int(coarse_share * limits.max_pages), limits.page_gaussians)
     out: list[ChunkIndices] = []
-    for needed in (coarse, *_needs(tree, views, resident, limits, lost)):
+    for needed in (*_needs(tree, views, resident, limits, lost), coarse):
         fresh = needed[~listed[needed]]
         fitting = fresh[np.cumsum(pages[fresh]) <= room]
         listed[fitting] = True

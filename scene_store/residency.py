@@ -105,7 +105,7 @@ class Residency:
         costs: ChunkCosts,
         budgets: Budgets,
         *,
-        max_loads: int = 4,
+        max_loads: int = 8,
         max_promotions: int = 2,
         retry: RetryPolicy | None = None,
         random: random_module.Random | None = None,

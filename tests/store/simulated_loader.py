@@ -53,9 +53,16 @@ class SimulatedLoader:
 
     @classmethod
     def open(
-        cls, tree: LodTree, costs: ChunkCosts, budgets: Budgets, seed: int = 0
+        cls,
+        tree: LodTree,
+        costs: ChunkCosts,
+        budgets: Budgets,
+        *,
+        seed: int = 0,
+        max_loads: int = 4,
     ) -> SimulatedLoader:
-        residency = Residency(tree, costs, budgets, random=random_module.Random(seed))
+        random = random_module.Random(seed)
+        residency = Residency(tree, costs, budgets, random=random, max_loads=max_loads)
         return cls(residency, costs)
 
     @property

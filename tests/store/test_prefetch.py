@@ -25,7 +25,7 @@ from scene_store.prefetch import (
     widened,
 )
 from splat.camera import MAX_IMAGE_SIDE, Camera
-from tests.store.forests import overview, random_forest, random_view
+from tests.store.forests import closed, overview, random_forest, random_view
 
 SCENE_SIZE = 100.0
 LATENCY_S = 0.2  # a horizon of 0.4 s
@@ -215,7 +215,8 @@ def test_predictions_fit_the_pool_beside_what_is_in_view(
 ) -> None:
     tree = random_forest(seed, depth=3, roots=2)
     pages = pages_of(tree, 25)
-    resident = np.random.default_rng(seed).random(len(tree)) < resident_share
+    random = np.random.default_rng(seed)
+    resident = closed(tree, random.random(len(tree)) < resident_share)
     roots = int(pages[tree.roots].sum())
     limits = LodLimits(error_px=0.5, max_pages=roots + int(share * pages.sum()), page_gaussians=25)
     cut = select_lod(tree, [random_view(seed)], resident, limits)
@@ -233,19 +234,19 @@ def test_predictions_fit_the_pool_beside_what_is_in_view(
         assert needed <= together
 
 
-def test_the_coarsest_levels_come_first_and_what_is_lost_not_at_all() -> None:
+def test_the_coarsest_levels_come_wherever_one_looks_but_not_what_is_lost() -> None:
     tree = random_forest(2, depth=3)
     limits = LodLimits(error_px=0.0, max_pages=200, page_gaussians=25)
     lost = np.zeros(len(tree), np.bool_)
     lost[2] = True
     none = np.zeros(len(tree), np.bool_)
-    chunks = prefetch_chunks(
-        tree, [overview(tree)], none, limits, np.array([0], np.int32), lost=lost
-    )
-    coarse = coarse_levels(tree, 20, 25)
-    expected = [chunk for chunk in coarse.tolist() if chunk not in (0, 2)]
-    assert chunks[: len(expected)].tolist() == expected
+    kept = np.array([0], np.int32)
+    chunks = prefetch_chunks(tree, [], none, limits, kept, lost=lost)
+    coarse = coarse_levels(tree, 20, 25).tolist()
+    assert chunks.tolist() == [chunk for chunk in coarse if chunk not in (0, 2)]
+    chunks = prefetch_chunks(tree, [overview(tree)], none, limits, kept, lost=lost)
     assert 2 not in chunks
+    assert set(coarse) - {0, 2} < set(chunks.tolist())
 
 
 def test_coarse_levels_keep_to_their_pages() -> None:

@@ -73,7 +73,7 @@ class ResidencyTraces(RuleBasedStateMachine):
         self.tree = random_forest(seed, roots=roots, depth=3, branching=4)
         costs = random_costs(self.tree, seed)
         self.loader = SimulatedLoader.open(
-            self.tree, costs, budgets_between(self.tree, costs, share), seed
+            self.tree, costs, budgets_between(self.tree, costs, share), seed=seed
         )
         self.cameras = [overview(self.tree)]
         self.host_was = self.device_was = 0
