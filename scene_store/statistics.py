@@ -19,6 +19,7 @@ _OUTLIER_PERCENT = 1.0
 _MAX_SAMPLES = 1 << 20
 _HUGE_SHARE_OF_SCENE = 0.25
 _NEEDLE_RATIO = 1000.0
+_GLARING_COEFFICIENT = 30.0  # eight times white at the least; real scenes stay below 14
 _OPACITY_BINS = 10
 
 
@@ -52,6 +53,8 @@ class SceneStatistics:
         opacity_percentiles: Of the opacities.
         opacity_histogram: Shares of the Gaussians in ten equal bins from 0 to 1.
         invisible: Gaussians too transparent to be drawn.
+        glaring: Gaussians with a coefficient of the harmonics above 30 in magnitude, which
+            means a colour of many times white or black from somewhere.
         suspicious: See ``SuspiciousScales``.
         shape_up: The up direction that the distribution suggests, along an axis.
         memory_bytes: What the arrays take.
@@ -67,6 +70,7 @@ class SceneStatistics:
     opacity_percentiles: tuple[float, ...]
     opacity_histogram: tuple[float, ...]
     invisible: int
+    glaring: int
     suspicious: SuspiciousScales
     shape_up: Vector3
     memory_bytes: int
@@ -111,6 +115,7 @@ def scene_statistics(gaussians: Gaussians) -> SceneStatistics:
         opacity_percentiles=_row(np.percentile(sample.opacities, PERCENTS)),
         opacity_histogram=_row(shares / len(gaussians)),
         invisible=int((gaussians.opacities < INVISIBLE_OPACITY).sum()),
+        glaring=_count_glaring(gaussians.sh),
         suspicious=_suspicious_scales(gaussians.scales, float(np.linalg.norm(high - low))),
         shape_up=shape_up(sample.means),
         memory_bytes=gaussians.nbytes,
@@ -164,6 +169,11 @@ def _suspicious_scales(scales: Float32Array, diagonal: float) -> SuspiciousScale
         needles=int((largest > _NEEDLE_RATIO * middle).sum()),
         vanishing=int((largest < 1e-7 * diagonal).sum()),
     )
+
+
+def _count_glaring(sh: Float32Array) -> int:
+    lowest, highest = sh.min(axis=(1, 2)), sh.max(axis=(1, 2))  # no copy of all of them
+    return int((np.maximum(highest, -lowest) > _GLARING_COEFFICIENT).sum())
 
 
 def _vector(values: object) -> Vector3:

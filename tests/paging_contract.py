@@ -84,7 +84,7 @@ class PagingContract:
         together = rasterizer.prepare(Gaussians.concatenate([plain, shiny]))
         drawn, expected = (rasterizer.render(s, view()).color for s in (mixed, together))
         assert drawn is not None and expected is not None
-        np.testing.assert_allclose(drawn, expected, atol=2e-4)  # 16-bit harmonics by block
+        np.testing.assert_allclose(drawn, expected, atol=2e-4)  # 16-bit harmonics
 
     def test_more_than_a_page_is_refused(self, rasterizer: PagingRasterizer) -> None:
         pool = rasterizer.new_pool(PAGE_GAUSSIANS, 0)

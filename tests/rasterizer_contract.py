@@ -392,6 +392,20 @@ class RasterizerContract:
         expected = image.alpha[..., None] * rgb
         np.testing.assert_allclose(image.color, expected, atol=2e-5 + self.tolerance)
 
+    @pytest.mark.parametrize("degree", [1, 2, 3])
+    def test_a_huge_coefficient_is_its_own_affair(
+        self, rasterizer: Rasterizer, degree: int
+    ) -> None:
+        """An invisible Gaussian's coefficient of 1e6 leaves its neighbours' colours alone."""
+        scene, view = random_scene(9, 48, degree), orbit_camera(CameraModel.PINHOLE, 65, 31)
+        broken = 21
+        scene.opacities[broken] = 0.0
+        before = self.draw(rasterizer, scene, view)
+        scene.sh[broken, -1, 1] = 1e6
+        after = self.draw(rasterizer, scene, view)
+        assert before.alpha.max() > 0.5
+        assert bytes_of(after) == bytes_of(before)
+
     def test_colors_below_zero_are_black_and_above_one_stay(self, rasterizer: Rasterizer) -> None:
         view = camera(CameraModel.ORTHO, width=9, height=9, focal=1.0)
         scene = gaussians((0, 0, 1), scales=2.0, rgb=(-0.5, 0.25, 3.0))

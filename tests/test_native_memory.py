@@ -109,7 +109,7 @@ def test_a_packed_scene_says_what_it_takes(count: int, sh_degree: int) -> None:
     packed = cpu.NativeRasterizer().prepare(random_scene(1, count, sh_degree))
     blocks, chunks = -(-count // 16), -(-count // 1024)
     harmonics = 3 * ((sh_degree + 1) ** 2 - 1)
-    rest = blocks * (16 * harmonics * 2 + 4) if sh_degree else 0
+    rest = blocks * 16 * (2 * harmonics + 4) if sh_degree else 0
     assert packed.nbytes == blocks * 16 * 14 * 4 + rest + chunks * 7 * 4
 
 

@@ -43,7 +43,8 @@ class TestNativePaging(PagingContract):
     @pytest.mark.parametrize("sh_degree", [0, 1, 2, 3])
     def test_a_page_takes_what_it_says(self, rasterizer: NativeRasterizer, sh_degree: int) -> None:
         pool = rasterizer.new_pool(16_384, sh_degree)
-        per_gaussian = 56 + 2 * 3 * ((sh_degree + 1) ** 2 - 1)
+        harmonics = 2 * 3 * ((sh_degree + 1) ** 2 - 1) + 4 if sh_degree else 0
+        per_gaussian = 56 + harmonics
         assert 0 <= pool.page_bytes - 16_384 * per_gaussian < 16_384
 
     def test_pages_are_packed_while_others_are_drawn(self, rasterizer: NativeRasterizer) -> None:

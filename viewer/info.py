@@ -55,6 +55,7 @@ class SceneReport:
             ("needles, a thousand times longer than wide", suspicious.needles),
             ("too small to be seen", suspicious.vanishing),
             ("too transparent to be seen", statistics.invisible),
+            ("glaring, a coefficient of the harmonics above 30", statistics.glaring),
         ]
         total = max(1, statistics.count + self.scene.dropped)
         return [

@@ -65,6 +65,14 @@ def test_invisible_gaussians_are_counted() -> None:
     assert scene_statistics(gaussians).invisible == 7
 
 
+def test_glaring_gaussians_are_counted() -> None:
+    gaussians = random_gaussians(20, 2)
+    gaussians.sh[:] = 13.0  # as the brightest of real scenes
+    gaussians.sh[3, 7, 1] = -40.0
+    gaussians.sh[5, 0, 2] = 31.0
+    assert scene_statistics(gaussians).glaring == 2
+
+
 def test_a_single_gaussian_has_statistics() -> None:
     statistics = scene_statistics(random_gaussians(1, 3))
     assert statistics.bounds[0] == statistics.bounds[1]

@@ -220,7 +220,7 @@ BELVEDERE_INLINE void shade(const SceneView& scene, std::size_t block, int lane,
         sum[channel] = fma(basis[k], __builtin_convertvector(packed, VF), sum[channel]);
       }
     }
-    const VF scale = splat(scene.sh_rest_scale[block]);
+    const VF scale = load(scene.sh_rest_scale + block * kPackLanes + lane);
     for (int k = 0; k < 3; ++k) rgb[k] = fma(sum[k], scale, rgb[k]);
   }
   for (int k = 0; k < 3; ++k) rgb[k] = max(rgb[k], splat(0.0f));

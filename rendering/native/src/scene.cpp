@@ -26,25 +26,25 @@ void pack_geometry(const GaussianArrays& in, std::size_t block, GeometryBlock& o
   }
 }
 
-float pack_sh_rest(const GaussianArrays& in, std::size_t block, int rows, std::int16_t* out) {
-  const std::size_t stride = static_cast<std::size_t>(rows) + 3;
+// A scale for each Gaussian, so that none answers for its neighbours' coefficients.
+void pack_sh_rest(const GaussianArrays& in, std::size_t block, int rows, std::int16_t* out,
+                  float* scales) {
+  constexpr float kMost = 32767.0f;
   const std::size_t first = block * kPackLanes;
-  const std::size_t last = std::min(in.count, first + kPackLanes);
-  float largest = 0;
-  for (std::size_t i = first; i < last; ++i) {
-    for (int row = 0; row < rows; ++row) {
-      largest = std::max(largest, std::fabs(in.sh[i * stride + 3 + row]));
-    }
-  }
-  const float inverse = largest > 0 ? 32767.0f / largest : 0.0f;
   std::fill_n(out, static_cast<std::size_t>(rows) * kPackLanes, std::int16_t{0});
-  for (std::size_t i = first; i < last; ++i) {
+  std::fill_n(scales, kPackLanes, 0.0f);
+  for (std::size_t i = first; i < std::min(in.count, first + kPackLanes); ++i) {
+    const std::size_t lane = i - first;
+    const float* rest = in.sh + i * (static_cast<std::size_t>(rows) + 3) + 3;
+    float largest = 0;
+    for (int row = 0; row < rows; ++row) largest = std::max(largest, std::fabs(rest[row]));
+    if (!(largest > std::numeric_limits<float>::min() * kMost)) continue;  // as good as black
+    const float inverse = kMost / largest;
     for (int row = 0; row < rows; ++row) {
-      const float value = in.sh[i * stride + 3 + row] * inverse;
-      out[row * kPackLanes + (i - first)] = static_cast<std::int16_t>(std::lrint(value));
+      out[row * kPackLanes + lane] = static_cast<std::int16_t>(std::lrint(rest[row] * inverse));
     }
+    scales[lane] = largest / kMost;
   }
-  return largest / 32767.0f;
 }
 
 // Merged Gaussians may have opacities above 1 and reach further than kMaxSigmas: by how much.
@@ -93,8 +93,8 @@ SceneView pack_into(const GaussianArrays& in, int threads, const SceneMemory& me
     for (std::size_t block = chunk * kChunkBlocks; block < end; ++block) {
       pack_geometry(in, block, memory.geometry[block]);
       if (rows) {
-        memory.sh_rest_scale[block] =
-            pack_sh_rest(in, block, rows, memory.sh_rest + block * rows * kPackLanes);
+        pack_sh_rest(in, block, rows, memory.sh_rest + block * rows * kPackLanes,
+                     memory.sh_rest_scale + block * kPackLanes);
       }
     }
   });

@@ -27,7 +27,7 @@ struct SceneSize {
   std::size_t blocks, chunks;
   std::size_t sh_rest_rows;
   std::size_t sh_rest() const { return blocks * sh_rest_rows * kPackLanes; }
-  std::size_t sh_rest_scales() const { return sh_rest_rows ? blocks : 0; }
+  std::size_t sh_rest_scales() const { return sh_rest_rows ? blocks * kPackLanes : 0; }
 };
 
 // Gaussians ready to be drawn. Who owns the memory is the subclass's affair.

@@ -33,7 +33,7 @@ struct ChunkBounds {
 };
 
 // A scene in the layout that projection streams through; scene.h owns one. SH beyond degree
-// 0 are 16-bit integers with one float scale a block: half the bytes, errors below scale / 2.
+// 0 are 16-bit integers with a float scale for each Gaussian: errors up to half of that scale.
 struct SceneView {
   std::size_t blocks;
   std::size_t chunks;
@@ -41,7 +41,7 @@ struct SceneView {
   int sh_rest_rows;            // three channels of all bases but the first
   const GeometryBlock* geometry;
   const std::int16_t* sh_rest;  // [blocks][sh_rest_rows][kPackLanes]
-  const float* sh_rest_scale;   // [blocks]
+  const float* sh_rest_scale;   // [blocks][kPackLanes]
   const ChunkBounds* bounds;    // [chunks]
 };
 
