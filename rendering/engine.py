@@ -13,7 +13,7 @@ from rendering.drawable import DrawableScene
 from rendering.frame import Frame, FrameRequest
 from rendering.scheduler import FrameScheduler
 from rendering.worker import Worker
-from splat.errors import RenderCancelled, RenderError
+from splat.errors import BelvedereError, RenderCancelled, RenderError
 from splat.gaussians import Gaussians
 
 
@@ -22,8 +22,8 @@ class RenderEngine:
 
     ``rendering.scheduler`` says whose turn it is; this class only moves requests and
     results between threads. Every future that ``submit`` returns is resolved, with a
-    ``Frame``, a ``RenderCancelled`` or a ``RenderError``; no failure of a frame ends the
-    engine. Callbacks on futures run on the worker thread, so they must be quick.
+    ``Frame``, a ``RenderCancelled`` or another ``BelvedereError``; no failure of a frame ends
+    the engine. Callbacks on futures run on the worker thread, so they must be quick.
 
     An engine that nobody closed is closed when the interpreter exits: its thread would be
     frozen there with all it holds, and native scenes be reported as leaked.
@@ -50,8 +50,8 @@ class RenderEngine:
         """Ask for a frame; returns at once.
 
         The future raises ``RenderCancelled`` if a newer request of the same client took
-        its place, ``RenderError`` if drawing failed. Cancelling a future whose frame has
-        not been started takes the request back.
+        its place, another ``BelvedereError`` if drawing failed. Cancelling a future whose
+        frame has not been started takes the request back.
 
         Raises:
             RenderError: If the engine is closed.
@@ -152,7 +152,7 @@ class RenderEngine:
     def _draw(self, request: FrameRequest, future: Future[Frame], cancel: CancelFlag) -> None:
         try:
             frame = self._worker.draw(request, cancel)
-        except RenderError as error:
+        except BelvedereError as error:
             future.set_exception(error)
         else:
             future.set_result(frame)

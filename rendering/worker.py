@@ -10,7 +10,7 @@ from collections.abc import Callable
 from rendering.base import CancelFlag, Rasterizer
 from rendering.drawable import DrawableScene, ResidentScene, SceneClosed
 from rendering.frame import Frame, FrameRequest, FrameStats
-from splat.errors import RenderCancelled, RenderError
+from splat.errors import BelvedereError, RenderError
 from splat.gaussians import Gaussians
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,9 @@ class Worker:
 
         Raises:
             RenderCancelled: If ``cancel`` was set before the last image was complete.
-            RenderError: If anything else went wrong; the worker can go on.
+            BelvedereError: As the rasterizer or the scene said it, such as ``BudgetError``.
+            RenderError: If anything else went wrong. The worker can always go on. A fault
+                that lasts is said in the same words for every frame.
         """
         started_s = self._clock()
         scene = self._scene  # one for all eyes, even if it is replaced meanwhile
@@ -85,17 +87,16 @@ class Worker:
                     self.rasterizer.render(drawable.scene, camera, request.settings, cancel)
                     for camera in request.cameras
                 )
-        except RenderCancelled:
-            raise
         except SceneClosed:
             if scene is self._scene:
                 raise
             return self.draw(request, cancel)  # it was replaced just before it was acquired
+        except BelvedereError:
+            raise
         except Exception as error:
             log.debug("frame %d of %s failed", request.sequence, request.client, exc_info=True)
-            raise RenderError(
-                f"frame {request.sequence} of {request.client}: {type(error).__name__}: {error}"
-            ) from error
+            said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            raise RenderError(f"drawing failed: {said}") from error
         stats = FrameStats(
             queue_ms=1e3 * (started_s - request.submitted_s),
             render_ms=1e3 * (self._clock() - started_s),

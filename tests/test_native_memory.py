@@ -179,9 +179,9 @@ for rasterizer, wanted in ((careless, view), (careful, huge)):
 def test_out_of_memory_is_an_error_and_the_next_frame_is_drawn() -> None:
     result = run(OUT_OF_MEMORY)
     assert result.stdout.splitlines() == [
-        "not enough memory to draw 1920×1080 pixels; draw a smaller picture",
+        "not enough memory to draw a picture of this size; draw a smaller one",
         "same",
-        "not enough memory to draw 16384×16384 pixels; draw a smaller picture",
+        "not enough memory to draw a picture of this size; draw a smaller one",
         "same",
     ], result.stderr
 

@@ -323,7 +323,8 @@ class Session:
         except BelvedereError as error:
             self._note_error(str(error))
             with self._wake:
-                self._wake.wait(RETRY_S)
+                # Whatever else happens meanwhile: another pose would fail as this one did.
+                self._wake.wait_for(lambda: self._closed, RETRY_S)
                 self._pacer.abandon()
             return
         started_s = self._clock()

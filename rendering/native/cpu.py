@@ -161,8 +161,7 @@ class NativeRasterizer:
             return self._render(_listed(scene), camera, settings, _own_flag(cancel))
         except MemoryError as error:
             raise BudgetError(
-                f"not enough memory to draw {camera.width}×{camera.height} pixels; "
-                "draw a smaller picture"
+                "not enough memory to draw a picture of this size; draw a smaller one"
             ) from error
 
     def _render(

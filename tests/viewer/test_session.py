@@ -195,6 +195,35 @@ def test_a_failed_frame_is_reported_and_tried_again(
     assert session.stats.error == ""
 
 
+def test_failing_frames_are_said_once_and_tried_seldom_however_the_camera_moves(
+    session: Session,
+    screen: FakeScreen,
+    rasterizer: FakeRasterizer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("viewer.session.RETRY_S", 0.2)
+    tried_at: list[float] = []
+
+    def fail() -> None:
+        tried_at.append(time.monotonic())
+        raise MemoryError
+
+    rasterizer.failure = fail
+    step = 0
+    while len(tried_at) < 3:
+        session.look(pose(x=(step := step + 1) / 1000))
+        time.sleep(0.005)
+    assert min(np.diff(tried_at)) >= 0.2
+    assert session.stats.error == "drawing failed: MemoryError"
+    assert [record.getMessage() for record in caplog.records] == [
+        "test: drawing failed: MemoryError"
+    ]
+    rasterizer.failure = lambda: None
+    session.look(pose())
+    screen.wait_for(lambda: screen.sharp == 1)
+
+
 def test_an_impossible_pose_hurts_nobody(session: Session, screen: FakeScreen) -> None:
     session.look(Pose(np.zeros(4), np.zeros(3), 1.0, (64, 64)))
     time.sleep(0.1)
