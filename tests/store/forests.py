@@ -89,7 +89,7 @@ def overview(tree: LodTree) -> Camera:
 
 def closed(tree: LodTree, chosen: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The chosen nodes whose ancestors are all chosen: what can be resident."""
-    out = chosen.copy()
+    out: NDArray[np.bool_] = chosen.copy()
     for node in range(len(tree)):
         if tree.parent[node] != NO_PARENT:
             out[node] &= out[tree.parent[node]]

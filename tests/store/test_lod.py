@@ -79,7 +79,7 @@ def assert_same(one: LodCut, other: LodCut) -> None:
             assert mine == theirs, field.name
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(cases())
 def test_the_native_walk_is_its_slow_twin(case: Case) -> None:
     slow = slow_select(
@@ -93,7 +93,7 @@ def test_the_native_walk_is_its_slow_twin(case: Case) -> None:
     assert_same(case.cut(), slow)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(cases())
 def test_every_visible_leaf_is_covered_once(case: Case) -> None:
     drawn = case.cut().draw
@@ -104,7 +104,7 @@ def test_every_visible_leaf_is_covered_once(case: Case) -> None:
     assert case.visible_leaves() & held <= set(covered)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(cases())
 def test_sizes_and_sets_of_a_cut(case: Case) -> None:
     cut, tree, limits = case.cut(), case.tree, case.limits
@@ -120,7 +120,7 @@ def test_sizes_and_sets_of_a_cut(case: Case) -> None:
     assert pages[list(kept)].sum() <= max(limits.max_pages, pages[tree.roots].sum())
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(cases())
 def test_wants_come_parents_first_and_everything_touched_has_its_ancestors(case: Case) -> None:
     cut = case.cut()
@@ -132,7 +132,7 @@ def test_wants_come_parents_first_and_everything_touched_has_its_ancestors(case:
     assert all(set(case.tree.ancestors(node)) <= touched for node in touched)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(cases(lossless=True))
 def test_fetching_what_is_wanted_ends_at_the_ideal_cut(case: Case) -> None:
     """And at the same one as from nothing, or with everything there."""
