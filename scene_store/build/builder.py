@@ -37,13 +37,13 @@ from scene_store.build.partition import (
 )
 from scene_store.build.pyramid import MERGE_RATIO, Pyramid
 from scene_store.build.rows import from_rows, row_bytes, row_width, usable_rows
-from scene_store.build.sources import Fingerprint, open_sources, summary
+from scene_store.build.sources import Fingerprint, open_sources
 from scene_store.chunks import EncodedChunk
 from scene_store.manifest import StoreInfo
 from scene_store.page_codec import encode_chunk
 from scene_store.sampling import Count, RandomAccess, full_sample, quick_sample
 from scene_store.scene import SceneSource
-from scene_store.store_writer import StoreWriter
+from scene_store.store_writer import StoreWriter, WriterState, partial_folder
 from splat.atomic_file import cannot_write
 from splat.errors import BudgetError, OutputError, SceneFormatError
 from splat.gaussians import Gaussians
@@ -168,7 +168,8 @@ class _Build:
         self._degree = _degree(source, options)
         self._page = options.page_gaussians or suitable_page(source.meta.count)
         try:
-            self._fingerprint = Fingerprint.of(names)
+            # The store may be built into the very folder that is read.
+            self._fingerprint = Fingerprint.of(names, (path, partial_folder(path)))
             self._open_own_levels()
             self._writer = StoreWriter(
                 path,
@@ -188,8 +189,11 @@ class _Build:
         return self
 
     def __exit__(self, *error: object) -> None:
+        began = self._journal.exists()
         self._writer.close()
         self._close_sources()
+        if not began:  # there is nothing to continue
+            shutil.rmtree(partial_folder(self._path), ignore_errors=True)
 
     def run(self, started: float) -> BuildReport:
         """All stages."""
@@ -227,7 +231,7 @@ class _Build:
         options = self._options
         return {
             "scenes": [os.path.abspath(name) for name in self._names],
-            "files": [[f.path, f.size_bytes, f.modified_ns] for f in self._fingerprint.files],
+            "files": [[f.path, f.size_bytes, f.modified_ns] for f in self._fingerprint.all_files],
             "profile": options.profile.value,
             "page_gaussians": self._page,
             "sh_degree": self._degree,
@@ -253,7 +257,7 @@ class _Build:
         if before is None or self._options.replace:
             return
         if before.get("scenes") == self._identity()["scenes"]:
-            known = {file.path: file for file in self._fingerprint.files}
+            known = {file.path: file for file in self._fingerprint.all_files}
             for name, size, modified in before.get("files", []):
                 file = known.get(name)
                 if file is None or (file.size_bytes, file.modified_ns) != (size, modified):
@@ -359,8 +363,9 @@ class _Build:
         """Makes all nodes, from the last checkpoint on."""
         checkpoint = self._journal.checkpoint()
         log = checkpoint.log if checkpoint else NodeLog()
+        # What was written after the checkpoint is cut off.
+        self._writer.resume(checkpoint.writer if checkpoint else WriterState())
         if checkpoint:
-            self._writer.resume(checkpoint.writer)
             for feed, consumed in zip(feeds, checkpoint.consumed, strict=True):
                 feed.skip(consumed - feed.consumed)
         own = {s.level: feed for s, feed in zip(self._streams, feeds, strict=True) if s.level}
@@ -416,7 +421,7 @@ class _Build:
             notes.append(f"harmonics above degree {self._degree} were left out")
         return StoreInfo(
             up=self._meta.up,
-            sources=summary(self._names, self._fingerprint),
+            sources=self._fingerprint.summary(self._names),
             settings=(
                 ("profile", options.profile.value),
                 ("page_gaussians", str(self._page)),

@@ -25,7 +25,7 @@ from scene_store.store_writer import WriterState
 from splat.atomic_file import atomic_file
 
 _JOURNAL_FILE = "journal.json"
-_VERSION = 1
+_VERSION = 1  # grows whenever the same scene and options would give other bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +78,10 @@ class Journal:
             "sorted": None,
             "checkpoint": None,
         }
+
+    def exists(self) -> bool:
+        """Whether anything was ever saved here."""
+        return (self._folder / _JOURNAL_FILE).exists()
 
     def load(self) -> bool:
         """Whether there is a journal of this very build; it is then taken up."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -104,15 +104,29 @@ def open_sources(
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """The files of a source as they were when the build began."""
+    """The files of some scenes as they were when the build began.
 
-    files: tuple[SourceFile, ...]
+    Attributes:
+        files: Those of each scene.
+    """
+
+    files: tuple[tuple[SourceFile, ...], ...]
 
     @classmethod
-    def of(cls, names: Sequence[str]) -> Fingerprint:
-        """Of all files that belong to these scenes."""
-        found = [file for name in names for file in _files_of(name)]
-        return cls(tuple(_described(path) for path in dict.fromkeys(found)))
+    def of(cls, names: Sequence[str], without: Sequence[Path] = ()) -> Fingerprint:
+        """Of all files that belong to these scenes, but nothing below ``without``."""
+        excluded = {path.resolve() for path in without}
+        return cls(
+            tuple(
+                tuple(_described(path) for path in dict.fromkeys(_files_of(name, excluded)))
+                for name in names
+            )
+        )
+
+    @property
+    def all_files(self) -> tuple[SourceFile, ...]:
+        """Of all scenes, each once."""
+        return tuple(dict.fromkeys(file for files in self.files for file in files))
 
     def require_unchanged(self) -> None:
         """Sees whether the files still are what they were.
@@ -120,42 +134,46 @@ class Fingerprint:
         Raises:
             SceneError: Naming the first that is not.
         """
-        for file in self.files:
+        for file in self.all_files:
             if _described(Path(file.path)) != file:
                 raise SceneError(
                     f"{file.path}: has changed since the build began; build again with "
                     f"--overwrite, which begins anew"
                 )
 
+    def summary(self, names: Sequence[str]) -> tuple[SourceFile, ...]:
+        """What a store remembers: one entry for each scene, its files together."""
+        return tuple(
+            SourceFile(
+                name,
+                sum(file.size_bytes for file in files),
+                max((file.modified_ns for file in files), default=0),
+            )
+            for name, files in zip(names, self.files, strict=True)
+        )
 
-def summary(names: Sequence[str], fingerprint: Fingerprint) -> tuple[SourceFile, ...]:
-    """What a store remembers: one entry for each scene, its files together."""
-    by_path = {file.path: file for file in fingerprint.files}
-    out = []
-    for name in names:
-        files = [by_path[str(path)] for path in _files_of(name)]
-        newest = max((file.modified_ns for file in files), default=0)
-        out.append(SourceFile(name, sum(file.size_bytes for file in files), newest))
-    return tuple(out)
 
-
-def _files_of(name: str) -> list[Path]:
+def _files_of(name: str, excluded: Set[Path]) -> Iterator[Path]:
     path = Path(name)
     if not path.exists():  # a town
-        return []
+        return
     if path.suffix.lower() in COMPOSED_SUFFIXES:
-        parts = read_composition(path).names
-        return [path, *(file for part in parts for file in _files_of(part))]
+        yield path
+        for part in read_composition(path).names:
+            yield from _files_of(part, excluded)
+        return
     folder = path if path.is_dir() else path.parent if path.name in _FOLDER_FILES else None
     if folder is None:
-        return [path]
-    files: list[Path] = []
+        yield path
+        return
+    count = 0
     for base, folders, found in os.walk(folder):
-        folders.sort()
-        files += [Path(base, file) for file in sorted(found)]
-        if len(files) > _MOST_FILES:
+        folders[:] = sorted(f for f in folders if Path(base, f).resolve() not in excluded)
+        for file in sorted(found):
+            count += 1
+            yield Path(base, file)
+        if count > _MOST_FILES:
             raise SceneError(f"{folder}: holds more than {_MOST_FILES:,} files; name a scene in it")
-    return files
 
 
 def _described(path: Path) -> SourceFile:

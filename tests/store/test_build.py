@@ -172,7 +172,7 @@ def test_a_build_that_was_stopped_is_continued(
     calls = stopping(after)
     with pytest.raises(Stop):
         build_store([scene], tmp_path / "s.bvs", options, calls)
-    assert partial_folder(tmp_path / "s.bvs").is_dir()
+    assert partial_folder(tmp_path / "s.bvs").is_dir() or after == 1  # nothing to continue
     assert not (tmp_path / "s.bvs").exists()
     with pytest.raises(SceneError):
         open_store(partial_folder(tmp_path / "s.bvs"))
@@ -328,6 +328,18 @@ def test_a_scene_of_nothing_usable_is_refused(tmp_path: Path) -> None:
     write_ply(path, [gaussians], 10, 0)
     with pytest.raises(SceneFormatError, match="none that can be drawn"):
         build_store([path], tmp_path / "s.bvs", LOSSLESS)
+    assert list(tmp_path.iterdir()) == [path], "there is nothing to continue"
+
+
+def test_a_store_may_be_built_beside_what_it_is_made_of(
+    data_dir: Path, tmp_path: Path, through_files: None
+) -> None:
+    shutil.copytree(data_dir / "logo_sog1", tmp_path / "logo")
+    options = BuildOptions(checkpoint_s=0)
+    out = tmp_path / "logo" / "s.bvs"
+    with pytest.raises(Stop):
+        build_store([tmp_path / "logo"], out, options, stopping(60))
+    assert build_store([tmp_path / "logo"], out, options).resumed
 
 
 def test_an_estimate_is_near_and_writes_nothing(scene: Path, tmp_path: Path) -> None:
