@@ -72,6 +72,7 @@ class ResidentScene:
         # thread at a time, so that no change is lost.
         self._levels: tuple[_Level, ...] = (self._prepare(gaussians),)
         self._changing = threading.Lock()
+        self._closed = False
 
     @property
     def detail_counts(self) -> tuple[int, ...]:
@@ -82,19 +83,25 @@ class ResidentScene:
         """Have one more level of detail, coarser than those there are."""
         level = self._prepare(gaussians)
         with self._changing:
-            self._levels = (*self._levels, level)
+            if not self._closed:
+                self._levels = (*self._levels, level)
 
     @contextmanager
     def acquire(self, request: FrameRequest) -> Iterator[Drawable]:
         """The level that the request asks for, or the coarsest."""
         levels = self._levels
+        if self._closed:
+            raise SceneClosed("the scene is closed")
         yield Drawable(levels[min(request.detail, len(levels) - 1)].scene)
 
     def forget(self, client: str) -> None:
         """Nothing is kept of a client."""
 
     def close(self) -> None:
-        """Memory goes with the object."""
+        """Memory goes with the last frame, though others may still hold this object."""
+        with self._changing:
+            self._closed = True
+            self._levels = tuple(_Level(level.count, None) for level in self._levels)
 
     def _prepare(self, gaussians: Gaussians) -> _Level:
         return _Level(len(gaussians), self._rasterizer.prepare(gaussians))

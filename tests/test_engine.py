@@ -228,6 +228,34 @@ def test_a_level_of_a_replaced_scene_is_not_added_to_the_new_one(replaced: bool)
         assert engine.detail_counts == ((5,) if replaced else (8, 4, 2))
 
 
+class Prepared:
+    """A scene in an engine's memory."""
+
+
+class Preparing(FakeRasterizer):
+    """Remembers its scenes weakly."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.prepared: list[weakref.ref[Prepared]] = []
+
+    def prepare(self, gaussians: Gaussians) -> Prepared:  # type: ignore[override]
+        scene = Prepared()
+        self.prepared.append(weakref.ref(scene))
+        return scene
+
+
+def test_a_closed_engine_gives_its_scene_back_though_others_hold_the_engine() -> None:
+    """Threads of a server that are still there at exit would keep all of it otherwise."""
+    rasterizer = Preparing()
+    engine = RenderEngine(rasterizer, some(8))
+    engine.add_coarser(some(2))
+    assert [scene() is not None for scene in rasterizer.prepared] == [True, True]
+    engine.close()
+    assert [scene() for scene in rasterizer.prepared] == [None, None]
+    assert engine.detail_counts == (8, 2)
+
+
 def test_an_idle_engine_keeps_no_picture(engine: RenderEngine) -> None:
     picture = weakref.ref(engine.submit(ask()).result(WAIT_S).images[0].alpha)
     deadline_s = time.monotonic() + WAIT_S
