@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from benchmarks import frame, peer, raster, view
+from benchmarks import frame, lod, peer, raster, view
 from benchmarks.machine import Machine, this_machine
 from benchmarks.options import Options, parse_options
 from benchmarks.report import Row, skipped, to_json_lines, to_markdown
@@ -102,6 +102,19 @@ def run_view(options: Options, bench: Workbench, progress: Progress) -> list[Row
     )
 
 
+def run_lod(options: Options, bench: Workbench, progress: Progress) -> list[Row]:
+    """``lod`` on every scene and path."""
+    return bench.on_every_path(
+        "lod",
+        lambda subject, advance: lod.run(
+            subject, bench.stores.store(subject.asked), options.sampling, advance
+        ),
+        options,
+        progress,
+        steps=lod.STEPS,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Benchmark:
     """How to run one benchmark and to show its rows."""
@@ -115,6 +128,7 @@ BENCHMARKS = {
     "formats": Benchmark(run_formats, formats_table),
     "raster": Benchmark(run_raster, raster.table_of),
     "frame": Benchmark(run_frame, frame.table_of),
+    "lod": Benchmark(run_lod, lod.table_of),
     "view": Benchmark(run_view, view.table_of),
     "peer": Benchmark(run_peer, peer.table_of),
 }
@@ -124,7 +138,11 @@ def run_all(options: Options, console: Console) -> list[Row]:
     """Run the benchmarks, print their tables as each is done, and return all records."""
     from benchmarks.workbench import Workbench  # loads the engine, which --help can do without
 
-    bench = Workbench(options.size)
+    with Workbench(options.size, options.work) as bench:
+        return _run_all(options, bench, console)
+
+
+def _run_all(options: Options, bench: Workbench, console: Console) -> list[Row]:
     errors = Console(stderr=True)  # where progress is shown, to a person only
     machine = this_machine(bench.rasterizer.instruction_set)
     names = [name for name in BENCHMARKS if options.only is None or name in options.only]

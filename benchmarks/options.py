@@ -9,11 +9,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from benchmarks.scenes import PATH_NAMES, SIZE, Size
+from benchmarks.scenes import PATH_NAMES, SIZE, Size, town_count
 from benchmarks.subject import Sampling
 from splat.errors import SettingsError
 
 USUAL_SAMPLING = Sampling()
+USUAL_SIZES = (2_000_000, 20_000_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,8 @@ class Options:
         size: Of the pictures (width, height), where the benchmark leaves the choice.
         sampling: Of ``raster`` and ``frame``; the threads also of ``view``.
         pictures: Folder in which ``formats`` leaves its pictures.
+        work: Folder in which stores stay for the next run.
+        sizes: Gaussians of the towns of ``scale``.
         json: Where records go instead of standard output.
         markdown: Print Markdown, and no records, on standard output.
         strict: Exit with 1 if a bar was missed.
@@ -38,6 +41,8 @@ class Options:
     size: Size = SIZE
     sampling: Sampling = USUAL_SAMPLING
     pictures: Path | None = None
+    work: Path | None = None
+    sizes: tuple[int, ...] = USUAL_SIZES
     json: Path | None = None
     markdown: bool = False
     strict: bool = False
@@ -54,6 +59,8 @@ class Options:
         for name, value in asdict(self.sampling).items():
             if value != usual[name]:
                 words += [f"--{name}", str(value)]
+        if self.sizes != USUAL_SIZES:
+            words += ["--sizes", *(str(size) for size in self.sizes)]
         return shlex.join(words)
 
 
@@ -81,6 +88,8 @@ def parse_options(argv: Sequence[str], benchmarks: Sequence[str]) -> Options:
         size=words.size,
         sampling=Sampling(words.cameras, words.repeats, words.threads),
         pictures=words.pictures,
+        work=words.work,
+        sizes=tuple(words.sizes) if words.sizes else USUAL_SIZES,
         json=words.json,
         markdown=words.markdown,
         strict=words.strict,
@@ -134,6 +143,16 @@ def parser_of(benchmarks: Sequence[str]) -> argparse.ArgumentParser:
     parser.add_argument(
         "--pictures", type=Path, metavar="FOLDER", help="leave the pictures of 'formats' here"
     )
+    parser.add_argument(
+        "--work", type=Path, metavar="FOLDER", help="keep the stores that are built here"
+    )
+    parser.add_argument(
+        "--sizes",
+        nargs="+",
+        type=_gaussians,
+        metavar="N",
+        help="towns of 'scale', such as 2e6 20e6 (the usual ones) 200e6 (an hour, 5 GB)",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write JSON records here")
     parser.add_argument("--markdown", action="store_true", help="print Markdown and no JSON")
     parser.add_argument("--strict", action="store_true", help="exit with 1 if a bar is missed")
@@ -156,6 +175,11 @@ def _count(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least 0")
     return int(text)
+
+
+def _gaussians(text: str) -> int:
+    count = town_count(f"town-{text}") if "e" not in text.lower() else _count(f"{float(text):.0f}")
+    return _positive(str(count))
 
 
 def _positive(text: str) -> int:

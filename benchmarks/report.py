@@ -14,12 +14,12 @@ Row = dict[str, Any]
 
 
 class Figures(Protocol):
-    """A dataclass of figures that knows whether they reach the bar."""
+    """A dataclass of figures that knows whether they reach the bar; None where there is none."""
 
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
     @property
-    def passed(self) -> bool:
+    def passed(self) -> bool | None:
         """Whether the bar is reached."""
 
 
@@ -49,7 +49,7 @@ def record(benchmark: str, figures: Figures, *about: Mapping[str, Any]) -> Row:
 
 def verdict(row: Row) -> str:
     """What became of the bar."""
-    return "reached" if row["passed"] else "MISSED"
+    return {True: "reached", False: "MISSED", None: "—"}[row["passed"]]
 
 
 def skipped(benchmark: str, scene: str, path: str, reason: str) -> Row:

@@ -34,12 +34,14 @@ class Subject(Generic[RasterizerT_co]):
 
     Attributes:
         prepared: The scene as ``rasterizer`` prepared it.
+        asked: The scene's name as it was asked for; ``scene.name`` is for people.
     """
 
     scene: BenchmarkScene
     path: CameraPath
     rasterizer: RasterizerT_co
     prepared: Any
+    asked: str = ""
 
     def describe(self) -> dict[str, Any]:
         """The fields of a record that say what was drawn."""

@@ -1,9 +1,11 @@
-"""The rasterizer under test, with scenes opened once for all benchmarks, and its rounds."""
+"""The rasterizer under test, with scenes opened and stores built once for all benchmarks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from rich.progress import Progress
@@ -11,6 +13,7 @@ from rich.progress import Progress
 from benchmarks.options import Options
 from benchmarks.report import Row, skipped
 from benchmarks.scenes import PATH_NAMES, BenchmarkScene, Size, open_scene
+from benchmarks.stores import StoreShelf
 from benchmarks.subject import Advance, Subject
 from rendering.native.cpu import NativeRasterizer
 from splat.errors import SceneNotFoundError
@@ -22,15 +25,21 @@ Measure = Callable[[Subject[NativeRasterizer], Advance], Row]
 
 
 class Workbench:
-    """The native rasterizer, and scenes opened and prepared once.
+    """The native rasterizer, scenes opened and prepared once, and their stores.
+
+    Args:
+        size: Of pictures.
+        work: Where stores stay; None for as long as this is open.
 
     Raises:
         BackendUnavailable: If the native engine is not built.
     """
 
-    def __init__(self, size: Size) -> None:
+    def __init__(self, size: Size, work: Path | None = None) -> None:
         self.rasterizer = NativeRasterizer()
         self._size = size
+        self._work = work
+        self._stores: StoreShelf | None = None
         self._scenes: dict[str, tuple[BenchmarkScene, Any]] = {}
 
     def scene(self, name: str) -> BenchmarkScene:
@@ -42,10 +51,33 @@ class Workbench:
         """
         return self._prepared(name)[0]
 
+    @property
+    def stores(self) -> StoreShelf:
+        """The stores of scenes."""
+        if self._stores is None:
+            self._stores = StoreShelf(self._work)
+        return self._stores
+
+    def close(self) -> None:
+        """Removes the stores that need not stay."""
+        if self._stores is not None:
+            self._stores.close()
+
+    def __enter__(self) -> Workbench:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
     def subject(self, scene: str, path: str) -> Subject[NativeRasterizer]:
         """A path through a scene, ready to be drawn. Raises as ``scene`` does."""
         opened, prepared = self._prepared(scene)
-        return Subject(opened, opened.path(path), self.rasterizer, prepared)
+        return Subject(opened, opened.path(path), self.rasterizer, prepared, scene)
 
     def _prepared(self, name: str) -> tuple[BenchmarkScene, Any]:
         if name not in self._scenes:
