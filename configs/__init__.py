@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from configs.loading import load_settings
-from configs.settings import RenderSettings, Settings, ViewerSettings
+from configs.settings import RenderSettings, Settings, StreamSettings, ViewerSettings
 
-__all__ = ["RenderSettings", "Settings", "ViewerSettings", "load_settings"]
+__all__ = ["RenderSettings", "Settings", "StreamSettings", "ViewerSettings", "load_settings"]

@@ -18,7 +18,8 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
 
-from configs.settings import Range, Settings
+from configs.settings import Range, Settings, Size
+from configs.sizes import parse_size
 from splat.errors import SettingsError
 
 T = TypeVar("T")
@@ -114,6 +115,8 @@ class _Check:
         origin = get_origin(hint)
         if origin is Annotated:
             inner, *rules = get_args(hint)
+            if isinstance(value, str) and any(isinstance(rule, Size) for rule in rules):
+                value = self._bytes(value)
             return self._in_range(self.value(value, inner), rules)
         if origin in (Union, UnionType):
             return self._optional(value, get_args(hint))
@@ -139,6 +142,12 @@ class _Check:
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
             raise self._fail(_KIND_NAMES.get(kind, kind.__name__), value)
         return value
+
+    def _bytes(self, text: str) -> int:
+        try:
+            return parse_size(text)
+        except ValueError:
+            raise self._fail("a size such as 2GiB or 500MB", text) from None
 
     def _optional(self, value: object, members: tuple[Any, ...]) -> Any:
         inner = [member for member in members if member is not NoneType]

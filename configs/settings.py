@@ -29,6 +29,17 @@ class Range:
 
 
 @dataclass(frozen=True, slots=True)
+class Size(Range):
+    """Bounds of a number of bytes, which may be written as ``2GiB``, ``1.5GB`` or ``512MiB``."""
+
+    def __str__(self) -> str:
+        return f"a size such as 2GiB, of at least {self.low / 2**20:g} MiB"
+
+
+MEMORY = Size(2**20, 2**60)
+
+
+@dataclass(frozen=True, slots=True)
 class RenderSettings:
     """How pictures are drawn.
 
@@ -92,8 +103,37 @@ class ViewerSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class StreamSettings:
+    """How scenes are streamed of which only parts are in memory.
+
+    Attributes:
+        host_budget: Host memory for encoded chunks, bytes; None for a share of what is
+            available.
+        device_budget: Memory for the chunks that can be drawn, bytes; on a CPU it is host
+            memory, too. None for a share of what is available.
+        max_gaussians: No picture is drawn from more.
+        fade_ms: How long a change of detail takes to show; 0 for at once.
+        moving_error_px: Detail of a moving picture whose absence would not show by more than
+            this may be left out, pixels.
+        store: Make a store of a large scene behind the page, for the next time.
+        store_from: Gaussians from which a scene is large.
+        cache_budget: Disk space for those stores, bytes; the least recently used go first.
+    """
+
+    host_budget: Annotated[int, MEMORY] | None = None
+    device_budget: Annotated[int, MEMORY] | None = None
+    max_gaussians: Annotated[int, Range(1000, 1e9)] = 8_000_000
+    fade_ms: Annotated[float, Range(0, 10_000)] = 200.0
+    moving_error_px: Annotated[float, Range(0, 100)] = 1.0
+    store: bool = True
+    store_from: Annotated[int, Range(1, 1e12)] = 1_000_000
+    cache_budget: Annotated[int, MEMORY] = 20 * 2**30
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything that can be configured, by room."""
 
     render: RenderSettings = field(default_factory=RenderSettings)
     viewer: ViewerSettings = field(default_factory=ViewerSettings)
+    stream: StreamSettings = field(default_factory=StreamSettings)

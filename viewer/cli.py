@@ -69,8 +69,7 @@ def _dispatch(words: list[str]) -> int:
         from benchmarks.__main__ import main as bench
 
         return int(bench(rest) or 0)
-    parse_command(name, rest).run(lambda line: print(line, flush=True))
-    return 0
+    return int(parse_command(name, rest).run(lambda line: print(line, flush=True)) or 0)
 
 
 def parse_command(name: str, words: Sequence[str]) -> Any:

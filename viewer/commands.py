@@ -5,6 +5,7 @@ The docstrings below are the help texts. Every command imports what it needs whe
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,7 +36,11 @@ from viewer.ranges import JPEG_QUALITY, LOD, require_in_range
 
 if TYPE_CHECKING:
     from configs.settings import Settings
+    from viewer.info import SceneReport
     from viewer.scenes import SceneChoice
+    from viewer.store_info import StoreReport
+
+log = logging.getLogger(__name__)
 
 TOWN_GAUSSIANS = 2_000_000
 Debug = Annotated[bool, NO_HINT]
@@ -114,6 +119,24 @@ class DrawingOptions:
     """The rasterizer; the reference is exact and very slow, for comparisons."""
 
 
+@dataclass(frozen=True, slots=True)
+class MemoryOptions:
+    """What a scene of chunks may take; the defaults are shares of the memory that is free."""
+
+    host_budget: Annotated[Bytes, hint("about an eighth")] = None
+    """Host memory for chunks as they are in the files, such as 2GiB or 512MiB."""
+    device_budget: Annotated[Bytes, hint("about a half")] = None
+    """Memory for the chunks that can be drawn; on a processor this is host memory, too."""
+
+    @property
+    def settings(self) -> dict[str, tuple[str, int | None]]:
+        """By option, the setting and its value."""
+        return {
+            "--host-budget": ("stream.host_budget", self.host_budget),
+            "--device-budget": ("stream.device_budget", self.device_budget),
+        }
+
+
 def load(
     config: Path | None, camera: CameraOptions, drawing: DrawingOptions, more: dict[str, Any]
 ) -> Settings:
@@ -181,6 +204,7 @@ class View:
     scene: SceneOptions = field(default_factory=SceneOptions)
     camera: CameraOptions = field(default_factory=CameraOptions)
     drawing: DrawingOptions = field(default_factory=DrawingOptions)
+    memory: MemoryOptions = field(default_factory=MemoryOptions)
     page: PageOptions = field(default_factory=PageOptions)
     common: CommonOptions = field(default_factory=CommonOptions)
 
@@ -197,6 +221,7 @@ class View:
                 "--token": ("viewer.token", page.token),
                 "--mode": ("viewer.mode", page.mode),
                 "--jpeg-quality": ("viewer.still_quality", page.jpeg_quality),
+                **self.memory.settings,
             },
         )
         from viewer.serving import serve
@@ -258,13 +283,14 @@ class Export:
     frame: FrameOptions = field(default_factory=FrameOptions)
     camera: CameraOptions = field(default_factory=CameraOptions)
     drawing: DrawingOptions = field(default_factory=DrawingOptions)
+    memory: MemoryOptions = field(default_factory=MemoryOptions)
     common: CommonOptions = field(default_factory=CommonOptions)
 
-    def run(self, say: Say) -> None:
-        """Write the files and name them."""
+    def run(self, say: Say) -> int:
+        """Write the files and name them; 1 if a picture lacks something."""
         from viewer.export import CameraChoice, Targets, export
 
-        settings = load(self.common.config, self.camera, self.drawing, {})
+        settings = load(self.common.config, self.camera, self.drawing, self.memory.settings)
         output, frame = self.output, self.frame
         require_in_range("--jpeg-quality", output.jpeg_quality, JPEG_QUALITY)
         targets = Targets(output.image, output.depth, output.alpha, output.jpeg_quality)
@@ -279,9 +305,22 @@ class Export:
             downscale_factor=frame.downscale_factor,
         )
         choice = self.scene.choice(settings.viewer.fov_deg)
-        export(choice, camera, targets, settings.render, output.mode)
+        problems: list[str] = []
+        export(
+            choice,
+            camera,
+            targets,
+            settings.render,
+            output.mode,
+            stream=settings.stream,
+            on_problem=problems.append,
+        )
         for path in targets.paths:
             say(str(path))
+        if problems:
+            more = f" (and {len(problems) - 1} more such)" if len(problems) > 1 else ""
+            log.warning("warning: %s: %s%s", targets.paths[0], problems[0], more)
+        return 1 if problems else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,13 +339,22 @@ class Info:
 
     def run(self, say: Say) -> None:
         """Print it."""
-        from viewer.info import scene_report
-
-        report = scene_report(self.scene.choice(VIEWER.fov_deg))
+        choice = self.scene.choice(VIEWER.fov_deg)
+        report = _report(choice)
         if self.json:
             say(report.to_json())
         else:
             report.print_table()
+
+
+def _report(choice: SceneChoice) -> SceneReport | StoreReport:
+    if choice.is_store:
+        from viewer.store_info import store_report
+
+        return store_report(choice)
+    from viewer.info import scene_report
+
+    return scene_report(choice)
 
 
 @dataclass(frozen=True, slots=True)

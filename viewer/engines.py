@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from rendering.base import Rasterizer
+from rendering.base import PagingRasterizer
 
 
-def create_rasterizer(engine: Literal["native", "reference"]) -> Rasterizer:
+def create_rasterizer(engine: Literal["native", "reference"]) -> PagingRasterizer:
     """The engine of ``RenderSettings.engine``.
 
     Raises:

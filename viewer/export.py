@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from configs.settings import RenderSettings
-from rendering.base import Outputs, RasterImage, RasterSettings
+from configs.settings import RenderSettings, StreamSettings
+from rendering.base import Outputs, PagingRasterizer, RasterImage, RasterSettings
 from scene_store.scene import Vector3
 from splat.camera import MAX_IMAGE_SIDE, Camera, fov_y_from_fov_x
 from splat.errors import CameraError, OutputError, SettingsError
@@ -24,10 +27,17 @@ from viewer.image_files import (
 from viewer.ranges import DOWNSCALE, FOV_DEG, SIDE_PX, require_in_range
 from viewer.scenes import OpenedScene, Progress, SceneChoice, open_scene
 from viewer.start_view import StartView
+from viewer.streams import OpenedStream, open_stream, streamed
+
+log = logging.getLogger(__name__)
 
 USUAL_SIZE = (1280, 720)
 DEPTH_CHANNEL = "Z"
 ALPHA_CHANNEL = "A"
+ALL_GAUSSIANS = 1_000_000_000
+DEFAULT_STREAM = StreamSettings()
+
+Opened = OpenedScene | OpenedStream
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,11 +179,27 @@ def export(
     render: RenderSettings,
     mode: str = "color",
     progress: Progress = lambda share, what: None,
+    stream: StreamSettings = DEFAULT_STREAM,
+    on_problem: Callable[[str], None] = lambda line: None,
 ) -> RasterImage:
     """Open a scene, draw one view of it, write the files; the render is returned.
 
+    A store's picture is complete: it is drawn when all that is in view has been read. What is
+    damaged is drawn more coarsely, and the picture is written.
+
+    Args:
+        choice: The scene.
+        camera_choice: Where from.
+        targets: The files.
+        render: How.
+        mode: What the picture shows.
+        progress: Hears how much of a scene is read.
+        stream: How much memory a store may take.
+        on_problem: Hears, a line each, what the picture lacks.
+
     Raises:
         SceneError: If the scene cannot be read.
+        BudgetError: If memory does not suffice.
         CameraError, SettingsError: If the camera makes no sense.
         OutputError: If a file cannot be written. What can be known before the scene is read
             is refused before.
@@ -185,7 +211,7 @@ def export(
     if camera_choice.training_camera is None:
         targets.check_size(*camera_choice.size(*USUAL_SIZE))
     shown = Mode(mode)
-    opened = open_scene(choice, progress)
+    opened = open_stream(choice) if choice.is_store else open_scene(choice, progress)
     camera = choose_camera(camera_choice, opened, render)
     targets.check_size(camera.width, camera.height)
     settings = RasterSettings(
@@ -196,7 +222,10 @@ def export(
         threads=render.threads,
     )
     rasterizer = create_rasterizer(render.engine)
-    image = rasterizer.render(rasterizer.prepare(opened.scene.gaussians), camera, settings)
+    if isinstance(opened, OpenedStream):
+        image = _draw_stream(opened, rasterizer, camera, settings, stream, on_problem)
+    else:
+        image = rasterizer.render(rasterizer.prepare(opened.scene.gaussians), camera, settings)
     if targets.image is not None:
         rgb = picture(image, shown, render.background).rgb
         write_picture(targets.image, rgb, targets.quality)
@@ -211,7 +240,31 @@ def export(
     return image
 
 
-def choose_camera(choice: CameraChoice, opened: OpenedScene, render: RenderSettings) -> Camera:
+def _draw_stream(
+    opened: OpenedStream,
+    rasterizer: PagingRasterizer,
+    camera: Camera,
+    settings: RasterSettings,
+    stream: StreamSettings,
+    on_problem: Callable[[str], None],
+) -> RasterImage:
+    """The complete picture; the source is closed."""
+    from viewer.complete_picture import draw_complete
+
+    whole = replace(stream, max_gaussians=ALL_GAUSSIANS, fade_ms=0.0)
+    with contextlib.closing(streamed(opened, rasterizer, whole)) as scene:
+        drawn = draw_complete(scene, rasterizer, camera, settings)
+    for problem in drawn.problems:
+        on_problem(problem)
+    if drawn.stream.complete and drawn.stream.error_px > 0 and not drawn.problems:
+        log.warning(
+            "drawn with an error of up to %.2g pixels, as memory allows; raise --device-budget",
+            drawn.stream.error_px,
+        )
+    return drawn.image
+
+
+def choose_camera(choice: CameraChoice, opened: Opened, render: RenderSettings) -> Camera:
     """The camera of an export, whose choice was checked.
 
     Raises:
@@ -226,8 +279,8 @@ def choose_camera(choice: CameraChoice, opened: OpenedScene, render: RenderSetti
     return start.camera(width, height, near)
 
 
-def _training_camera(choice: CameraChoice, opened: OpenedScene, near: float) -> Camera:
-    cameras = opened.scene.meta.cameras
+def _training_camera(choice: CameraChoice, opened: Opened, near: float) -> Camera:
+    cameras = opened.meta.cameras
     index = choice.training_camera
     assert index is not None
     if not cameras:

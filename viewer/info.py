@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from scene_store.memory import PEAK_FACTOR
 from scene_store.scene import Scene, Vector3
 from scene_store.statistics import SceneStatistics, likely_up, scene_statistics
 from viewer.scenes import SceneChoice, open_scene
@@ -135,7 +136,7 @@ def scene_report(choice: SceneChoice) -> SceneReport:
     Raises:
         SceneError: If it cannot be read.
     """
-    opened = open_scene(choice)
+    opened = open_scene(choice, memory_factor=PEAK_FACTOR)
     gaussians = opened.scene.gaussians
     up = choice.up or likely_up(opened.scene.meta, gaussians)
     return SceneReport(opened.scene, scene_statistics(gaussians), up, opened.title)

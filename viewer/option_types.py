@@ -7,13 +7,14 @@ says what that comes to.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from tyro.conf import arg
 from tyro.constructors import PrimitiveConstructorSpec
+
+from configs.sizes import parse_size
 
 T = TypeVar("T")
 
@@ -68,14 +69,7 @@ def parse_bytes(words: list[str]) -> int:
     Raises:
         ValueError: If it is none.
     """
-    match = re.fullmatch(r"([0-9.]+) *([kmgt]?)(i?)b?", words[0].strip().lower())
-    try:
-        number = float(match[1]) if match else math.nan
-    except ValueError:
-        number = math.nan
-    if match is None or not number > 0:
-        raise ValueError(f"{words[0]!r} is not a size such as 2GiB or 500MB")
-    return int(number * (1024 if match[3] else 1000) ** " kmgt".index(match[2] or " "))
+    return parse_size(words[0])
 
 
 def parse_vector(words: list[str]) -> tuple[float, float, float]:

@@ -9,12 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
+from scene_store.manifest import MANIFEST_FILE
+from scene_store.memory import DRAW_FACTOR
 from scene_store.scene import Scene, SceneMeta, Vector3
+from scene_store.store import is_store
 from splat.errors import SceneNotFoundError, SettingsError
 from viewer.start_view import StartView, choose_start_view
 
 TOWN_NAME = "Town"
 TOWN_RADIUS = 40.0  # of the market square and what surrounds it: the scale to walk at
+FILES_NAMED_BY_FOLDER = ("lod-meta.json", "meta.json", "point_cloud.ply", MANIFEST_FILE)
 Progress = Callable[[float, str], None]
 
 
@@ -37,12 +41,23 @@ class SceneChoice:
     fov_deg: float = 60.0
 
     @property
+    def is_store(self) -> bool:
+        """Whether it is a store, of which chunks are read as they are wanted."""
+        return self.path is not None and is_store(self.store_folder)
+
+    @property
+    def store_folder(self) -> Path:
+        """The folder of a store that may have been named by its manifest."""
+        assert self.path is not None
+        return self.path.parent if self.path.name == MANIFEST_FILE else self.path
+
+    @property
     def title(self) -> str:
         """The scene's name, for people."""
         if self.path is None:
             return TOWN_NAME
         path = self.path.resolve()
-        named_by_folder = path.name in ("lod-meta.json", "meta.json", "point_cloud.ply")
+        named_by_folder = path.name in FILES_NAMED_BY_FOLDER
         return path.parent.name if named_by_folder else path.name
 
 
@@ -55,9 +70,14 @@ class OpenedScene:
     start: StartView
 
     @property
+    def meta(self) -> SceneMeta:
+        """What its source said."""
+        return self.scene.meta
+
+    @property
     def facts(self) -> str:
         """One line: format, size, harmonics."""
-        meta = self.scene.meta
+        meta = self.meta
         return f"{meta.format_name} · {len(self.scene.gaussians):,} Gaussians · SH {meta.sh_degree}"
 
 
@@ -71,22 +91,34 @@ def check_exists(choice: SceneChoice) -> None:
         raise SceneNotFoundError(f"{choice.path}: no such file or folder")
 
 
-def open_scene(choice: SceneChoice, progress: Progress = lambda share, what: None) -> OpenedScene:
+def open_scene(
+    choice: SceneChoice,
+    progress: Progress = lambda share, what: None,
+    *,
+    memory_factor: float = DRAW_FACTOR,
+) -> OpenedScene:
     """Read or make the scene and choose its start view.
+
+    Args:
+        choice: Which one.
+        progress: Called with the share that is done, in [0, 1], and what is being done.
+        memory_factor: As in ``load_scene``: enough to draw the scene, unless said otherwise.
 
     Raises:
         SceneError: If it cannot be read.
     """
     check_exists(choice)
     if choice.path is None:
-        return _make_town(choice, progress)
+        return _make_town(choice, progress, memory_factor)
     from scene_store.loading import load_scene
     from scene_store.statistics import likely_up
 
     def on_progress(done: int, total: int) -> None:
         progress(done / max(total, 1), f"Reading {total:,} Gaussians")
 
-    scene = load_scene(choice.path, lod=choice.lod, progress=on_progress)
+    scene = load_scene(
+        choice.path, lod=choice.lod, progress=on_progress, memory_factor=memory_factor
+    )
     start = choose_start_view(
         scene.gaussians,
         up=choice.up if choice.up is not None else likely_up(scene.meta, scene.gaussians),
@@ -96,15 +128,17 @@ def open_scene(choice: SceneChoice, progress: Progress = lambda share, what: Non
     return OpenedScene(choice.title, scene, start)
 
 
-def _make_town(choice: SceneChoice, progress: Progress) -> OpenedScene:
+def _make_town(choice: SceneChoice, progress: Progress, memory_factor: float) -> OpenedScene:
     from scene_store.loading import in_morton_order
-    from scene_store.town import TOWN_START_VIEW, TOWN_UP, generate_town
+    from scene_store.town import TOWN_UP, generate_town
 
     def on_progress(done: int, total: int) -> None:
         progress(0.9 * done / total, f"Building {total:,} Gaussians")
 
     try:
-        gaussians = generate_town(choice.gaussians, progress=on_progress)
+        gaussians = generate_town(
+            choice.gaussians, progress=on_progress, memory_factor=memory_factor
+        )
     except ValueError as error:  # too few for a town
         raise SettingsError(f"--gaussians: {error}") from None
     progress(0.9, "Sorting")
@@ -118,6 +152,12 @@ def _make_town(choice: SceneChoice, progress: Progress) -> OpenedScene:
     )
     up = choice.up if choice.up is not None else TOWN_UP
     start = choose_start_view(gaussians, up=up, fov_y_rad=math.radians(choice.fov_deg))
+    return OpenedScene(choice.title, Scene(meta, gaussians), in_town(start))
+
+
+def in_town(start: StartView) -> StartView:
+    """A start view moved to the town's market square."""
+    from scene_store.town import TOWN_START_VIEW
+
     start = start.changed(position=TOWN_START_VIEW.position, look_at=TOWN_START_VIEW.target)
-    start = replace(start, center=np.asarray(TOWN_START_VIEW.target), radius=TOWN_RADIUS)
-    return OpenedScene(choice.title, Scene(meta, gaussians), start)
+    return replace(start, center=np.asarray(TOWN_START_VIEW.target), radius=TOWN_RADIUS)

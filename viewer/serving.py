@@ -16,10 +16,9 @@ from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from configs.settings import Settings
-from rendering.coarsen import coarsen
 from scene_store.scene import Vector3
-from splat.gaussians import Gaussians
 from viewer.access import choose_policy
+from viewer.details import add_details
 from viewer.ports import find_port, is_loopback, outward_address
 from viewer.scenes import OpenedScene, SceneChoice, check_exists, open_scene
 
@@ -28,9 +27,6 @@ if TYPE_CHECKING:
     from viewer.client import ShownScene
     from viewer.server import ViewerServer
 
-# Moving pictures of larger scenes may be drawn from a third of the Gaussians, and so on.
-COARSEN_FROM = 600_000
-COARSEN_GROUP = 3
 # Reading stops between two batches; what has none, such as sorting, is left to itself.
 CLOSE_TIMEOUT_S = 0.4
 
@@ -148,11 +144,11 @@ def serve(
                 start = opened.start.changed(position=position, look_at=look_at)
                 opened = replace(opened, start=start)
             server.show(_shown(opened), engine)
-            gaussians = opened.scene.gaussians
-            say(f"Ready: {len(gaussians):,} Gaussians after {time.monotonic() - began_s:.1f} s")
+            handed_over = [opened.scene.gaussians]
+            count = len(opened.scene.gaussians)
+            say(f"Ready: {count:,} Gaussians after {time.monotonic() - began_s:.1f} s")
             del opened  # the engine holds its own form of the scene
-            _add_details(engine, gaussians)
-            del gaussians
+            add_details(engine, handed_over)
             threading.Event().wait()
     except KeyboardInterrupt:
         say("Stopped.")
@@ -178,13 +174,6 @@ def _wait_for_scene(opening: _Opening, server: ViewerServer) -> tuple[OpenedScen
     while not opening.done.wait(0.1):
         server.progress(opening.share, opening.what)
     return opening.take()
-
-
-def _add_details(engine: RenderEngine, gaussians: Gaussians) -> None:
-    """Let the engine draw large scenes coarsely while a camera moves."""
-    while len(gaussians) >= COARSEN_FROM:
-        gaussians = coarsen(gaussians, COARSEN_GROUP)
-        engine.add_coarser(gaussians)
 
 
 def _shown(opened: OpenedScene) -> ShownScene:

@@ -1,0 +1,69 @@
+"""How much memory a stream is given."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from splat.errors import BudgetError
+from viewer.budgets import UNKNOWN_BYTES, choose_budgets
+from viewer.text import memory_size
+
+GIB = 1 << 30
+SIZES = st.integers(1, 64 * GIB)
+
+
+@given(
+    host=st.none() | SIZES,
+    device=st.none() | SIZES,
+    available=st.none() | st.integers(0, 256 * GIB),
+)
+def test_both_fit_together_or_are_refused(
+    host: int | None, device: int | None, available: int | None
+) -> None:
+    try:
+        budgets = choose_budgets(host, device, available)
+    except BudgetError:
+        assert available is not None and (host or 0) + (device or 0) > available
+        return
+    assert host is None or budgets.host_bytes == host
+    assert device is None or budgets.device_bytes == device
+    assert budgets.host_bytes >= 0 and budgets.device_bytes >= 0
+    if available is not None:
+        assert budgets.host_bytes + budgets.device_bytes <= available
+
+
+@pytest.mark.parametrize("available", [None, 8 * GIB, 64 * GIB])
+def test_something_is_left_for_others(available: int | None) -> None:
+    budgets = choose_budgets(None, None, available)
+    free = UNKNOWN_BYTES if available is None else available
+    assert 0.5 * free < budgets.host_bytes + budgets.device_bytes < 0.7 * free
+    assert budgets.device_bytes > budgets.host_bytes
+
+
+def test_one_budget_leaves_the_other_a_share() -> None:
+    budgets = choose_budgets(1 * GIB, None, 20 * GIB)
+    assert budgets.host_bytes == GIB
+    assert budgets.device_bytes == 11 * GIB  # 60 % are usable
+    assert choose_budgets(None, 19 * GIB, 20 * GIB).host_bytes == GIB
+
+
+def test_the_error_names_what_was_asked_and_what_there_is() -> None:
+    with pytest.raises(
+        BudgetError, match=r"--host-budget 6 GiB and --device-budget 3 GiB: .* 8 GiB"
+    ):
+        choose_budgets(6 * GIB, 3 * GIB, 8 * GIB)
+    with pytest.raises(BudgetError, match=r"^--device-budget 9 GiB:"):
+        choose_budgets(None, 9 * GIB, 8 * GIB)
+
+
+def test_memory_is_written_in_powers_of_two() -> None:
+    sizes = (512, 2048, 3 << 19, 1000 << 20, 3 << 29)
+    assert [memory_size(size) for size in sizes] == [
+        "512 bytes",
+        "2 KiB",
+        "1.5 MiB",
+        "1000 MiB",
+        "1.5 GiB",
+    ]

@@ -1,0 +1,49 @@
+"""How much memory a streamed scene may take, where the user did not say."""
+
+from __future__ import annotations
+
+from scene_store.ledger import Budgets
+from splat.errors import BudgetError
+from viewer.text import memory_size
+
+# Of what is available; the rest is for pictures, browsers and everybody else.
+USABLE_SHARE = 0.6
+HOST_SHARE = 0.2  # of what is usable: encoded chunks are small, and the disk is near
+MOST_HOST_BYTES = 4 << 30
+UNKNOWN_BYTES = 4 << 30  # taken to be available where the system does not tell
+
+
+def choose_budgets(host: int | None, device: int | None, available: int | None) -> Budgets:
+    """The budgets of a scene whose device is the processor: both are host memory.
+
+    Args:
+        host, device: The user's, bytes; None for a share of what is left.
+        available: What the machine can still give (``scene_store.memory.available_bytes``);
+            None if it does not tell.
+
+    Raises:
+        BudgetError: If the user asks for more than there is.
+    """
+    free = UNKNOWN_BYTES if available is None else available
+    _require_room(host, device, available)
+    usable = int(USABLE_SHARE * free)
+    if host is None:
+        share = min(MOST_HOST_BYTES, int(HOST_SHARE * usable))
+        # A device budget near all there is leaves the host what it can.
+        host = share if device is None else max(0, min(share, free - device))
+    if device is None:
+        # A host budget beyond its share comes out of the unused rest, as far as that goes.
+        device = max(usable - host, (free - host) // 2, 0)
+    return Budgets(host, device)
+
+
+def _require_room(host: int | None, device: int | None, available: int | None) -> None:
+    asked = (host or 0) + (device or 0)
+    if available is None or asked <= available:
+        return
+    options = (("--host-budget", host), ("--device-budget", device))
+    names = " and ".join(f"{name} {memory_size(size)}" for name, size in options if size)
+    raise BudgetError(
+        f"{names}: the processor draws from host memory, so both must fit into the "
+        f"{memory_size(available)} that are available; lower them"
+    )

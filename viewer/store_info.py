@@ -1,0 +1,172 @@
+"""``belvedere info`` of a store: what its manifest says, and whether its files are all there."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from scene_store.manifest import Manifest, PageFile
+from scene_store.scene import Vector3
+from scene_store.statistics import likely_up
+from scene_store.store import Store, open_store
+from viewer.scenes import SceneChoice
+from viewer.streams import overview
+from viewer.text import byte_size, vector_text
+
+
+@dataclass(frozen=True, slots=True)
+class StoreReport:
+    """Facts about a store, ready to be printed. No chunk but the coarsest was read.
+
+    Attributes:
+        folder: Where it is.
+        title: Its name.
+        manifest: What it says of itself.
+        up: The likely up direction.
+        up_known: Whether the store says so itself.
+        faults: What is wrong with its files, one sentence each.
+    """
+
+    folder: Path
+    title: str
+    manifest: Manifest
+    up: Vector3
+    up_known: bool
+    faults: tuple[str, ...]
+
+    def problems(self) -> list[str]:
+        """What deserves attention, one sentence each; empty for a healthy store."""
+        return list(self.faults)
+
+    def to_json(self) -> str:
+        """All of it as JSON, indented."""
+        return json.dumps(self._plain(), indent=2, ensure_ascii=False)
+
+    def print_table(self) -> None:
+        """All of it for people, on the standard output."""
+        console = Console(highlight=False, soft_wrap=False)
+        console.print(self._facts())
+        console.print(self._levels())
+        for problem in self.problems():
+            console.print(Text(f"! {problem}", style="yellow"))
+
+    @property
+    def _bytes(self) -> int:
+        return sum(page.size_bytes for page in page_files(self.manifest))
+
+    def _plain(self) -> dict[str, Any]:
+        manifest = self.manifest
+        return {
+            "path": str(self.folder),
+            "format": "Belvedere store",
+            "profile": manifest.profile.value,
+            "count": manifest.gaussians,
+            "sh_degree": manifest.sh_degree,
+            "page_gaussians": manifest.page_gaussians,
+            "chunks": manifest.nodes,
+            "bytes": self._bytes,
+            "bounds": [list(manifest.lo), list(manifest.hi)],
+            "likely_up": list(self.up),
+            "levels": [
+                {
+                    "chunks": level.chunks,
+                    "gaussians": level.gaussians,
+                    "bytes": level.geometry.size_bytes + (level.sh.size_bytes if level.sh else 0),
+                }
+                for level in manifest.levels
+            ],
+            "sources": [source.path for source in manifest.info.sources],
+            "settings": dict(manifest.info.settings),
+            "notes": list(manifest.info.notes),
+            "generator": manifest.generator,
+            "problems": self.problems(),
+        }
+
+    def _facts(self) -> Table:
+        manifest, size = self.manifest, self._bytes
+        each = size / max(1, manifest.gaussians)
+        rows = [
+            ("Format", f"Belvedere store ({manifest.profile.value})"),
+            ("Gaussians", f"{manifest.gaussians:,}"),
+            ("SH degree", str(manifest.sh_degree)),
+            ("Files", f"{byte_size(size)}, {each:.1f} bytes a Gaussian with all levels"),
+            ("Chunks", f"{manifest.nodes:,} of at most {manifest.page_gaussians:,} Gaussians"),
+            ("Bounds", " … ".join(vector_text(corner) for corner in (manifest.lo, manifest.hi))),
+            (
+                "Likely up",
+                f"{vector_text(self.up)}, "
+                + ("by the store" if self.up_known else "guessed from the shape"),
+            ),
+            *(("Built from", source.path) for source in manifest.info.sources),
+            *((name.replace("_", " "), value) for name, value in manifest.info.settings),
+            *(("Note", note) for note in manifest.info.notes),
+        ]
+        table = Table(title=self.title, title_justify="left", show_header=False, box=None)
+        table.add_column(style="dim")
+        table.add_column()
+        for name, value in rows:
+            table.add_row(name, value)
+        return table
+
+    def _levels(self) -> Table:
+        table = Table(box=None, padding=(0, 2, 0, 1))
+        table.add_column("Level of detail", style="dim")
+        for name in ("Chunks", "Gaussians", "Bytes"):
+            table.add_column(name, justify="right")
+        for index, level in enumerate(self.manifest.levels):
+            size = level.geometry.size_bytes + (level.sh.size_bytes if level.sh else 0)
+            name = f"{index}" + (" (the originals)" if index == 0 else "")
+            table.add_row(name, f"{level.chunks:,}", f"{level.gaussians:,}", byte_size(size))
+        return table
+
+
+def store_report(choice: SceneChoice) -> StoreReport:
+    """Open a store and see whether its files are there.
+
+    Raises:
+        SceneError: If it cannot be opened.
+    """
+    folder = choice.store_folder
+    with open_store(folder) as store:
+        up = choice.up or _up(store)
+        return StoreReport(
+            folder,
+            choice.title,
+            store.manifest,
+            up,
+            up == store.meta.up,
+            tuple(_faults(folder, store.manifest)),
+        )
+
+
+def page_files(manifest: Manifest) -> list[PageFile]:
+    """All files of a store but the manifest."""
+    pages = [page for level in manifest.levels for page in (level.geometry, level.sh) if page]
+    return [manifest.nodes_file, *pages]
+
+
+def _up(store: Store) -> Vector3:
+    return store.meta.up if store.meta.up is not None else likely_up(store.meta, overview(store))
+
+
+def _faults(folder: Path, manifest: Manifest) -> list[str]:
+    faults = []
+    for page in page_files(manifest):
+        path = folder / page.name
+        try:
+            size = path.stat().st_size
+        except OSError:
+            faults.append(f"{page.name} is missing; copy or build the store again")
+            continue
+        if size != page.size_bytes:
+            faults.append(
+                f"{page.name} has {size:,} bytes instead of {page.size_bytes:,}; copy or build "
+                f"the store again"
+            )
+    return faults

@@ -1,0 +1,134 @@
+"""A store as the commands open it: at once, whatever its size."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from configs.settings import StreamSettings
+from rendering.base import PagingRasterizer
+from rendering.streamed_scene import StreamedScene, StreamPolicy
+from scene_store.chunks import ChunkSource
+from scene_store.memory import available_bytes
+from scene_store.scene import SceneMeta
+from scene_store.statistics import likely_up
+from scene_store.store import Store, open_store
+from scene_store.town_source import TOWN_NAME
+from scene_store.tree import LodTree
+from splat.errors import ChunkReadError, SceneError
+from splat.gaussians import Gaussians
+from splat.harmonics import rgb_to_sh0
+from viewer.budgets import choose_budgets
+from viewer.scenes import SceneChoice, in_town
+from viewer.start_view import StartView, choose_start_view
+
+log = logging.getLogger(__name__)
+
+# Of the coarsest chunks, which the start view is chosen from.
+MOST_OVERVIEW_CHUNKS = 8
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OpenedStream:
+    """An open scene of chunks and a view of it; whoever draws it closes the source."""
+
+    title: str
+    source: ChunkSource
+    start: StartView
+
+    @property
+    def meta(self) -> SceneMeta:
+        """What its source says."""
+        return self.source.meta
+
+    @property
+    def facts(self) -> str:
+        """One line: format, size, harmonics."""
+        meta = self.meta
+        return f"{meta.format_name} · {meta.count:,} Gaussians · SH {meta.sh_degree}"
+
+
+def open_stream(choice: SceneChoice) -> OpenedStream:
+    """Open a store: its manifest, its tree and the coarsest chunks are read.
+
+    Raises:
+        SceneError: If it is damaged, or an option does not go with it.
+    """
+    if choice.lod is not None:
+        raise SceneError(f"{choice.path}: a store draws all its levels; leave out --lod")
+    store = open_store(choice.store_folder)
+    try:
+        return OpenedStream(choice.title, store, stream_start(choice, store))
+    except BaseException:
+        store.close()
+        raise
+
+
+def streamed(
+    opened: OpenedStream, rasterizer: PagingRasterizer, stream: StreamSettings
+) -> StreamedScene:
+    """The scene to be drawn, within budgets that the machine has; it closes the source.
+
+    Raises:
+        BudgetError: If the budgets are more than there is, or too small for the scene; then
+            the source is closed.
+    """
+    try:
+        budgets = choose_budgets(stream.host_budget, stream.device_budget, available_bytes())
+        policy = StreamPolicy(stream.max_gaussians, 1e-3 * stream.fade_ms)
+        return StreamedScene(opened.source, rasterizer, budgets, policy)
+    except BaseException:
+        opened.source.close()
+        raise
+
+
+def stream_start(choice: SceneChoice, source: ChunkSource) -> StartView:
+    """A view chosen from the coarsest chunks."""
+    coarse = overview(source)
+    start = choose_start_view(
+        coarse,
+        up=choice.up if choice.up is not None else likely_up(source.meta, coarse),
+        cameras=source.meta.cameras,
+        fov_y_rad=math.radians(choice.fov_deg),
+    )
+    return in_town(start) if _is_town(source) else start
+
+
+def overview(source: ChunkSource) -> Gaussians:
+    """Gaussians that show where the scene is: some of the coarsest chunks, or their boxes."""
+    roots = source.tree.roots
+    step = -(-len(roots) // MOST_OVERVIEW_CHUNKS)
+    chunks = []
+    for root in roots[::step].tolist():
+        try:
+            encoded = source.read(root)
+            if encoded is not None:
+                chunks.append(source.decode(root, encoded))
+        except ChunkReadError as error:
+            log.warning("%s", error)
+    return Gaussians.concatenate(chunks) if chunks else _boxes(source.tree, source.meta)
+
+
+def _boxes(tree: LodTree, meta: SceneMeta) -> Gaussians:
+    """A Gaussian for each leaf's box: where no chunk can be read, the tree still tells."""
+    leaves = np.flatnonzero(tree.is_leaf)
+    lo, hi = tree.lo[leaves], tree.hi[leaves]
+    count = len(leaves)
+    log.debug("%s: the start view is chosen from %d boxes", meta.path, count)
+    return Gaussians(
+        means=(0.5 * (lo + hi)).astype(np.float32),
+        quats=np.tile(np.array([1, 0, 0, 0], np.float32), (count, 1)),
+        scales=np.maximum(0.25 * (hi - lo), 1e-6).astype(np.float32),
+        opacities=np.ones(count, np.float32),
+        sh=rgb_to_sh0(np.full((count, 3), 0.5, np.float32))[:, None, :].astype(np.float32),
+    )
+
+
+def _is_town(source: ChunkSource) -> bool:
+    """Whether a store was built from the built-in town, and nothing else."""
+    sources = source.manifest.info.sources if isinstance(source, Store) else ()
+    names = [file.path for file in sources if file.size_bytes == 0]
+    return len(sources) == 1 and len(names) == 1 and names[0].split(":")[0] == TOWN_NAME
