@@ -25,12 +25,13 @@ def coarsen(gaussians: Gaussians, group: int) -> Gaussians:
         gaussians: [N], in Morton order.
         group: Size of a group, at least 1; the last one may be smaller.
     """
-    step = group * BLOCK_GROUPS
-    blocks = [
-        _coarsen_block(gaussians[start : start + step], group)
-        for start in range(0, len(gaussians), step)
-    ]
-    return Gaussians.concatenate(blocks) if blocks else gaussians
+    out = Gaussians.allocate(-(-len(gaussians) // group), gaussians.sh_degree)
+    for start in range(0, len(out), BLOCK_GROUPS):
+        rows = slice(start, start + BLOCK_GROUPS)
+        block = _coarsen_block(gaussians[start * group : rows.stop * group], group)
+        for array, values in zip(out.arrays, block.arrays, strict=True):
+            array[rows] = values
+    return out
 
 
 def _coarsen_block(block: Gaussians, group: int) -> Gaussians:

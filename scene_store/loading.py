@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scene_store.formats import open_scene
-from scene_store.memory import require_memory
+from scene_store.memory import PEAK_FACTOR, require_memory
 from scene_store.morton import Order, morton_order
 from scene_store.scene import Scene, SceneSource
 from splat.errors import SceneFormatError
@@ -34,7 +34,11 @@ _REORDER_COLUMNS = 16  # float32 values: one cache line of each row at a time
 
 
 def load_scene(
-    path: str | os.PathLike[str], *, lod: int | None = None, progress: Progress | None = None
+    path: str | os.PathLike[str],
+    *,
+    lod: int | None = None,
+    progress: Progress | None = None,
+    memory_factor: float = PEAK_FACTOR,
 ) -> Scene:
     """Reads a scene of any format into memory, cleaned and in Morton order.
 
@@ -45,6 +49,8 @@ def load_scene(
         path: A file or a folder.
         lod: Level of detail, 0 the finest, for the formats that have several.
         progress: Called with the Gaussians read so far and their total.
+        memory_factor: The most memory that reading and what follows takes at once, over the
+            Gaussians themselves: it must be there before anything is read.
 
     Raises:
         SceneError: If it cannot be read, or nothing in it can be drawn.
@@ -53,7 +59,9 @@ def load_scene(
     with open_scene(path, lod=lod) as source:
         meta = source.meta
         remedy = "choose a coarser level of detail" if meta.lod_counts else "use a smaller scene"
-        require_memory(str(meta.path), meta.count, meta.sh_degree, remedy=remedy)
+        require_memory(
+            str(meta.path), meta.count, meta.sh_degree, factor=memory_factor, remedy=remedy
+        )
         gaussians, dropped = _read(source, progress)
     if len(gaussians) == 0:
         raise SceneFormatError(

@@ -17,6 +17,9 @@ from splat.gaussians import SH_COUNT_OF_DEGREE
 # measured 1.41 to 1.69 times them over PLY, compressed PLY, splat, SPZ and streamed SOG of
 # 0.6 to 4.2 million, the more the fewer harmonics there are.
 PEAK_FACTOR = 1.8
+# The same if the scene is then handed to a rasterizer, which makes a form of its own of it:
+# as large as the Gaussians themselves without harmonics, two thirds with all of them.
+DRAW_FACTOR = 2.1
 # Palettes, textures and batches on the way, whatever the size of the scene; measured to 82 MB.
 WORKING_BYTES = 128_000_000
 
@@ -85,21 +88,28 @@ def gaussian_bytes(sh_degree: int) -> int:
 
 
 def require_memory(
-    what: str, count: int, sh_degree: int, *, working_bytes: int = WORKING_BYTES, remedy: str
+    what: str,
+    count: int,
+    sh_degree: int,
+    *,
+    factor: float = PEAK_FACTOR,
+    working_bytes: int = WORKING_BYTES,
+    remedy: str,
 ) -> None:
     """Refuses a scene that cannot fit, before anything is allocated.
 
     Args:
         what: What needs the memory, to begin the message with.
-        count: Gaussians that are to be in memory and sorted there.
+        count: Gaussians that are to be in memory.
         sh_degree: Of their harmonics.
+        factor: The most that is taken at once, over the Gaussians themselves.
         working_bytes: What is needed while they are read or made.
         remedy: What the user can do about it.
 
     Raises:
         BudgetError: If it needs more than is available.
     """
-    each = gaussian_bytes(sh_degree) * PEAK_FACTOR
+    each = gaussian_bytes(sh_degree) * factor
     needed = count * each + working_bytes
     available = available_bytes()
     if available is None or needed <= available:

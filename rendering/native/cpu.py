@@ -127,8 +127,18 @@ class NativeRasterizer:
         self.record_budget_bytes = record_budget_bytes
 
     def prepare(self, gaussians: Gaussians) -> _native.PackedScene:
-        """The scene in the engine's packed layout, SH beyond degree 0 in 16 bits."""
-        return _native.pack_scene(*_arrays(gaussians), 0)
+        """The scene in the engine's packed layout, SH beyond degree 0 in 16 bits.
+
+        Raises:
+            BudgetError: If the memory for it is not to be had.
+        """
+        try:
+            return _native.pack_scene(*_arrays(gaussians), 0)
+        except MemoryError as error:
+            raise BudgetError(
+                f"not enough memory to prepare {len(gaussians):,} Gaussians for drawing; "
+                "use a smaller scene"
+            ) from error
 
     def new_pool(self, page_gaussians: int, sh_degree: int) -> NativePagePool:
         """Memory for the parts of a scene; see ``rendering.base.PagingRasterizer``."""

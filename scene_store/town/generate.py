@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import islice
 
-from scene_store.memory import require_memory
+from scene_store.memory import PEAK_FACTOR, require_memory
 from scene_store.town.backdrop import backdrop
 from scene_store.town.plan import check_count, plan_town
 from scene_store.town.workers import CellWorkers
@@ -37,6 +37,7 @@ def generate_town(
     seed: int = DEFAULT_SEED,
     workers: int = 0,
     progress: Progress | None = None,
+    memory_factor: float = PEAK_FACTOR,
 ) -> Gaussians:
     """A town of exactly ``gaussian_count`` Gaussians.
 
@@ -50,6 +51,7 @@ def generate_town(
         workers: Processes that make it; 0 for one a core, 1 for this one alone. The result
             does not depend on it.
         progress: Called with the Gaussians made so far and their total.
+        memory_factor: As in ``load_scene``.
 
     Raises:
         ValueError: If the count or the degree is out of range.
@@ -61,6 +63,7 @@ def generate_town(
         "the town",
         gaussian_count,
         sh_degree,
+        factor=memory_factor,
         working_bytes=workers * _WORKER_BYTES,
         remedy="ask for fewer",
     )
