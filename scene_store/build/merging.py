@@ -101,8 +101,8 @@ def foreign(gaussians: Gaussians, error: float) -> Content:
 
     ``sizes`` are such that ``displacement`` gives that distance, as far as they can.
     """
-    spreads = _spreads(gaussians)
-    sizes = np.maximum(spreads - np.float32(0.5 * error * error) / spreads, 0.0)
+    spreads = _spreads(gaussians).astype(np.float64)
+    sizes = np.maximum(spreads - 0.5 * error * error / spreads, 0.0)
     return Content(gaussians, sizes.astype(np.float32), error)
 
 
