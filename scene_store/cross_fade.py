@@ -32,6 +32,7 @@ class CrossFade:
         self._duration_s = duration_s
         self._weight: dict[int, float] = {}  # of all that is shown, and of newcomers at 0
         self._drawn: set[int] = set()
+        self._at_rest: list[int] | None = None  # the cut, while nothing fades
         self._last_s = 0.0
 
     @property
@@ -55,16 +56,19 @@ class CrossFade:
             (chunk, weight in (0, 1]) by chunk; opacities are to be multiplied by the weight.
             With all fades over it is ``cut.draw`` with weights of 1.
         """
-        if self._duration_s <= 0:
-            return [(chunk, 1.0) for chunk in cut.draw.tolist()]
+        chunks = cut.draw.tolist()
+        if self._duration_s <= 0 or chunks == self._at_rest:
+            self._last_s = now
+            return [(chunk, 1.0) for chunk in chunks]
         self._advance(2.0 * (now - self._last_s) / self._duration_s)
         self._last_s = now
-        before, self._drawn = self._drawn, set(cut.draw.tolist())
+        before, self._drawn = self._drawn, set(chunks)
         self._let_go(before, resident)
         for chunk in self._drawn - self._weight.keys():
             self._weight[chunk] = 0.0
         self._make_room(max_pages, cut)
         self._leave_no_hole()
+        self._at_rest = None if self.fading else chunks
         return sorted((chunk, weight) for chunk, weight in self._weight.items() if weight > 0)
 
     def _leaving(self) -> list[int]:

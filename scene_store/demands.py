@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from itertools import zip_longest
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -45,6 +44,7 @@ class Demands:
         rank: [N] int32, place in the queue of what is missing, the most urgent first;
             ``NO_RANK`` for what nobody waits for. Parents come before their children, what
             is in view before what is predicted.
+        order: [Q] the chunks that have a rank, by rank.
         last_used: [N] float64, when the chunk was last VISIBLE or PREFETCH; a parent's is
             never before its child's.
     """
@@ -52,6 +52,7 @@ class Demands:
     def __init__(self, tree: LodTree) -> None:
         self.tier = np.zeros(len(tree), np.uint8)
         self.rank = np.full(len(tree), NO_RANK, np.int32)
+        self.order: ChunkArray = _none()
         self.last_used = np.full(len(tree), -np.inf)
         self._parent = tree.parent
         self._roots = tree.roots.astype(np.intp)
@@ -79,21 +80,43 @@ class Demands:
             now: Seconds.
         """
         self.tier[:] = Tier.RECENT
-        self.rank[:] = NO_RANK
         demands = list(self._of_client.values())
         in_view = [self._roots, *(d.wants for d in demands), *(d.touched for d in demands)]
         self._raise(in_view, Tier.VISIBLE)
         self._raise([d.prefetch for d in demands], Tier.PREFETCH)
         self.last_used[self.tier > Tier.RECENT] = now
-        order: list[int] = []
-        for lists in (
+        queues = (
             [self._roots],
             [d.wants for d in demands],
             [d.prefetch for d in demands],
-        ):
-            missing = [chunks[~held[chunks]].tolist() for chunks in lists]
-            self._append(_in_turn(missing), held, order)
-        self.rank[order] = np.arange(len(order), dtype=np.int32)
+        )
+        missing = [[chunks[~held[chunks]] for chunks in queue] for queue in queues]
+        self.order = _first_of_each(np.concatenate([_in_turn(queue) for queue in missing]))
+        self._give_ranks()
+        if not self._parents_come_first(held):
+            self.order = self._with_parents(held)
+            self._give_ranks()
+
+    def _give_ranks(self) -> None:
+        self.rank[:] = NO_RANK
+        self.rank[self.order] = np.arange(len(self.order), dtype=np.int32)
+
+    def _parents_come_first(self, held: NDArray[np.bool_]) -> bool:
+        """Whether the queue is as ``select_lod`` makes it."""
+        parents = self._parent[self.order]
+        earlier = self.rank[parents] < np.arange(len(self.order))
+        return bool(((parents == NO_PARENT) | held[parents] | earlier).all())
+
+    def _with_parents(self, held: NDArray[np.bool_]) -> ChunkArray:
+        """The queue with all missing ancestors, each before its first descendant."""
+        queued: dict[int, None] = {}
+        for chunk in self.order.tolist():
+            way = []
+            while chunk != NO_PARENT and chunk not in queued and not held[chunk]:
+                way.append(chunk)
+                chunk = int(self._parent[chunk])
+            queued.update(dict.fromkeys(reversed(way)))
+        return np.array(list(queued), np.intp)
 
     def _raise(self, lists: Sequence[ChunkArray], tier: Tier) -> None:
         """Gives chunks and their ancestors at least this tier."""
@@ -104,18 +127,14 @@ class Demands:
             parents = self._parent[chunks]
             chunks = np.unique(parents[parents != NO_PARENT]).astype(np.intp)
 
-    def _append(self, chunks: Iterable[int], held: NDArray[np.bool_], order: list[int]) -> None:
-        """Queues what is missing, parents before children, each once."""
-        for chunk in chunks:
-            way = []
-            while chunk != NO_PARENT and self.rank[chunk] == NO_RANK and not held[chunk]:
-                self.rank[chunk] = 0
-                way.append(chunk)
-                chunk = int(self._parent[chunk])
-            order.extend(reversed(way))
 
-
-def _in_turn(lists: Sequence[Sequence[int]]) -> Iterator[int]:
+def _in_turn(lists: Sequence[ChunkArray]) -> ChunkArray:
     """One of each list in turn, so that no client's wants wait for all of another's."""
-    for row in zip_longest(*lists):
-        yield from (chunk for chunk in row if chunk is not None)
+    places = np.concatenate([_none(), *(np.arange(len(chunks)) for chunks in lists)])
+    return np.concatenate([_none(), *lists])[np.argsort(places, kind="stable")]
+
+
+def _first_of_each(chunks: ChunkArray) -> ChunkArray:
+    """Without repetitions, in the same order."""
+    _, first = np.unique(chunks, return_index=True)
+    return chunks[np.sort(first)]

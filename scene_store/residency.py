@@ -333,11 +333,10 @@ class Residency:
             and int(self._demands.rank[chunk]) != NO_RANK
         ]
 
-    def _by_rank(self, state: ChunkState) -> list[int]:
+    def _by_rank(self, state: ChunkState) -> Iterator[int]:
         """The wanted chunks in a state, most urgent first."""
-        chunks, rank = self._ledger.chunks_in(state), self._demands.rank
-        chunks = chunks[rank[chunks] != NO_RANK]
-        return _as_list(chunks[np.argsort(rank[chunks])])
+        order = self._demands.order
+        return map(int, order[self._ledger.state[order] == state])
 
     # --- Reads -------------------------------------------------------------------------------
 
@@ -412,7 +411,8 @@ class Residency:
         self, chunks: NDArray[np.intp], tiers: NDArray[np.uint8]
     ) -> Iterator[int]:
         """By tier, then by last use, then children (higher indices) before parents."""
-        return iter(_as_list(chunks[np.lexsort((-chunks, self._demands.last_used[chunks], tiers))]))
+        order = np.lexsort((-chunks, self._demands.last_used[chunks], tiers))
+        return map(int, chunks[order])
 
     def _drop(self, victims: list[int], plan: _Plan) -> None:
         for victim in victims:

@@ -160,7 +160,7 @@ class Walk {
   Walk(const Tree& tree, const std::vector<View>& views, double max_sigmas, const bool* resident,
        const bool* lost, const Limits& limits)
       : tree_(tree), views_(views), max_sigmas_(max_sigmas), resident_(resident), lost_(lost),
-        limits_(limits), ideal_(tree.size, false), drawn_(tree.size, false),
+        limits_(limits), role_(tree.size, kUntouched),
         errors_(std::make_unique_for_overwrite<double[]>(tree.size)) {}
 
   Cut run() {
@@ -172,6 +172,9 @@ class Walk {
   }
 
  private:
+  // What a node is so far: met and visible; in the ideal cut; in the drawn one.
+  enum Role : std::uint8_t { kUntouched = 0, kTouched = 1, kIdeal = 2, kDrawn = 4 };
+
   struct Open {  // a node of the ideal cut that has children
     double error;
     std::int32_t node;
@@ -214,12 +217,12 @@ class Walk {
     if (!visible_.empty() && pages > limits_.max_pages) return false;
     pages_ = pages;
     cut_.ideal_gaussians += growth;
-    if (drawn_[node] && !any_of(resident_, false) && fits(cut_.drawn_gaussians, growth)) {
-      drawn_[node] = false;
+    if ((role_[node] & kDrawn) && !any_of(resident_, false) && fits(cut_.drawn_gaussians, growth)) {
+      role_[node] &= ~kDrawn;
       cut_.drawn_gaussians -= tree_.count[node];
       for (const std::int32_t child : visible_) draw(child);
     }
-    ideal_[node] = false;
+    role_[node] &= ~kIdeal;
     meet_visible();
     return true;
   }
@@ -262,9 +265,8 @@ class Walk {
 
   // The visible nodes join the ideal cut.
   void meet_visible() {
-    cut_.touched.insert(cut_.touched.end(), visible_.begin(), visible_.end());
     for (const std::int32_t node : visible_) {
-      ideal_[node] = true;
+      role_[node] |= kTouched | kIdeal;
       if (tree_.child_count[node]) open_.push({errors_[node], node});
     }
     const auto first = static_cast<std::ptrdiff_t>(cut_.want.size());
@@ -277,16 +279,18 @@ class Walk {
   }
 
   void draw(std::int32_t node) {
-    drawn_[node] = true;
+    role_[node] |= kDrawn;
     cut_.drawn_gaussians += tree_.count[node];
   }
 
   void finish() {
-    std::sort(cut_.touched.begin(), cut_.touched.end());
-    for (const std::int32_t node : cut_.touched) {
-      if (ideal_[node] != drawn_[node]) cut_.complete = false;
-      if (!drawn_[node]) continue;
-      cut_.draw.push_back(node);
+    for (std::size_t node = 0; node < tree_.size; ++node) {
+      if (!role_[node]) continue;
+      cut_.touched.push_back(static_cast<std::int32_t>(node));
+      const bool drawn = role_[node] & kDrawn;
+      if (drawn != static_cast<bool>(role_[node] & kIdeal)) cut_.complete = false;
+      if (!drawn) continue;
+      cut_.draw.push_back(static_cast<std::int32_t>(node));
       cut_.error_px = std::max(cut_.error_px, errors_[node]);
     }
   }
@@ -305,7 +309,7 @@ class Walk {
   const double max_sigmas_;
   const bool *resident_, *lost_;
   const Limits limits_;
-  std::vector<bool> ideal_, drawn_;
+  std::vector<std::uint8_t> role_;
   std::unique_ptr<double[]> errors_;  // of the nodes met
   std::priority_queue<Open> open_;
   std::vector<std::int32_t> visible_;  // of the roots or of one node's children
