@@ -33,9 +33,11 @@ from splat.gaussians import Gaussians
 log = logging.getLogger(__name__)
 
 DETAILS = 8  # each draws at most half the Gaussians of the one before
-ACTIVE_S = 5.0  # a client that asked for nothing as long does not count when room is shared
+# A client that asked for nothing as long has its picture: it does not count when room is
+# shared, and what only it looked at makes room for others.
+ACTIVE_S = 5.0
 TINT_SHARE = 0.6
-_LEVEL_TINTS = (  # of levels 0, 1, 2, …: from original (blue) to coarse (red)
+LEVEL_TINTS = (  # of levels 0, 1, 2, …: from original (blue) to coarse (red)
     (0.15, 0.35, 0.95),
     (0.10, 0.75, 0.85),
     (0.20, 0.80, 0.30),
@@ -87,6 +89,7 @@ class _Client:
 
     fade: CrossFade
     last_asked_s: float
+    drawn: tuple[int, ...] = ()
 
 
 @dataclass(slots=True)
@@ -106,9 +109,12 @@ class _Clients:
 
     by_name: dict[str, _Client] = field(default_factory=dict)
 
-    def active(self, now: float) -> int:
-        """How many share the device, the one who asks among them."""
-        return max(1, sum(now - c.last_asked_s < ACTIVE_S for c in self.by_name.values()))
+    def drop_idle(self, now: float) -> list[str]:
+        """Those who have asked for nothing for long; what was remembered of them is gone."""
+        idle = [n for n, client in self.by_name.items() if now - client.last_asked_s >= ACTIVE_S]
+        for name in idle:
+            del self.by_name[name]
+        return idle
 
 
 class StreamedScene:
@@ -147,8 +153,14 @@ class StreamedScene:
         self._changing = threading.Lock()
         self._arrived = on_arrival
         self._levels = int(source.tree.level.max()) + 1
-        residency = Residency(source.tree, ChunkCosts.of(source, pool.page_bytes), budgets)
+        costs = ChunkCosts.of(source, pool.page_bytes)
+        self._least = Budgets(
+            int(costs.encoded.max()) + int(costs.decoded.max()),
+            int(costs.device[source.tree.roots].sum()),
+        )
+        residency = Residency(source.tree, costs, budgets)
         self._budgets = budgets
+        self._closed = False
         self._loader = Loader(
             source, self._pages, residency, on_arrival=self._on_arrival, clock=clock
         )
@@ -172,7 +184,18 @@ class StreamedScene:
     def policy(self, policy: StreamPolicy) -> None:
         with self._changing:
             self._policy = policy
-            self._clients.by_name.clear()
+            for client in self._clients.by_name.values():
+                client.fade = self._new_fade()
+
+    @property
+    def budgets(self) -> Budgets:
+        """The limits of memory in force."""
+        return self._budgets
+
+    @property
+    def least_budgets(self) -> Budgets:
+        """Smaller ones are refused."""
+        return self._least
 
     def set_on_arrival(self, callback: Callable[[], None] | None) -> None:
         """Whom to tell when more can be drawn."""
@@ -202,9 +225,13 @@ class StreamedScene:
             shown = np.array([chunk for chunk, _ in choices[0].shown], np.int32)
             return Demand(shown, cut.want, np.union1d(cut.touched, shown))
 
+        self._drop_idle(request.client)
         try:
             lease = self._loader.frame(choose, client=request.client)
-        except RuntimeError as error:  # closed: the scene was replaced a moment ago
+        except RuntimeError as error:
+            if not self._closed:
+                raise
+            # It was replaced a moment ago.
             raise SceneClosed("the scene is closed") from error
         with lease:
             shown = choices[0].shown
@@ -215,6 +242,12 @@ class StreamedScene:
         """Wait until all that the last frames wanted is there, or lost; whether it is."""
         return self._loader.wait_until_settled(timeout_s)
 
+    def drawn_chunks(self, client: str) -> tuple[int, ...]:
+        """What the client's last frame drew, ascending; nothing of one that is not known."""
+        with self._changing:
+            known = self._clients.by_name.get(client)
+            return () if known is None else known.drawn
+
     def forget(self, client: str) -> None:
         """The client is gone; what only it needed may go."""
         with self._changing:
@@ -222,9 +255,20 @@ class StreamedScene:
         self._loader.forget(client)
 
     def close(self) -> None:
-        """End the loading; pages go with the last frame that draws them."""
-        self._loader.close()
-        self.source.close()
+        """End the loading; pages go with the last frame that draws them. Twice is once."""
+        with self._changing:
+            closed, self._closed = self._closed, True
+        if not closed:
+            self._loader.close()
+            self.source.close()
+
+    def _drop_idle(self, asking: str) -> None:
+        """Those who rest keep their picture on the screen, but no claim to the memory."""
+        now = self._clock()
+        with self._changing:
+            idle = [name for name in self._clients.drop_idle(now) if name != asking]
+        for name in idle:
+            self._loader.forget(name)
 
     def _choose(
         self, request: FrameRequest, resident: NDArray[np.bool_], lost: NDArray[np.bool_]
@@ -233,9 +277,10 @@ class StreamedScene:
         with self._changing:
             client = self._client(request.client, now)
             max_pages = self._budgets.device_bytes // self._page_bytes
-            max_pages //= self._clients.active(now)
+            max_pages //= len(self._clients.by_name)
             cut = self._select(request, resident, lost, max_pages)
             shown = client.fade.step(cut, resident, max_pages, now)
+            client.drawn = tuple(chunk for chunk, _ in shown)
             fading = client.fade.fading
         select_ms = 1e3 * (time.perf_counter() - started)
         return _Choice(cut, shown, int(lost.sum()), fading, select_ms)
@@ -261,10 +306,12 @@ class StreamedScene:
     def _client(self, name: str, now: float) -> _Client:
         client = self._clients.by_name.get(name)
         if client is None:
-            fade = CrossFade(self.source.tree, self.source.page_gaussians, self._policy.fade_s)
-            client = self._clients.by_name[name] = _Client(fade, now)
+            client = self._clients.by_name[name] = _Client(self._new_fade(), now)
         client.last_asked_s = now
         return client
+
+    def _new_fade(self) -> CrossFade:
+        return CrossFade(self.source.tree, self.source.page_gaussians, self._policy.fade_s)
 
     def _parts(self, shown: Sequence[tuple[int, float]], tinted: bool) -> list[ScenePart]:
         level = self.source.tree.level
@@ -272,7 +319,7 @@ class StreamedScene:
         for chunk, weight in shown:
             whole = [ScenePart(page, weight) for page in self._pages.of(chunk)]
             if tinted:
-                tint = _LEVEL_TINTS[min(int(level[chunk]), len(_LEVEL_TINTS) - 1)]
+                tint = LEVEL_TINTS[min(int(level[chunk]), len(LEVEL_TINTS) - 1)]
                 whole = [replace(part, tint=tint, tint_share=TINT_SHARE) for part in whole]
             parts += whole
         return parts

@@ -7,6 +7,8 @@ browser:
   them allows.
 - A rest after the last motion, one picture is drawn in full resolution and quality; a new
   motion interrupts it.
+- Of a streamed scene that picture may be incomplete: it is drawn again when something came,
+  and while chunks fade in, but not often.
 - Then nothing is drawn until something changes.
 
 Drawing the next picture overlaps with the transport of the last one, but starts no earlier
@@ -30,6 +32,12 @@ RAISE_MARGIN = 0.8  # a better picture must fit this share of the time allowed â
 RAISE_PATIENCE = 3  # â€¦ in this many frames in a row
 LOWER_MARGIN = 1.25
 NOTHING_GAINED = 1.25
+# A resting picture of a streamed scene is drawn again after this time if something came, and
+# after that one if nothing did: room may have been made for what it lacks.
+REPEAT_S = 0.1
+STALLED_S = 2.0
+# A picture with fewer than this share of the Gaussians it may have needs no more.
+SATURATED = 0.9
 # Pixels that a visible Gaussian gives detail to, about; many are behind others.
 DETAILS_PER_GAUSSIAN = 2.0
 
@@ -158,6 +166,7 @@ class ReductionController:
         self._counts = counts
         self._model = CostModel()
         self._patience = 0
+        self._needed = math.inf
         first = min(self._ladder, key=lambda scale: abs(scale - FIRST_SCALE))
         self.current = Reduction(first, 0)
 
@@ -171,9 +180,31 @@ class ReductionController:
         """Expected cost of a picture so reduced; 0 before the first observation."""
         return self._model.predict_ms(self._share(reduction), reduction.scale**2)
 
-    def observe(self, reduction: Reduction, cost_ms: float) -> None:
-        """Learn from a picture, moving or still."""
-        self._model.observe(self._share(reduction), reduction.scale**2, cost_ms)
+    def observe(
+        self,
+        reduction: Reduction,
+        cost_ms: float,
+        gaussians: int | None = None,
+        still: bool = False,
+    ) -> None:
+        """Learn from a picture, moving or still.
+
+        Args:
+            reduction: How it was reduced.
+            cost_ms: What it cost.
+            gaussians: Drawn, where that is up to the view: of a streamed scene. Such a moving
+                picture may need fewer than it may have.
+            still: Whether it was drawn with all detail, needed or not.
+        """
+        if gaussians is None:
+            self._needed = math.inf
+            share = self._share(reduction)
+        else:
+            share = max(gaussians, 1) / max(self._counts[0], 1)
+            if not still:
+                enough = gaussians < SATURATED * self._allowed(reduction)
+                self._needed = max(1.0, gaussians) if enough else math.inf
+        self._model.observe(share, reduction.scale**2, cost_ms)
 
     def choose(self, budget_ms: float, full_pixels: int) -> Reduction:
         """How to draw the next moving picture, ``budget_ms`` after the last one."""
@@ -193,7 +224,9 @@ class ReductionController:
     def sharpness(self, reduction: Reduction, full_pixels: int) -> float:
         """Details that a picture can show: bounded by its pixels and by what they show."""
         pixels = full_pixels * reduction.scale**2
-        gaussians = max(1, self._counts[min(reduction.detail, len(self._counts) - 1)])
+        gaussians = self._allowed(reduction)
+        if gaussians >= self._needed:  # its pixels are all that limits it
+            return pixels
         return 1.0 / (1.0 / pixels + 1.0 / (DETAILS_PER_GAUSSIAN * gaussians))
 
     def _best(self, budget_ms: float, full_pixels: int) -> Reduction:
@@ -208,8 +241,11 @@ class ReductionController:
         return max(fitting, key=lambda option: self.sharpness(option, full_pixels))
 
     def _share(self, reduction: Reduction) -> float:
-        detail = min(reduction.detail, len(self._counts) - 1)
-        return max(self._counts[detail], 1) / max(self._counts[0], 1)
+        return min(self._needed, self._allowed(reduction)) / max(self._counts[0], 1)
+
+    def _allowed(self, reduction: Reduction) -> int:
+        """Gaussians that a picture may have."""
+        return max(1, self._counts[min(reduction.detail, len(self._counts) - 1)])
 
 
 class Pacer:
@@ -226,6 +262,7 @@ class Pacer:
         self._started_s = -math.inf
         self._sent_s: float | None = None
         self._transit_s = 0.0
+        self._incomplete = self._fading = self._arrived = False
 
     @property
     def in_transit(self) -> bool:
@@ -251,12 +288,17 @@ class Pacer:
             return self._after(now_s, self._earliest_start_s(), still=False)
         if not started.still:
             return self._after(now_s, self._changed_s + self.policy.refine_delay_s, still=True)
+        if self._fading or (self._incomplete and self._arrived):
+            return self._after(now_s, self._started_s + REPEAT_S, still=True)
+        if self._incomplete:
+            return self._after(now_s, self._started_s + STALLED_S, still=True)
         return None
 
     def start(self, plan: FramePlan, now_s: float) -> None:
         """``plan`` was handed to the engine."""
         self._started = plan
         self._started_s = now_s
+        self._incomplete = self._fading = self._arrived = False
 
     def abandon(self) -> None:
         """The picture that was started will not come; draw its view again."""
@@ -271,9 +313,26 @@ class Pacer:
         """Gaussians by level of detail that may be drawn while moving, finest first."""
         self._controller.set_counts(counts)
 
-    def drawn(self, plan: FramePlan, cost_ms: float, sharers: int = 1) -> None:
-        """``plan`` was drawn; ``sharers`` browsers in motion share the engine's time."""
-        self._controller.observe(plan.reduction, cost_ms)
+    def streamed(self, *, complete: bool, fading: bool) -> None:
+        """What was started shows a streamed scene: all that is wanted, or not; for good, or not."""
+        self._incomplete, self._fading = not complete, fading
+
+    def arrived(self) -> None:
+        """More of a streamed scene can be drawn than a moment ago."""
+        self._arrived = True
+
+    def drawn(
+        self, plan: FramePlan, cost_ms: float, sharers: int = 1, gaussians: int | None = None
+    ) -> None:
+        """``plan`` was drawn.
+
+        Args:
+            plan: The picture.
+            cost_ms: What it cost.
+            sharers: Browsers in motion that share the engine's time.
+            gaussians: Drawn, of a streamed scene.
+        """
+        self._controller.observe(plan.reduction, cost_ms, gaussians, plan.still)
         if not plan.still:
             budget_ms = 1e3 * self.policy.interval_s / max(1, sharers)
             width, height = self._full()

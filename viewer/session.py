@@ -19,7 +19,7 @@ from typing import Protocol
 
 from rendering.base import RasterSettings
 from rendering.engine import RenderEngine
-from rendering.frame import Frame, FrameRequest
+from rendering.frame import Frame, FrameRequest, StreamStats
 from splat.errors import BelvedereError, CameraError, RenderCancelled, RenderError
 from viewer.images import Mode, Picture, UInt8Array, picture
 from viewer.pacing import FramePlan, Pacer, PacingPolicy
@@ -52,6 +52,8 @@ class ViewOptions:
         antialiased, sh_degree: As in ``RasterSettings``.
         near: Near plane, world units.
         max_scale: Highest resolution, a share of the canvas's, per side.
+        tint_levels: Colour the chunks of a streamed scene by their level of detail.
+        frozen: A pose whose view chooses the chunks of a streamed scene, wherever the camera is.
     """
 
     mode: Mode = Mode.COLOR
@@ -60,6 +62,8 @@ class ViewOptions:
     sh_degree: int | None = None
     near: float = 0.01
     max_scale: float = 1.0
+    tint_levels: bool = False
+    frozen: Pose | None = None
 
     def raster_settings(self, threads: int) -> RasterSettings:
         """The settings of a render for these options."""
@@ -87,6 +91,7 @@ class SessionStats:
         encode_ms: Conversion, JPEG and hand-over to the socket.
         legend: What the colours mean.
         error: What went wrong with the newest frame, "" if nothing.
+        stream: Of a streamed scene.
     """
 
     shown: int = 0
@@ -103,6 +108,13 @@ class SessionStats:
     stage_ms: dict[str, float] = field(default_factory=dict)
     legend: str = ""
     error: str = ""
+    stream: StreamStats | None = None
+
+    @property
+    def settled(self) -> bool:
+        """Whether the last picture is the final one of a resting camera."""
+        stream = self.stream
+        return self.still and (stream is None or (stream.complete and not stream.fading))
 
 
 @dataclass(slots=True)
@@ -126,6 +138,7 @@ class Session:
         options: How pictures are wanted at the start.
         threads: CPU threads a frame may use; 0 for one a core.
         sharers: How many sessions are in motion, this one included.
+        moving_error_px: Detail of a streamed scene that a moving picture may lack.
         clock: Seconds, the clock of ``FrameRequest.submitted_s``.
     """
 
@@ -139,6 +152,7 @@ class Session:
         *,
         threads: int = 0,
         sharers: Callable[[], int] = lambda: 1,
+        moving_error_px: float = 1.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.client = client
@@ -146,6 +160,7 @@ class Session:
         self._screen = screen
         self._threads = threads
         self._sharers = sharers
+        self._moving_error_px = moving_error_px
         self._clock = clock
         self._wake = threading.Condition()
         # Guarded by _wake:
@@ -203,6 +218,18 @@ class Session:
                 self._pacer.max_scale = options.max_scale
                 self._changed()
 
+    def refresh(self) -> None:
+        """The scene is another one, or drawn within other limits: draw it again."""
+        with self._wake:
+            if self._pose is not None:
+                self._changed()
+
+    def arrived(self) -> None:
+        """More of a streamed scene can be drawn; returns at once."""
+        with self._wake:
+            self._pacer.arrived()
+            self._wake.notify_all()
+
     @property
     def moving(self) -> bool:
         """Whether the camera moves at present."""
@@ -230,8 +257,16 @@ class Session:
                 self._step()
             except Exception as error:  # a fault of ours; the browser's picture must go on
                 self._recover(error)
-        if self._drawing is not None:
-            self._drawing.future.cancel()
+        self._leave()
+
+    def _leave(self) -> None:
+        """Have the engine forget this client, but not before its last frame ended."""
+        drawing = self._drawing
+        if drawing is None:
+            self._engine.forget(self.client)
+        else:
+            drawing.future.cancel()
+            drawing.future.add_done_callback(lambda _: self._engine.forget(self.client))
 
     def _recover(self, error: Exception) -> None:
         """Say what happened, pause, and start afresh from the newest pose."""
@@ -285,6 +320,8 @@ class Session:
     def _submit(self, plan: FramePlan, pose: Pose, options: ViewOptions, posed_s: float) -> None:
         try:
             camera = pose.camera(plan.width, plan.height, options.near)
+            frozen = options.frozen
+            chooser = frozen.camera(plan.width, plan.height, options.near) if frozen else None
         except CameraError as error:
             self._note_error(str(error))
             with self._wake:
@@ -298,6 +335,10 @@ class Session:
             options.raster_settings(self._threads),
             preemptible=plan.still,
             detail=plan.reduction.detail,
+            # In pixels of this picture: of a smaller one they are larger ones of the screen.
+            max_error_px=0.0 if plan.still else self._moving_error_px,
+            frozen=(chooser,) if chooser else (),
+            tint_levels=options.tint_levels,
         )
         try:
             future = self._engine.submit(request)
@@ -345,10 +386,13 @@ class Session:
             self._wake.notify_all()
 
     def _record(self, drawing: _Drawing, frame: Frame, shown: Picture, encode_ms: float) -> None:
-        raster, plan = frame.stats.raster[0], drawing.plan
+        raster, plan, stream = frame.stats.raster[0], drawing.plan, frame.stats.stream
         sharers = self._sharers()
+        drawn = None if stream is None else sum(stream.gaussians_by_level)
         with self._wake:
-            self._pacer.drawn(plan, frame.stats.render_ms + encode_ms, sharers)
+            self._pacer.drawn(plan, frame.stats.render_ms + encode_ms, sharers, drawn)
+            if stream is not None:
+                self._pacer.streamed(complete=stream.complete, fading=stream.fading)
             self._sent_at.append(self._clock())
             self._stats = SessionStats(
                 shown=self._stats.shown + 1,
@@ -363,6 +407,7 @@ class Session:
                 encode_ms=encode_ms,
                 stage_ms=dict(raster.stage_ms),
                 legend=shown.legend,
+                stream=stream,
             )
 
     def _note_error(self, message: str, level: int = logging.WARNING) -> None:

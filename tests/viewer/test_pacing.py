@@ -7,6 +7,8 @@ from itertools import pairwise
 import pytest
 
 from viewer.pacing import (
+    REPEAT_S,
+    STALLED_S,
     CostModel,
     FramePlan,
     Pacer,
@@ -249,3 +251,87 @@ def test_the_largest_resolution_can_be_lowered() -> None:
     start(pacer, 0.0)
     refined = start(pacer, 1.0)
     assert (refined.width, refined.height) == (640, 360)
+
+
+def still_of_a_stream(pacer: Pacer, now_s: float, *, complete: bool, fading: bool = False) -> None:
+    """Draw the resting picture that is due, of a scene that is only partly there."""
+    plan = pacer.plan(now_s)
+    assert isinstance(plan, FramePlan) and plan.still
+    pacer.start(plan, now_s)
+    pacer.streamed(complete=complete, fading=fading)
+    pacer.drawn(plan, 20.0, gaussians=1000)
+
+
+def resting_pacer() -> Pacer:
+    """One whose camera has been at rest since 10 s; its moving picture was drawn."""
+    pacer = Pacer(PacingPolicy())
+    pacer.change(10.0, (640, 360))
+    plan = pacer.plan(10.0)
+    assert isinstance(plan, FramePlan) and not plan.still
+    pacer.start(plan, 10.0)
+    pacer.streamed(complete=False, fading=True)
+    return pacer
+
+
+def test_an_incomplete_picture_is_repeated_when_something_came() -> None:
+    pacer = resting_pacer()
+    still_of_a_stream(pacer, 11.0, complete=False)
+    assert pacer.plan(11.01) == pytest.approx(STALLED_S - 0.01)
+    pacer.arrived()
+    assert pacer.plan(11.01) == pytest.approx(REPEAT_S - 0.01), "not at once"
+    still_of_a_stream(pacer, 11.0 + REPEAT_S, complete=True)
+    pacer.arrived()  # for somebody else
+    assert pacer.plan(20.0) is None, "a complete picture is final"
+
+
+def test_what_came_while_a_picture_was_drawn_is_not_forgotten() -> None:
+    pacer = resting_pacer()
+    plan = pacer.plan(11.0)
+    assert isinstance(plan, FramePlan)
+    pacer.start(plan, 11.0)
+    pacer.arrived()
+    pacer.streamed(complete=False, fading=False)
+    assert isinstance(pacer.plan(11.0 + REPEAT_S), FramePlan)
+
+
+def test_a_fading_picture_is_repeated_until_it_is_not() -> None:
+    pacer = resting_pacer()
+    now_s = 11.0
+    for _ in range(3):
+        still_of_a_stream(pacer, now_s, complete=True, fading=True)
+        assert pacer.plan(now_s + 0.02) == pytest.approx(REPEAT_S - 0.02)
+        now_s += REPEAT_S
+    still_of_a_stream(pacer, now_s, complete=True)
+    assert pacer.plan(now_s + 100) is None
+
+
+def test_an_incomplete_picture_is_tried_again_now_and_then() -> None:
+    pacer = resting_pacer()
+    still_of_a_stream(pacer, 11.0, complete=False)
+    assert isinstance(pacer.plan(11.0 + STALLED_S), FramePlan)
+
+
+def test_a_view_that_needs_few_gaussians_is_not_drawn_coarsely() -> None:
+    """A limit that a streamed scene does not reach costs nothing, so it is not lowered."""
+    counts = (4_000_000, 2_000_000, 1_000_000, 500_000)
+    controller = ReductionController(0.25, counts)
+    for _ in range(20):
+        reduction = controller.current
+        drawn = min(150_000, counts[reduction.detail])
+        cost_ms = 5.0 + 10.0 * drawn / 150_000 + 15.0 * reduction.scale**2
+        controller.observe(reduction, cost_ms, drawn)
+        controller.choose(33.0, 1280 * 720)
+    assert controller.current.detail == 0
+    assert controller.current.scale > 0.8
+
+
+def test_a_view_that_needs_many_is_drawn_from_fewer() -> None:
+    counts = (4_000_000, 2_000_000, 1_000_000, 500_000)
+    controller = ReductionController(0.25, counts)
+    for _ in range(20):
+        reduction = controller.current
+        drawn = counts[reduction.detail]
+        cost_ms = 100.0 * drawn / counts[0] + 15.0 * reduction.scale**2
+        controller.observe(reduction, cost_ms, drawn)
+        controller.choose(33.0, 1280 * 720)
+    assert controller.current.detail >= 2
