@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from benchmarks import frame, lod, peer, raster, view
+from benchmarks import frame, lod, moving, peer, raster, view
 from benchmarks.machine import Machine, this_machine
 from benchmarks.options import Options, parse_options
 from benchmarks.report import Row, skipped, to_json_lines, to_markdown
@@ -115,6 +115,21 @@ def run_lod(options: Options, bench: Workbench, progress: Progress) -> list[Row]
     )
 
 
+def run_moving(options: Options, bench: Workbench, progress: Progress) -> list[Row]:
+    """``moving`` on the park's walk, or on the scenes and paths that were asked for."""
+    return bench.on_every_path(
+        "moving",
+        lambda subject, advance: moving.run(
+            subject, bench.stores.store(subject.asked), options.sampling, advance
+        ),
+        options,
+        progress,
+        steps=moving.STEPS,
+        scenes=("park",),
+        paths=("walk",),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Benchmark:
     """How to run one benchmark and to show its rows."""
@@ -129,6 +144,7 @@ BENCHMARKS = {
     "raster": Benchmark(run_raster, raster.table_of),
     "frame": Benchmark(run_frame, frame.table_of),
     "lod": Benchmark(run_lod, lod.table_of),
+    "moving": Benchmark(run_moving, moving.table_of),
     "view": Benchmark(run_view, view.table_of),
     "peer": Benchmark(run_peer, peer.table_of),
 }
