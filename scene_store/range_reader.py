@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import os
+import random
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
+
+from scene_store.failures import RetryPolicy
+
+_T = TypeVar("_T")
 
 _PART_BYTES = 1 << 24  # between two looks at whether the read is still wanted
+_MAX_OPEN_FILES = 64  # a scene of many files must not use up what a process may open
+_OPENING_ATTEMPTS = 4
+_OPENING_POLICY = RetryPolicy()
 
 
 class RangeReadError(Exception):
@@ -20,16 +29,29 @@ class RangeReadError(Exception):
         problem: What is wrong, as a phrase.
         missing: Whether there is no such file at all.
         transient: Whether another attempt may succeed.
+        remedy: What the user can do about it, if that is known here.
     """
 
     def __init__(
-        self, location: str, problem: str, *, missing: bool = False, transient: bool = False
+        self,
+        location: str,
+        problem: str,
+        *,
+        missing: bool = False,
+        transient: bool = False,
+        remedy: str | None = None,
     ) -> None:
         self.location = location
         self.problem = problem
         self.missing = missing
         self.transient = transient
-        super().__init__(f"{location}: {problem}")
+        self.remedy = remedy
+        super().__init__(f"{location}: {self.advice}")
+
+    @property
+    def advice(self) -> str:
+        """The problem, and its remedy if there is one."""
+        return f"{self.problem}; {self.remedy}" if self.remedy else self.problem
 
 
 class RangeReader(Protocol):
@@ -48,11 +70,18 @@ class RangeReader(Protocol):
                 known to be shorter.
         """
 
-    def read_head(self, name: str, most_bytes: int) -> bytes:
-        """The file from its start, but at most ``most_bytes``.
+    def read_file(self, name: str, most_bytes: int, cancelled: Callable[[], bool]) -> bytes | None:
+        """The whole file; None if ``cancelled`` said so meanwhile.
 
         Raises:
-            RangeReadError: If it cannot be read.
+            RangeReadError: If it cannot be had, or is larger than ``most_bytes``.
+        """
+
+    def reject(self, name: str, offset: int, size: int) -> bool:
+        """Notes that these bytes, as they were read, proved to be damaged.
+
+        Returns:
+            Whether reading them again may give others: a copy on the way was at fault.
         """
 
     def close(self) -> None:
@@ -110,14 +139,18 @@ class FolderReader:
         except OSError as error:
             raise self._failed(name, error) from None
 
-    def read_head(self, name: str, most_bytes: int) -> bytes:
+    def read_file(self, name: str, most_bytes: int, cancelled: Callable[[], bool]) -> bytes | None:
         """See ``RangeReader``."""
         try:
-            handle = self._open(name)
-            size = min(os.fstat(handle.fd).st_size, most_bytes)
+            size = os.fstat(self._open(name).fd).st_size
         except OSError as error:
             raise self._failed(name, error) from None
-        return self.read(name, 0, size, lambda: False) or b""
+        require_size(self.location(name), size, most_bytes)
+        return self.read(name, 0, size, cancelled)
+
+    def reject(self, name: str, offset: int, size: int) -> bool:
+        """See ``RangeReader``."""
+        return False  # the file itself is damaged
 
     def close(self) -> None:
         """See ``RangeReader``."""
@@ -129,12 +162,46 @@ class FolderReader:
         with self._lock:
             if self._closed:
                 raise RangeReadError(self.location(name), "was closed")
-            handle = self._handles.get(name)
-            if handle is None:
-                handle = self._handles[name] = _Handle(self._folder / name)
+            handle = self._handles.pop(name, None) or _Handle(self._folder / name)
+            self._handles[name] = handle  # the most recently used is last
+            if len(self._handles) > _MAX_OPEN_FILES:
+                del self._handles[next(iter(self._handles))]
             return handle
 
     def _failed(self, name: str, error: OSError) -> RangeReadError:
         missing = isinstance(error, (FileNotFoundError, NotADirectoryError))
         problem = "is missing" if missing else f"cannot be read: {error.strerror or error}"
         return RangeReadError(self.location(name), problem, missing=missing)
+
+
+def require_size(location: str, size: int, most_bytes: int) -> None:
+    """Refuses a file of more than ``most_bytes``.
+
+    Raises:
+        RangeReadError: If it is larger.
+    """
+    if size > most_bytes:
+        raise RangeReadError(location, f"is larger than {most_bytes:,} bytes ({size:,})")
+
+
+def insist(
+    read: Callable[[], _T],
+    *,
+    policy: RetryPolicy = _OPENING_POLICY,
+    sleep: Callable[[float], None] = time.sleep,
+) -> _T:
+    """What ``read`` returns, tried again after a passing fault: for opening a scene, where no
+    residency watches over retries.
+
+    Raises:
+        RangeReadError: The last one, or the first that will not pass.
+    """
+    jitter = random.Random()
+    for attempt in range(1, _OPENING_ATTEMPTS):
+        try:
+            return read()
+        except RangeReadError as error:
+            if not error.transient:
+                raise
+            sleep(policy.wait_s(attempt, jitter))
+    return read()

@@ -19,7 +19,8 @@ class SceneMeta:
     """What is known of a scene without reading its Gaussians.
 
     Attributes:
-        path: What the user named.
+        path: What the user named: a path, or the address of a remote scene as text (a
+            ``Path`` would mangle it), without secrets.
         format_name: ``"3DGS PLY"``, ``"SPZ v4"`` and so on, for people.
         count: Gaussians in the source (of the level of detail that was chosen).
         sh_degree: 0 to 3.
@@ -31,7 +32,7 @@ class SceneMeta:
         notes: What a user should know: ignored properties, dropped harmonics.
     """
 
-    path: Path
+    path: Path | str
     format_name: str
     count: int
     sh_degree: int

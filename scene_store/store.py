@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,11 +21,15 @@ from scene_store.manifest import (
 )
 from scene_store.node_table import NodeRecords, decode_nodes, table_bytes
 from scene_store.page_codec import CorruptChunkError, decode_chunk, decode_chunk_into
-from scene_store.range_reader import FolderReader, RangeReader, RangeReadError
+from scene_store.range_reader import FolderReader, RangeReader, RangeReadError, insist
+from scene_store.remote.address import is_remote
 from scene_store.scene import SceneMeta
 from scene_store.tree import LodTree
 from splat.errors import ChunkReadError, SceneError, SceneFormatError, SceneNotFoundError
 from splat.gaussians import Gaussians
+
+if TYPE_CHECKING:
+    from scene_store.remote.options import RemoteOptions
 
 STORE_SUFFIX = ".bvs"
 
@@ -50,7 +55,7 @@ class Store:
         page_gaussians: Most Gaussians of a chunk.
     """
 
-    def __init__(self, reader: RangeReader, path: Path, *, harmonics: bool = True) -> None:
+    def __init__(self, reader: RangeReader, path: Path | str, *, harmonics: bool = True) -> None:
         self._reader = reader
         self.manifest = _read_manifest(reader)
         self.tree, self._records = _read_tree(reader, self.manifest)
@@ -115,7 +120,7 @@ class Store:
             return self._reader.read(file.name, offset, size, cancelled)
         except RangeReadError as error:
             raise ChunkReadError(
-                error.location, chunk, error.problem, transient=error.transient
+                error.location, chunk, error.advice, transient=error.transient
             ) from None
 
     def _require_checksums(self, chunk: int, encoded: EncodedChunk) -> None:
@@ -124,57 +129,82 @@ class Store:
         for stream, part in zip(streams, encoded.parts, strict=False):
             if zlib.crc32(part) != int(record[f"{stream}_crc"]):
                 start, size = int(record[f"{stream}_offset"]), int(record[f"{stream}_bytes"])
+                name = self._name_of(chunk, stream)
                 raise ChunkReadError(
-                    self._file_of(chunk, stream),
+                    self._reader.location(name),
                     chunk,
                     f"is damaged: the checksum of bytes {start:,} to {start + size:,} differs; "
                     f"copy or build the store again",
+                    transient=self._reader.reject(name, start, size),
                 )
 
-    def _file_of(self, chunk: int, stream: str = "geometry") -> str:
+    def _file_of(self, chunk: int) -> str:
+        return self._reader.location(self._name_of(chunk, "geometry"))
+
+    def _name_of(self, chunk: int, stream: str) -> str:
         level = self.manifest.levels[int(self.tree.level[chunk])]
         file = level.sh if stream == "sh" and level.sh is not None else level.geometry
-        return self._reader.location(file.name)
+        return file.name
 
 
-def open_store(path: str | os.PathLike[str], *, harmonics: bool = True) -> Store:
-    """Opens the store in a local folder; reads its manifest and its tree only.
+def open_store(
+    path: str | os.PathLike[str],
+    *,
+    harmonics: bool = True,
+    remote: RemoteOptions | None = None,
+) -> Store:
+    """Opens a store; reads its manifest and its tree only.
 
     Args:
-        path: The folder, or the manifest in it.
+        path: A local folder, the manifest in it, or the address of either (``http://``,
+            ``https://``, ``s3://`` and what else fsspec knows).
         harmonics: Whether chunks are wanted with their harmonics above degree 0; without,
             those files are never read.
+        remote: How to deal with servers; the defaults if None.
 
     Raises:
-        SceneNotFoundError: If there is no store.
+        SceneNotFoundError: If there is no store, or it cannot be reached.
         SceneFormatError: If it is damaged, makes no sense, or is of a newer version.
+        BackendUnavailable: If such addresses need a package that is not installed.
     """
-    folder = Path(path)
-    if folder.name == MANIFEST_FILE:
-        folder = folder.parent
-    reader = FolderReader(folder)
+    reader: RangeReader
+    place: Path | str
+    text = os.fspath(path)
+    if is_remote(text):
+        from scene_store.remote.opening import open_folder  # loads network libraries
+
+        reader, place = open_folder(text, MANIFEST_FILE, remote)
+    else:
+        place = Path(path)
+        if place.name == MANIFEST_FILE:
+            place = place.parent
+        reader = FolderReader(place)
     try:
-        return Store(reader, folder, harmonics=harmonics)
+        return Store(reader, place, harmonics=harmonics)
     except BaseException:
         reader.close()
         raise
 
 
 def is_store(path: str | os.PathLike[str]) -> bool:
-    """Whether a local folder looks like a store: a look at what is there, not a check."""
-    return (Path(path) / MANIFEST_FILE).is_file()
+    """Whether a local folder looks like a store: a look at what is there, not a check. False
+    for addresses, which are not asked."""
+    return not is_remote(os.fspath(path)) and (Path(path) / MANIFEST_FILE).is_file()
 
 
 def _read_manifest(reader: RangeReader) -> Manifest:
     location = reader.location(MANIFEST_FILE)
     try:
-        text = reader.read_head(MANIFEST_FILE, MAX_MANIFEST_BYTES + 1)
+        text = insist(lambda: reader.read_file(MANIFEST_FILE, MAX_MANIFEST_BYTES, never_cancelled))
     except RangeReadError as error:
         if error.missing:
             raise SceneNotFoundError(
                 f"{location}: {error.problem}; a store has one when its build has ended"
             ) from None
-        raise SceneFormatError(location, error.problem) from None
+        if error.transient:
+            raise SceneNotFoundError(f"{location}: {error.problem}") from None
+        raise SceneFormatError(location, error.problem, remedy=error.remedy) from None
+    assert text is not None  # nobody cancelled
     return parse_manifest(location, text)
 
 
@@ -188,9 +218,12 @@ def _read_tree(reader: RangeReader, manifest: Manifest) -> tuple[LodTree, NodeRe
     if manifest.nodes_file.size_bytes != size:
         raise damaged(f"needs {size:,} bytes for {manifest.nodes:,} nodes")
     try:
-        table = reader.read(manifest.nodes_file.name, 0, size, never_cancelled)
+        table = insist(lambda: reader.read(manifest.nodes_file.name, 0, size, never_cancelled))
     except RangeReadError as error:
-        raise damaged(error.problem) from None
+        if error.transient:
+            raise SceneNotFoundError(f"{location}: {error.problem}") from None
+        remedy = error.remedy or _BUILD_AGAIN
+        raise SceneFormatError(location, error.problem, remedy=remedy) from None
     assert table is not None  # nobody cancelled
     if zlib.crc32(table) != manifest.nodes_crc:
         raise damaged("the checksum differs")
@@ -229,7 +262,7 @@ def _contradiction(manifest: Manifest, records: NodeRecords) -> str | None:
     return None
 
 
-def _scene_meta(manifest: Manifest, path: Path, sh_degree: int) -> SceneMeta:
+def _scene_meta(manifest: Manifest, path: Path | str, sh_degree: int) -> SceneMeta:
     left_out = manifest.sh_degree - sh_degree
     notes = ("harmonics above degree 0 are left out",) if left_out else ()
     return SceneMeta(

@@ -421,8 +421,10 @@ def test_a_local_reader_says_what_is_missing(tmp_path: Path) -> None:
     reader = FolderReader(tmp_path)
     assert reader.read("file", 1, 3, lambda: False) == b"234"
     assert reader.read("file", 5, 0, lambda: False) == b""
-    assert reader.read_head("file", 2) == b"12"
-    assert reader.read_head("file", 99) == b"12345"
+    assert reader.read_file("file", 5, lambda: False) == b"12345"
+    assert reader.read_file("file", 5, lambda: True) is None
+    with pytest.raises(RangeReadError, match="larger than 4 bytes"):
+        reader.read_file("file", 4, lambda: False)
     with pytest.raises(RangeReadError, match="is missing") as caught:
         reader.read("other", 0, 1, lambda: False)
     assert caught.value.missing
