@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -52,6 +53,7 @@ class StreamedEngine:
         rasterizer: Draws it.
         budgets: Of memory.
         policy: How it is drawn.
+        clock: Of the scene: fades and predictions go by it.
     """
 
     def __init__(
@@ -60,8 +62,9 @@ class StreamedEngine:
         rasterizer: PagingRasterizer,
         budgets: Budgets,
         policy: StreamPolicy,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.scene = StreamedScene(source, rasterizer, budgets, policy)
+        self.scene = StreamedScene(source, rasterizer, budgets, policy, clock=clock)
         self.engine = RenderEngine(rasterizer, self.scene)
         self._sequence = 0
 

@@ -38,8 +38,10 @@ REPEAT_S = 0.1
 STALLED_S = 2.0
 # A picture with fewer than this share of the Gaussians it may have needs no more.
 SATURATED = 0.9
-# Pixels that a visible Gaussian gives detail to, about; many are behind others.
-DETAILS_PER_GAUSSIAN = 2.0
+# Pixels that a Gaussian gives detail to, about; many are behind others. Found by rendering
+# (docs/benchmarks.md, `moving`): half the resolution costs as much PSNR as a limit of Gaussians
+# that is about the number of pixels left.
+DETAILS_PER_GAUSSIAN = 1.0
 
 
 @dataclass(frozen=True, slots=True)
