@@ -103,6 +103,31 @@ def test_the_memory_of_a_large_frame_goes_with_the_small_ones_after_it() -> None
     assert after_small < after_large - 0.9 * needed
 
 
+def test_the_memory_of_two_large_frames_goes_with_the_small_ones_after_them() -> None:
+    """Two were drawn at once, so that each has its own; from then on one is enough."""
+    rasterizer = cpu.NativeRasterizer()
+    large = rasterizer.prepare(layers(12_000, 640, 480))
+    small = rasterizer.prepare(gaussians((0, 0, 1)))
+    view, how = camera(width=640, height=480), RasterSettings(threads=1)
+
+    def draw_large() -> int:
+        return rasterizer.render(large, view, how).stats.record_bytes
+
+    after_large, needed = 0, MIB
+    for _ in range(20):
+        with ThreadPoolExecutor(2) as pool:
+            first, second = pool.submit(draw_large), pool.submit(draw_large)
+            needed = min(first.result(), second.result())
+        _, after_large = _native.idle_workspaces()
+        if after_large > 1.4 * needed:  # the two have overlapped
+            break
+    assert after_large > 1.4 * needed > 128 * MIB
+    for _ in range(12):
+        rasterizer.render(small, view, how)
+    _, after_small = _native.idle_workspaces()
+    assert after_small < 0.1 * needed
+
+
 @pytest.mark.parametrize("sh_degree", [0, 3])
 @pytest.mark.parametrize("count", [0, 1, 1024, 5000])
 def test_a_packed_scene_says_what_it_takes(count: int, sh_degree: int) -> None:

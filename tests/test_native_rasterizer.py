@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from configs.loading import load_settings
 from rendering.base import Outputs, RasterImage, RasterSettings
 from rendering.reference import ReferenceRasterizer, edge_masks, project, view_depths
+from scene_store.loading import in_morton_order
 from splat.camera import CameraModel
-from splat.errors import BackendUnavailable
+from splat.errors import BackendUnavailable, SettingsError
 from tests.conftest import require_or_skip
 from tests.rasterizer_contract import ALL, bytes_of
 from tests.rasterizer_limits import RasterizerLimits
@@ -209,3 +211,48 @@ def test_a_small_record_budget_changes_no_byte(budget_bytes: int) -> None:
     assert bytes_of(image) == bytes_of(expected)
     assert image.stats.visible == expected.stats.visible
     assert image.stats.tile_pairs == expected.stats.tile_pairs
+
+
+def test_times_are_those_of_the_threads_that_took_part() -> None:
+    """A single task for 64 threads takes as long as for one."""
+    rasterizer = make_native(cpu.instruction_sets()[0])
+    prepared = rasterizer.prepare(random_scene(1, 1000))  # one chunk
+    view = orbit_camera(CameraModel.PINHOLE, 31, 31)  # one tile
+    best: dict[int, dict[str, float]] = {}
+    for threads in (1, 64):
+        how = RasterSettings(threads=threads)
+        times = [rasterizer.render(prepared, view, how).stats.stage_ms for _ in range(20)]
+        best[threads] = {stage: min(t[stage] for t in times) for stage in times[0]}
+    for stage in ("project", "sort", "composite"):
+        assert best[64][stage] > best[1][stage] / 4
+
+
+@pytest.mark.parametrize("threads", [-1, cpu.MAX_THREADS + 1 if MISSING is None else 0])
+def test_threads_beyond_the_bound_are_refused(threads: int) -> None:
+    rasterizer = make_native()
+    prepared = rasterizer.prepare(random_scene(1, 10))
+    with pytest.raises(ValueError, match="threads"):
+        rasterizer.render(
+            prepared, orbit_camera(CameraModel.PINHOLE, 9, 9), RasterSettings(threads=threads)
+        )
+
+
+def test_the_bound_of_threads_is_that_of_the_settings() -> None:
+    make_native()
+    with pytest.raises(SettingsError, match=f"0 to {cpu.MAX_THREADS}"):
+        load_settings(None, {"render.threads": cpu.MAX_THREADS + 1})
+    assert load_settings(None, {"render.threads": cpu.MAX_THREADS}).render.threads == 1024
+
+
+@pytest.mark.parametrize(("near", "far"), [(0.01, 4.0), (6.0, float("inf")), (4.5, 5.5)])
+def test_fisheye_chunks_between_near_and_far(near: float, far: float) -> None:
+    """Chunks are left out by their distance, never one that is partly within."""
+    rasterizer, truth = make_native(), ReferenceRasterizer()
+    scene = in_morton_order(random_scene(11, 4000, sh_degree=0))  # several chunks, apart
+    view = replace(orbit_camera(CameraModel.FISHEYE, 65, 31), near=near, far=far)
+    prepared = truth.prepare(scene)
+    masks = edge_masks(prepared, view, ALL)
+    safe = ~(masks.cut | masks.stop)
+    image = rasterizer.render(rasterizer.prepare(scene), view, ALL)
+    assert 0 < image.stats.visible < len(scene)
+    compare(image, truth.render(prepared, view, ALL), safe, safe & ~masks.half)

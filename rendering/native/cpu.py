@@ -33,6 +33,7 @@ except ImportError as error:  # not built, or built for another Python
     ) from error
 
 DEFAULT_RECORD_BUDGET_BYTES = 1 << 30
+MAX_THREADS: int = _native.MAX_THREADS
 
 _MODEL_CODES = {CameraModel.PINHOLE: 0, CameraModel.ORTHO: 1, CameraModel.FISHEYE: 2}
 

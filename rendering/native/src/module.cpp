@@ -62,9 +62,10 @@ class WorkspaceLoan {
 };
 
 // Threads to use where the caller asked for `wanted`, 0 meaning one for each core.
+constexpr int kMostThreads = 1024;
 int thread_count(int wanted) {
-  constexpr int kMostThreads = 256;
-  return wanted > 0 ? std::min(wanted, kMostThreads) : default_threads();
+  require(wanted >= 0 && wanted <= kMostThreads, "threads must be 0 to 1024");
+  return wanted > 0 ? wanted : std::min(default_threads(), kMostThreads);
 }
 
 const Kernels& kernels_named(const std::string& name) {
@@ -323,6 +324,7 @@ NB_MODULE(_native, m) {
     const WorkspacePool::Idle idle = workspaces().idle();
     return std::make_tuple(idle.workspaces, idle.bytes);
   }, "How many workspaces wait for the next frame, and the bytes they hold together.");
+  m.attr("MAX_THREADS") = kMostThreads;
   m.def("instruction_sets", [] {
     std::vector<std::string> names;
     for (const Kernels* kernels : available_kernels()) names.emplace_back(kernels->name);

@@ -226,9 +226,9 @@ BELVEDERE_INLINE void shade(const SceneView& scene, std::size_t block, int lane,
   for (int k = 0; k < 3; ++k) rgb[k] = max(rgb[k], splat(0.0f));
 }
 
-// Whether a chunk may contribute to a pinhole or ortho image. Conservative: it allows for
-// the largest Gaussian at the nearest corner and for J's linearization limit. For fisheye
-// only the far plane is tested.
+// Whether a chunk may contribute to the image. Conservative: it allows for the largest
+// Gaussian at the nearest corner and for J's linearization limit. For a fisheye camera, whose
+// depths are distances, only near and far are tested.
 inline bool chunk_may_be_seen(const ChunkBounds& b, const CameraParams& c) {
   double centre[3], half[3];
   for (int k = 0; k < 3; ++k) {
@@ -247,7 +247,16 @@ inline bool chunk_may_be_seen(const ChunkBounds& b, const CameraParams& c) {
   };
   const double slack = 1e-5 * (__builtin_fabs(c.position[0]) + __builtin_fabs(c.position[1]) +
                                __builtin_fabs(c.position[2]) + half[0] + half[1] + half[2]);
-  if (c.model == CameraModel::kFisheye) return true;
+  if (c.model == CameraModel::kFisheye) {
+    double nearest = 0, furthest = 0;  // squares
+    for (int k = 0; k < 3; ++k) {
+      const double offset = __builtin_fabs(centre[k]);
+      const double gap = offset > half[k] ? offset - half[k] : 0;
+      nearest += gap * gap;
+      furthest += (offset + half[k]) * (offset + half[k]);
+    }
+    return !(__builtin_sqrt(nearest) > c.far + slack || __builtin_sqrt(furthest) < c.near - slack);
+  }
   if (least(0, 0, 1) > c.far + slack) return false;
   if (-least(0, 0, -1) < c.near - slack) return false;
   const double dilation_px = kMaxSigmas * __builtin_sqrt(kDilationPx2) + 1.0;

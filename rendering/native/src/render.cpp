@@ -92,15 +92,20 @@ std::vector<std::uint32_t> tiles_by_length(const Workspace& workspace, std::size
 }
 
 void sum_up(const Workspace& workspace, RenderStats& stats) {
+  StageTimes& times = stats.times;
+  int projecting = 0, compositing = 0;  // workers; a stage may have fewer tasks than threads
   for (const Worker& worker : workspace.workers) {
     stats.visible += worker.visible;
     stats.tile_pairs += worker.tile_pairs;
-    const double share = 1.0 / static_cast<double>(workspace.workers.size());
-    stats.times.project_ms += share * worker.times.project_ms;
-    stats.times.bin_ms += share * worker.times.bin_ms;
-    stats.times.sort_ms += share * worker.times.sort_ms;
-    stats.times.composite_ms += share * worker.times.composite_ms;
+    projecting += worker.times.project_ms > 0;
+    compositing += worker.times.composite_ms > 0;
+    times.project_ms += worker.times.project_ms;
+    times.bin_ms += worker.times.bin_ms;
+    times.sort_ms += worker.times.sort_ms;
+    times.composite_ms += worker.times.composite_ms;
   }
+  times.project_ms /= std::max(projecting, 1), times.bin_ms /= std::max(projecting, 1);
+  times.sort_ms /= std::max(compositing, 1), times.composite_ms /= std::max(compositing, 1);
 }
 
 // A frame in the making.
@@ -226,9 +231,10 @@ std::unique_ptr<Workspace> WorkspacePool::take() {
 }
 
 void WorkspacePool::give_back(std::unique_ptr<Workspace> workspace) noexcept {
-  workspace->trim();
   std::lock_guard guard(mutex_);
   if (idle_.size() < kMostIdle) idle_.push_back(std::move(workspace));
+  // All of them: one that nobody took since the last time needs nothing of what it has.
+  for (const auto& idle : idle_) idle->trim();
 }
 
 WorkspacePool::Idle WorkspacePool::idle() const {

@@ -27,8 +27,8 @@ struct RenderOptions {
   std::size_t record_budget_bytes;
 };
 
-// Times are the threads' own, summed and divided by their number: they add up to the wall
-// clock when no thread idles.
+// Times are the threads' own, summed and divided by the number of those that took part in the
+// stage: they add up to the wall clock when none of them idles.
 struct StageTimes {
   double project_ms = 0, bin_ms = 0, sort_ms = 0, composite_ms = 0;
 };

@@ -58,10 +58,13 @@ inline bool TileBins::append_to_all(const Splat& s) {
       const Span span = span_of_band(s, top + 0.5f, top + kTileSize - 0.5f);
       if (span.empty) continue;
       // Pixel centres lie half a pixel in; 0.01 px covers the rounding of the span.
-      const float left_tile = std::max((span.left - 0.51f) / kTileSize, 0.0f);
-      const float right_tile = std::min((span.right - 0.49f) / kTileSize, 65535.0f);
-      first = std::max(static_cast<int>(std::min(left_tile, 65535.0f)), tx0);
-      last = std::min(static_cast<int>(std::max(right_tile, -1.0f)), tx1);
+      // The comparisons are false for NaN, which therefore covers the whole row.
+      constexpr float kMost = 65535.0f;
+      float left = (span.left - 0.51f) / kTileSize, right = (span.right - 0.49f) / kTileSize;
+      left = left > 0.0f ? left : 0.0f;
+      right = right < kMost ? right : kMost;
+      first = std::max(static_cast<int>(left < kMost ? left : kMost), tx0);
+      last = std::min(static_cast<int>(right > -1.0f ? right : -1.0f), tx1);
     }
     const std::size_t row = static_cast<std::size_t>(ty - window_.ty0) * window_.columns;
     for (int tx = first; tx <= last; ++tx) {
