@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Protocol
 
@@ -30,6 +31,12 @@ from splat.gaussians import Gaussians
 logger = logging.getLogger(__name__)
 
 CLOSING_TIME_S = 0.8
+
+READERS = 8  # enough to hide the latency of a server
+DECODERS = 2
+# What to do next takes residency longer to say than a small chunk takes to read: while all
+# threads have work, it is asked only after so many.
+MOST_UNTHOUGHT = 16
 
 
 class DevicePool(Protocol):
@@ -63,6 +70,10 @@ class Demand:
 
 Choose = Callable[[NDArray[np.bool_], NDArray[np.bool_]], Demand]
 """From what is resident and what is lost (each [N] bool) to a frame's demand."""
+
+
+Report = Callable[[], bool]
+"""Tells residency what came of one job, under the lock; whether more can be drawn now."""
 
 
 class Lease:
@@ -100,6 +111,9 @@ class Loader:
         residency: Decides which; nobody else may touch it from now on.
         on_arrival: Called, on a thread of the loader's, when more can be drawn than before.
         clock: Seconds; does not go back.
+        readers: Threads that wait for the source. Residency may allow more reads in flight:
+            they queue here, so that a thread need not wait for its next one.
+        decoders: Threads that decode and upload.
 
     Attributes:
         threads: The loader's own.
@@ -113,6 +127,8 @@ class Loader:
         *,
         on_arrival: Callable[[], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        readers: int = READERS,
+        decoders: int = DECODERS,
     ) -> None:
         self._source = source
         self._pool = pool
@@ -125,18 +141,17 @@ class Loader:
         self._to_read: deque[int] = deque()
         self._to_decode: deque[int] = deque()
         self._cancel_flags: dict[int, threading.Event] = {}
+        self._unthought = 0  # reports since residency was last asked
         self._read_latency, self._decode_latency = LoadLatency(), LoadLatency()
         self.threads = [
-            *self._start_threads("reader", residency.max_loads, self._to_read, self._read),
-            *self._start_threads(
-                "decoder", residency.max_promotions, self._to_decode, self._decode
-            ),
+            *self._start_threads("reader", readers, self._to_read, self._read),
+            *self._start_threads("decoder", decoders, self._to_decode, self._decode),
         ]
         with self._changed:
             self._carry_out(self._residency.step(self._clock()))
 
     def _start_threads(
-        self, name: str, count: int, jobs: deque[int], work: Callable[[int], None]
+        self, name: str, count: int, jobs: deque[int], work: Callable[[int], Report]
     ) -> list[threading.Thread]:
         threads = [
             threading.Thread(
@@ -275,63 +290,74 @@ class Loader:
 
     # --- The threads -------------------------------------------------------------------------
 
-    def _serve(self, jobs: deque[int], work: Callable[[int], None]) -> None:
+    def _serve(self, jobs: deque[int], work: Callable[[int], Report]) -> None:
         while True:
             with self._changed:
                 chunk = self._next_job(jobs)
             if chunk is None:
                 return
-            work(chunk)
+            report = work(chunk)
+            with self._changed:
+                if self._closed:
+                    return
+                arrived = report()
+                self._step_soon()
+            if arrived:
+                self._tell_of_arrival()
 
-    def _read(self, chunk: int) -> None:
+    def _step_soon(self) -> None:
+        """Has residency think about what to do next: at the latest when threads would be idle."""
+        self._unthought += 1
+        busy = self._to_read and self._to_decode
+        if not busy or self._unthought == MOST_UNTHOUGHT:
+            self._unthought = 0
+            self._carry_out(self._residency.step(self._clock()))
+
+    def _read(self, chunk: int) -> Report:
         flag = self._cancel_flags[chunk]
         start_s, encoded, error = self._clock(), None, None
         try:
             encoded = None if flag.is_set() else self._source.read(chunk, flag.is_set)
         except BaseException as caught:  # native code raises more than Exception
             error = caught
-        with self._changed:
-            if self._closed:
-                return
-            del self._cancel_flags[chunk]
-            if encoded is not None:
-                self._read_latency.observe(self._clock() - start_s)
-                self._keep(chunk, encoded)
-            elif flag.is_set():
-                self._residency.cancelled(chunk)
-            else:
-                self._residency.failed(chunk, error or _gave_nothing(chunk), self._clock())
-            self._carry_out(self._residency.step(self._clock()))
+        return partial(self._report_read, chunk, encoded, error, self._clock() - start_s)
 
-    def _keep(self, chunk: int, encoded: EncodedChunk) -> None:
-        if self._residency.loaded(chunk, encoded.nbytes, self._clock()):
-            self._encoded[chunk] = encoded
+    def _report_read(
+        self,
+        chunk: int,
+        encoded: EncodedChunk | None,
+        error: BaseException | None,
+        took_s: float,
+    ) -> bool:
+        flag = self._cancel_flags.pop(chunk)
+        if encoded is not None:
+            self._read_latency.observe(took_s)
+            if self._residency.loaded(chunk, encoded.nbytes, self._clock()):
+                self._encoded[chunk] = encoded
+        elif flag.is_set():
+            self._residency.cancelled(chunk)
+        else:
+            self._residency.failed(chunk, error or _gave_nothing(chunk), self._clock())
+        return False
 
-    def _decode(self, chunk: int) -> None:
+    def _decode(self, chunk: int) -> Report:
         start_s, error = self._clock(), None
         try:
-            self._upload(chunk)
+            encoded = self._encoded.get(chunk)
+            if encoded is not None:  # the loader was not closed meanwhile
+                self._pool.upload(chunk, self._source.decode(chunk, encoded))
         except BaseException as caught:  # native code raises more than Exception
             error = caught
-        with self._changed:
-            if self._closed:
-                return
-            del self._encoded[chunk]
-            if error is None:
-                self._residency.promoted(chunk)
-                self._decode_latency.observe(self._clock() - start_s)
-            else:
-                self._residency.failed(chunk, error, self._clock())
-            self._carry_out(self._residency.step(self._clock()))
-        if error is None:
-            self._tell_of_arrival()
+        return partial(self._report_decoded, chunk, error, self._clock() - start_s)
 
-    def _upload(self, chunk: int) -> None:
-        with self._changed:
-            if self._closed:
-                return
-            encoded = self._encoded[chunk]
-        self._pool.upload(chunk, self._source.decode(chunk, encoded))
+    def _report_decoded(self, chunk: int, error: BaseException | None, took_s: float) -> bool:
+        del self._encoded[chunk]
+        if error is not None:
+            self._residency.failed(chunk, error, self._clock())
+            return False
+        self._residency.promoted(chunk)
+        self._decode_latency.observe(took_s)
+        return True
 
     def _tell_of_arrival(self) -> None:
         try:

@@ -105,8 +105,8 @@ class Residency:
         costs: ChunkCosts,
         budgets: Budgets,
         *,
-        max_loads: int = 8,
-        max_promotions: int = 2,
+        max_loads: int = 64,
+        max_promotions: int = 32,
         retry: RetryPolicy | None = None,
         random: random_module.Random | None = None,
     ) -> None:
