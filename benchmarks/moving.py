@@ -5,8 +5,8 @@ does for one browser, without a browser: no encoding, no transport. First every 
 in full size and detail. Then the policy is asked for as many times that rate as the bar says,
 with no bound of its own on the pictures a second; it lowers resolution and detail until they
 hold that. Its pictures, stretched to full size as a browser does (bilinear), are compared with
-the full ones (PSNR). The store is all resident in both, so that what is measured is drawing. Chunks fade as in
-a walk at 30 pictures a second, however quickly it is drawn here.
+the full ones (PSNR). The store is all resident in both, so that what is measured is drawing.
+Chunks fade as in a walk at 30 pictures a second, however quickly it is drawn here.
 
 At the end of the walk the camera stops. The policy waits a moment, asks for the full picture,
 and that must be there, and be the same to the bit as the full one, within a second.

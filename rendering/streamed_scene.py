@@ -2,7 +2,8 @@
 misses.
 
 The worker's thread chooses a cut of the tree and leases it (``Loader.frame``); it never waits
-for a chunk. The loader's threads bring what is missing, in the order in which it was missed.
+for a chunk. The loader's threads bring what is missing, in the order in which it was missed,
+and then what the views to come will miss (``Foresight``).
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ from numpy.typing import NDArray
 
 from rendering.base import PagePool, PagingRasterizer, ScenePart
 from rendering.drawable import Drawable, SceneClosed
+from rendering.foresight import Foresight
 from rendering.frame import FrameRequest, StreamStats
 from scene_store.chunks import ChunkSource
 from scene_store.cross_fade import CrossFade
 from scene_store.ledger import Budgets, ChunkCosts
 from scene_store.loader import Demand, Loader
-from scene_store.lod import LodCut, LodLimits, select_lod
+from scene_store.lod import ChunkIndices, LodCut, LodLimits, select_lod
 from scene_store.residency import Residency
 from scene_store.residency_stats import ResidencyStats
 from splat.gaussians import Gaussians
@@ -88,8 +90,10 @@ class _Client:
     """What is remembered of one viewer."""
 
     fade: CrossFade
+    foresight: Foresight
     last_asked_s: float
     drawn: tuple[int, ...] = ()
+    touched: ChunkIndices = field(default_factory=lambda: np.empty(0, np.int32))
 
 
 @dataclass(slots=True)
@@ -98,6 +102,8 @@ class _Choice:
 
     cut: LodCut
     shown: list[tuple[int, float]]
+    touched: ChunkIndices
+    prefetch: ChunkIndices | None
     lost: int
     fading: bool
     select_ms: float
@@ -220,12 +226,13 @@ class StreamedScene:
         choices: list[_Choice] = []
 
         def choose(resident: NDArray[np.bool_], lost: NDArray[np.bool_]) -> Demand:
-            choices.append(self._choose(request, resident, lost))
-            cut = choices[0].cut
-            shown = np.array([chunk for chunk, _ in choices[0].shown], np.int32)
-            return Demand(shown, cut.want, np.union1d(cut.touched, shown))
+            choices.append(self._choose(request, resident, lost, latency_s))
+            choice = choices[0]
+            shown = np.array([chunk for chunk, _ in choice.shown], np.int32)
+            return Demand(shown, choice.cut.want, choice.touched, choice.prefetch)
 
         self._drop_idle(request.client)
+        latency_s = self._loader.latency_s
         try:
             lease = self._loader.frame(choose, client=request.client)
         except RuntimeError as error:
@@ -271,42 +278,50 @@ class StreamedScene:
             self._loader.forget(name)
 
     def _choose(
-        self, request: FrameRequest, resident: NDArray[np.bool_], lost: NDArray[np.bool_]
-    ) -> _Choice:
-        now, started = self._clock(), time.perf_counter()
-        with self._changing:
-            client = self._client(request.client, now)
-            max_pages = self._budgets.device_bytes // self._page_bytes
-            max_pages //= len(self._clients.by_name)
-            cut = self._select(request, resident, lost, max_pages)
-            shown = client.fade.step(cut, resident, max_pages, now)
-            client.drawn = tuple(chunk for chunk, _ in shown)
-            fading = client.fade.fading
-        select_ms = 1e3 * (time.perf_counter() - started)
-        return _Choice(cut, shown, int(lost.sum()), fading, select_ms)
-
-    def _select(
         self,
         request: FrameRequest,
         resident: NDArray[np.bool_],
         lost: NDArray[np.bool_],
-        max_pages: int,
-    ) -> LodCut:
+        latency_s: float,
+    ) -> _Choice:
+        now, started = self._clock(), time.perf_counter()
+        with self._changing:
+            client = self._client(request.client, now)
+            pool_pages = self._budgets.device_bytes // self._page_bytes
+            limits = self._limits(request, pool_pages // len(self._clients.by_name))
+            views = request.frozen or request.cameras
+            cut = select_lod(self.source.tree, views, resident, limits, lost=lost)
+            shown = client.fade.step(cut, resident, limits.max_pages, now)
+            client.drawn = tuple(chunk for chunk, _ in shown)
+            client.touched = np.union1d(cut.touched, np.array(client.drawn, np.int32))
+            prefetch = client.foresight.look(
+                views[0],
+                now,
+                latency_s,
+                replace(limits, max_pages=pool_pages),
+                resident,
+                lost,
+                np.unique(np.concatenate([c.touched for c in self._clients.by_name.values()])),
+            )
+            fading = client.fade.fading
+        select_ms = 1e3 * (time.perf_counter() - started)
+        lost_count = int(lost.sum())
+        return _Choice(cut, shown, client.touched, prefetch, lost_count, fading, select_ms)
+
+    def _limits(self, request: FrameRequest, max_pages: int) -> LodLimits:
         counts = self.detail_counts
-        limits = LodLimits(
+        return LodLimits(
             error_px=request.max_error_px,
             max_gaussians=counts[min(request.detail, len(counts) - 1)],
             max_pages=max_pages,
             page_gaussians=self.source.page_gaussians,
         )
-        frozen = request.frozen or None
-        tree = self.source.tree
-        return select_lod(tree, request.cameras, resident, limits, lost=lost, frozen=frozen)
 
     def _client(self, name: str, now: float) -> _Client:
         client = self._clients.by_name.get(name)
         if client is None:
-            client = self._clients.by_name[name] = _Client(self._new_fade(), now)
+            foresight = Foresight(self.source.tree)
+            client = self._clients.by_name[name] = _Client(self._new_fade(), foresight, now)
         client.last_asked_s = now
         return client
 
