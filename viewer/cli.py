@@ -11,18 +11,21 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
+from typing import Any, TextIO, cast
 
-from splat.errors import BelvedereError, SettingsError
+from splat.errors import BelvedereError, OutputError, SettingsError
 
 PROGRAM = "belvedere"
 DEBUG_VARIABLE = "BELVEDERE_DEBUG"
 LOG_FORMAT = "belvedere: %(message)s"
 DEBUG_LOG_FORMAT = "belvedere: %(levelname)s: %(name)s: %(message)s"
 HELP_WORDS = ("-h", "--help")
-INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+INTERRUPTED, TERMINATED = 130, 143  # 128 + SIGINT or SIGTERM, as shells have it
 
 COMMANDS = ("view", "build", "export", "info", "town", "bench")
 OVERVIEW = """usage: belvedere COMMAND [OPTIONS]
@@ -52,7 +55,35 @@ def main(argv: Sequence[str] | None = None) -> int:
         level=logging.DEBUG if debug else logging.WARNING,
         format=DEBUG_LOG_FORMAT if debug else LOG_FORMAT,
     )
-    return _guarded(lambda: _dispatch(words), debug)
+    with _terminated_as_interrupted() as terminated:
+        status = _guarded(lambda: _dispatch(words), debug)
+    return TERMINATED if status == INTERRUPTED and terminated else status
+
+
+@contextlib.contextmanager
+def _terminated_as_interrupted() -> Iterator[list[int]]:
+    """Let a polite kill end any command as Ctrl-C does: nothing half done is left behind.
+
+    Once only, so that a second one does not interrupt the tidying up.
+
+    Yields:
+        A list that is no longer empty after a SIGTERM.
+    """
+    received: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        if len(received) == 1:
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield received  # signals are the business of the main thread
+        return
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield received
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _dispatch(words: list[str]) -> int:
@@ -145,18 +176,56 @@ def _unknown_command(name: str) -> str:
 def _guarded(run: Callable[[], int], debug: bool) -> int:
     """``run``'s status; errors become one line and a status."""
     try:
-        return run()
+        with contextlib.redirect_stdout(cast("TextIO", _Output(sys.stdout))):
+            try:
+                return run()
+            finally:
+                sys.stdout.flush()  # now, while something can be said about it
     except BelvedereError as error:
         return _complain(f"error: {error}", 2, debug)
     except KeyboardInterrupt as stop:
         return _complain(str(stop) or "interrupted", INTERRUPTED, debug)
     except BrokenPipeError:  # such as `belvedere info … | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return 1
     except Exception as error:
         message = f"unexpected {type(error).__name__}: {error}".replace("\n", " ")
         hint = "" if debug else f"; run again with {DEBUG_VARIABLE}=1 for details"
         return _complain(f"error: {message}{hint}", 1, debug)
+
+
+class _Output:
+    """Standard output, of which a full disk is an error like that of any other file."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with self._failing_as_output():
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        with self._failing_as_output():
+            self._stream.flush()
+
+    @contextlib.contextmanager
+    def _failing_as_output(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            _discard_output()
+            reason = error.strerror or str(error)
+            raise OutputError(f"standard output: cannot write: {reason}") from None
+
+
+def _discard_output() -> None:
+    """Let the interpreter end without another try to write what is left."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _complain(line: str, status: int, debug: bool) -> int:

@@ -12,7 +12,6 @@ import time
 import webbrowser
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from configs.settings import Settings
@@ -137,8 +136,7 @@ def serve(
             say(f"Serving {server.url} (Ctrl-C to stop)")
             _announce_exposure(server, say)
             if open_browser:
-                webbrowser.open(server.url)
-            stack.enter_context(_interrupted_by_sigterm())
+                _open_browser(server.url)
             opened, engine = _wait_for_scene(opening, server)
             if position is not None or look_at is not None:
                 start = opened.start.changed(position=position, look_at=look_at)
@@ -196,34 +194,26 @@ def _announce_exposure(server: ViewerServer, say: Say) -> None:
     say("Whoever has the address with its token can see the scene; nothing is encrypted.")
 
 
-@contextlib.contextmanager
-def _interrupted_by_sigterm() -> Iterator[None]:
-    """Let a polite kill end the viewer as Ctrl-C does."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signals are the business of the main thread
-        return
-    previous = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+def _open_browser(url: str) -> None:
+    """Some browsers keep their caller until they are closed."""
+    threading.Thread(target=webbrowser.open, args=(url,), name="open-browser", daemon=True).start()
 
 
 @contextlib.contextmanager
 def _interruptions_held_back() -> Iterator[None]:
-    """Let Ctrl-C wait until the end of the block; it must be short."""
+    """Let Ctrl-C and SIGTERM wait until the end of the block; it must be short."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     held: list[int] = []
-    previous = signal.signal(signal.SIGINT, lambda number, frame: held.append(number))
+    usual = {
+        number: signal.signal(number, lambda number, frame: held.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, previous)
-    if held:
-        raise KeyboardInterrupt
+        for number, handler in usual.items():
+            signal.signal(number, handler)
+    for number in held[:1]:
+        signal.raise_signal(number)

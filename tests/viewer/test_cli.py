@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -18,8 +21,6 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def belvedere(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    import os
-
     return subprocess.run(
         [sys.executable, "app.py", *map(str, words)],
         cwd=REPOSITORY,
@@ -279,3 +280,76 @@ def test_headless_commands_load_neither_torch_nor_viser(
         check=False,
     )
     assert result.returncode == 0, result.stderr
+
+
+def terminated(tmp_path: Path, *words: object) -> tuple[int, str]:
+    """(status, standard error) of a command that gets SIGTERM once it has begun to write."""
+    process = subprocess.Popen(
+        [sys.executable, "app.py", *map(str, words)],
+        cwd=REPOSITORY,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        deadline = time.monotonic() + 30
+        while not any(path.stat().st_size for path in tmp_path.glob(".*")):
+            assert process.poll() is None, "it ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.terminate()
+        said = process.communicate(timeout=30)[1]
+    finally:
+        process.kill()
+        process.wait()
+    return process.returncode, said
+
+
+def test_a_terminated_command_leaves_nothing_behind(tmp_path: Path) -> None:
+    status, said = terminated(tmp_path, "town", "--gaussians", "20M", "-o", tmp_path / "t.ply")
+    assert (status, said) == (143, "belvedere: interrupted\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_termination_is_told_from_interruption(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    tidied = []
+
+    def killed(words: list[str]) -> int:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            signal.raise_signal(signal.SIGTERM)  # a second one does not disturb
+            tidied.append(True)
+        return 0
+
+    monkeypatch.setattr("viewer.cli._dispatch", killed)
+    assert main(["town"]) == 143
+    assert tidied
+    assert capsys.readouterr().err == "belvedere: interrupted\n"
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", [["info"], ["info", "--json"], ["--help"], ["info", "--help"]])
+def test_a_full_disk_behind_the_output_is_one_line(
+    one_blob_ply: Path, words: list[str], unbuffered: str
+) -> None:
+    scene = [str(one_blob_ply)] if "--help" not in words else []
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(
+            [sys.executable, "app.py", *words[:1], *scene, *words[1:]],
+            cwd=REPOSITORY,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered, "BELVEDERE_DEBUG": ""},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert (result.returncode, result.stderr) == (
+        2,
+        "belvedere: error: standard output: cannot write: No space left on device\n",
+    )
