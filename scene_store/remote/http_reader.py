@@ -23,6 +23,7 @@ from scene_store.range_reader import RangeReadError, require_size
 from scene_store.remote.address import Address
 from scene_store.remote.identity import FileIdentity
 from scene_store.remote.options import RemoteOptions
+from scene_store.remote.rejections import Rejections
 
 _T = TypeVar("_T")
 
@@ -45,6 +46,7 @@ class HttpReader:
         self._address = address
         self._options = options
         self._identities: dict[str, FileIdentity] = {}
+        self._rejections = Rejections()
         self._lock = threading.Lock()
         self._closed = False
         self._files = fsspec.filesystem(
@@ -66,8 +68,9 @@ class HttpReader:
         """See ``RangeReader``."""
         return self._address.shown(name)
 
-    def identity(self, name: str) -> FileIdentity:
+    def identity(self, name: str, cancelled: Callable[[], bool]) -> FileIdentity | None:
         """Which version of a file is read: what the first answer said, asked for if need be.
+        None if ``cancelled`` said so meanwhile.
 
         Raises:
             RangeReadError: If the server does not tell.
@@ -75,8 +78,8 @@ class HttpReader:
         known = self._identities.get(name)
         if known is None:
             # Not HEAD: addresses may be signed for GET alone.
-            self._run(self._request(name, 0, 1, self._note_identity), lambda: False)
-            known = self._identities[name]
+            self._run(self._request(name, 0, 1, self._note_identity), cancelled)
+            known = self._identities.get(name)
         return known
 
     def read(
@@ -111,7 +114,7 @@ class HttpReader:
 
     def reject(self, name: str, offset: int, size: int) -> bool:
         """See ``RangeReader``."""
-        return False
+        return self._rejections.is_first(name, offset, size)
 
     def close(self) -> None:
         """See ``RangeReader``."""

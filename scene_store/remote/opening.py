@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from scene_store.range_reader import RangeReader
 from scene_store.remote.address import Address
+from scene_store.remote.cached_reader import CachedReader, RemoteReader
 from scene_store.remote.options import RemoteOptions
+from scene_store.remote.range_cache import RangeCache
 
 
 def open_folder(
@@ -24,7 +26,17 @@ def open_folder(
     """
     options = options or RemoteOptions()
     address = Address.of(text, main_file)
-    from scene_store.remote.http_reader import HttpReader
+    reader: RemoteReader
+    # Each takes its time to import.
+    if address.scheme in ("http", "https"):
+        from scene_store.remote.http_reader import HttpReader
 
-    reader = HttpReader(address, options)
-    return reader, address.shown()
+        reader = HttpReader(address, options)
+    else:
+        from scene_store.remote.object_reader import ObjectReader
+
+        reader = ObjectReader(address, options)
+    if options.cache is None:
+        return reader, address.shown()
+    cache = RangeCache.of(options.cache)
+    return CachedReader(reader, address, cache), address.shown()

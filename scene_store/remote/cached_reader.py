@@ -1,0 +1,80 @@
+"""A remote folder behind the cache on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from scene_store.chunks import never_cancelled
+from scene_store.range_reader import RangeReader
+from scene_store.remote.address import Address
+from scene_store.remote.identity import FileIdentity
+from scene_store.remote.range_cache import RangeCache, RangeKey
+
+
+class RemoteReader(RangeReader, Protocol):
+    """A reader that can tell versions of its files apart."""
+
+    def identity(self, name: str, cancelled: Callable[[], bool]) -> FileIdentity | None:
+        """Which version of a file is read; None if ``cancelled`` said so meanwhile.
+
+        Raises:
+            RangeReadError: If the server does not tell.
+        """
+
+
+class CachedReader:
+    """Answers from the cache what it has, and keeps there what it has not.
+
+    Each file is asked for its version once, so that nothing old is ever answered. Whole files
+    are not kept: they are small, and say which ranges of the others to ask for.
+    """
+
+    def __init__(self, reader: RemoteReader, address: Address, cache: RangeCache) -> None:
+        self._reader = reader
+        self._address = address
+        self._cache = cache
+
+    def location(self, name: str) -> str:
+        """See ``RangeReader``."""
+        return self._reader.location(name)
+
+    def read(
+        self, name: str, offset: int, size: int, cancelled: Callable[[], bool]
+    ) -> bytes | None:
+        """See ``RangeReader``."""
+        identity = self._reader.identity(name, cancelled)
+        if identity is None:
+            return None
+        key = self._key(identity, name, offset, size)
+        data = None if key is None else self._cache.get(key)
+        if data is None:
+            data = self._reader.read(name, offset, size, cancelled)
+            if data is not None and key is not None:
+                self._cache.put(key, data)
+        return data
+
+    def read_file(self, name: str, most_bytes: int, cancelled: Callable[[], bool]) -> bytes | None:
+        """See ``RangeReader``."""
+        return self._reader.read_file(name, most_bytes, cancelled)
+
+    def reject(self, name: str, offset: int, size: int) -> bool:
+        """See ``RangeReader``."""
+        identity = self._reader.identity(name, never_cancelled)
+        assert identity is not None  # it is known, as the range was read
+        key = self._key(identity, name, offset, size)
+        if key is not None:
+            self._cache.discard(key)
+        return self._reader.reject(name, offset, size)
+
+    def close(self) -> None:
+        """See ``RangeReader``."""
+        self._reader.close()
+
+    def _key(self, identity: FileIdentity, name: str, offset: int, size: int) -> RangeKey | None:
+        """None where versions cannot be told apart: then nothing may be kept."""
+        if identity.version is None:
+            return None
+        # A token in the query changes from day to day; the server's own mark tells files apart.
+        file = self._address.shown(name) if identity.etag else self._address.file(name)
+        return RangeKey(file, identity.version, offset, size)

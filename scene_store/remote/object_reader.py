@@ -1,0 +1,183 @@
+"""Ranges of files on whatever else fsspec knows: S3 and other stores of objects, FTP, SSH."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from typing import Any
+
+import fsspec
+from fsspec.asyn import AsyncFileSystem
+
+from scene_store.range_reader import RangeReadError, require_size
+from scene_store.remote.address import Address
+from scene_store.remote.identity import FileIdentity
+from scene_store.remote.options import RemoteOptions
+from scene_store.remote.rejections import Rejections
+from splat.errors import BackendUnavailable, SceneNotFoundError
+
+_PART_BYTES = 4 << 20  # between two looks at whether a read that blocks is still wanted
+_LOOK_EVERY_S = 0.02
+# How the services that fsspec knows name the mark of a version, and its time.
+_ETAGS = ("ETag", "etag", "md5Hash", "content_md5")
+_TIMES = ("LastModified", "last_modified", "mtime", "updated", "modified", "created")
+_PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "sftp": "paramiko"}
+
+
+class ObjectReader:
+    """The files below one address.
+
+    Requests, credentials and retries within a request are the file system's; this gives them a
+    bound in time, a way to be abandoned, and words.
+
+    Raises:
+        BackendUnavailable: If the file system needs a package that is not installed.
+        SceneNotFoundError: If there is no file system for such addresses.
+    """
+
+    def __init__(self, address: Address, options: RemoteOptions) -> None:
+        self._address = address
+        self._options = options
+        self._files = _file_system(address)
+        self._identities: dict[str, FileIdentity] = {}
+        self._rejections = Rejections()
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def location(self, name: str) -> str:
+        """See ``RangeReader``."""
+        return self._address.shown(name)
+
+    def identity(self, name: str, cancelled: Callable[[], bool]) -> FileIdentity | None:
+        """Which version of a file is read; asked for once. None if ``cancelled`` said so.
+
+        Raises:
+            RangeReadError: If the file is not there, or cannot be asked for.
+        """
+        with self._lock:
+            known = self._identities.get(name)
+        if known is not None:
+            return known
+        info = self._call(name, cancelled, "info", self._path(name))
+        if info is None:
+            return None
+        seen = FileIdentity(info.get("size"), _first(info, _ETAGS), _first(info, _TIMES))
+        with self._lock:
+            return self._identities.setdefault(name, seen)
+
+    def read(
+        self, name: str, offset: int, size: int, cancelled: Callable[[], bool]
+    ) -> bytes | None:
+        """See ``RangeReader``."""
+        identity = self.identity(name, cancelled)
+        if identity is None:
+            return None
+        end = offset + size
+        if identity.size is not None and end > identity.size:
+            problem = f"ends at byte {identity.size:,}, before byte {end:,}"
+            raise RangeReadError(self.location(name), problem)
+        parts: list[bytes] = []
+        for start in range(offset, end, _PART_BYTES):
+            stop = min(start + _PART_BYTES, end)
+            part = self._call(name, cancelled, "cat_file", self._path(name), start, stop)
+            if part is None:
+                return None
+            if len(part) != stop - start:
+                raise RangeReadError(
+                    self.location(name),
+                    f"gave {len(part):,} bytes where {stop - start:,} were asked for",
+                    transient=True,
+                )
+            parts.append(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def read_file(self, name: str, most_bytes: int, cancelled: Callable[[], bool]) -> bytes | None:
+        """See ``RangeReader``."""
+        identity = self.identity(name, cancelled)
+        if identity is None:
+            return None
+        size = most_bytes + 1 if identity.size is None else identity.size
+        require_size(self.location(name), size, most_bytes)
+        return self.read(name, 0, size, cancelled)
+
+    def reject(self, name: str, offset: int, size: int) -> bool:
+        """See ``RangeReader``."""
+        return self._rejections.is_first(name, offset, size)
+
+    def close(self) -> None:
+        """See ``RangeReader``. Connections end with the file system's last user."""
+        self._closed = True
+
+    def _path(self, name: str) -> str:
+        return str(self._files._strip_protocol(self._address.bare(name)))
+
+    def _call(self, name: str, cancelled: Callable[[], bool], method: str, *args: Any) -> Any:
+        """What a method of the file system returns; None if it is not wanted any more."""
+        if self._closed:
+            raise RangeReadError(self.location(name), "was closed")
+        if cancelled():
+            return None
+        try:
+            if isinstance(self._files, AsyncFileSystem):
+                return self._wait(name, cancelled, getattr(self._files, f"_{method}")(*args))
+            return getattr(self._files, method)(*args)
+        except RangeReadError:
+            raise
+        except Exception as error:  # each file system has errors of its own
+            raise self._failed(name, error) from None
+
+    def _wait(self, name: str, cancelled: Callable[[], bool], work: Any) -> Any:
+        future: Future[Any] = asyncio.run_coroutine_threadsafe(work, self._files.loop)
+        deadline = time.monotonic() + self._options.connect_s + self._options.stall_s
+        try:
+            while not wait([future], _LOOK_EVERY_S).done:
+                if cancelled():
+                    return None
+                if self._closed:
+                    raise RangeReadError(self.location(name), "was closed")
+                if time.monotonic() > deadline:
+                    problem = f"no answer within {self._options.stall_s:g} s"
+                    raise RangeReadError(self.location(name), problem, transient=True)
+        finally:
+            future.cancel()  # nothing happens if it is done
+        return future.result()
+
+    def _failed(self, name: str, error: Exception) -> RangeReadError:
+        where = self.location(name)
+        if isinstance(error, FileNotFoundError):
+            return RangeReadError(where, "is missing", missing=True)
+        if isinstance(error, PermissionError):
+            return RangeReadError(
+                where,
+                "access is refused",
+                remedy="check the credentials and their rights (docs/remote.md)",
+            )
+        said = str(error) or type(error).__name__
+        passing = isinstance(error, (OSError, asyncio.TimeoutError))
+        return RangeReadError(where, f"cannot be read: {said}", transient=passing)
+
+
+def _file_system(address: Address) -> Any:
+    """A file system of our own: others' caches of listings would hide what changed."""
+    scheme = address.scheme
+    try:
+        kind = fsspec.get_filesystem_class(scheme)
+    except ImportError:
+        package = _PACKAGES.get(scheme)
+        advice = f": pip install {package}" if package else " that fsspec names for them"
+        raise BackendUnavailable(
+            f"{address.shown()}: reading {scheme}:// addresses needs another package{advice}"
+        ) from None
+    except ValueError:
+        raise SceneNotFoundError(
+            f"{address.shown()}: addresses that begin with {scheme}:// are not known"
+        ) from None
+    arguments = kind._get_kwargs_from_urls(address.bare())
+    return kind(skip_instance_cache=True, **arguments)
+
+
+def _first(info: dict[str, Any], names: tuple[str, ...]) -> str:
+    return next((str(info[name]) for name in names if info.get(name)), "")
