@@ -38,8 +38,10 @@ Handler = Callable[[ServerConnection], Awaitable[None]]
 
 PROTOCOL_ERROR, INVALID_DATA = 1002, 1007
 PROTOCOL = f"viser-v{viser.__version__}"
-# What viser says of a picture drawn for a browser that has just left.
+# What viser says of a picture drawn for a browser that has just left, and of messages of a
+# page that it would not write itself: anyone can send those.
 CLOSED_WARNING = "Queued a .* on a closed connection"
+MISTYPED_WARNING = r"\[viser\] "
 PAGE_TITLE = b"<title>Viser</title>"
 
 _replacing = threading.Lock()
@@ -57,7 +59,8 @@ class GuardedServer(viser.ViserServer):
     def __init__(
         self, host: str, port: int, *, label: str, policy: AccessPolicy, title: str
     ) -> None:
-        warnings.filterwarnings("ignore", CLOSED_WARNING, UserWarning)
+        for warning in (CLOSED_WARNING, MISTYPED_WARNING):
+            warnings.filterwarnings("ignore", warning, UserWarning)
         gate = _Gate(policy, title)
         original = websockets.asyncio.server.serve
         with _replacing:
@@ -114,7 +117,10 @@ class _Gate:
         compress = any("gzip" in value for value in request.headers.get_all("Accept-Encoding"))
         if "Accept-Encoding" in request.headers:  # the page is compressed after its title is set
             del request.headers["Accept-Encoding"]
-        response = answer(connection, request)
+        try:
+            response = answer(connection, request)
+        except (OSError, ValueError):  # no file can have such a name
+            return connection.respond(HTTPStatus.NOT_FOUND, "not found\n")
         if response is None:  # a socket
             return None
         if response.headers.get("Content-Type", "").startswith("text/html"):
@@ -136,6 +142,8 @@ class _Gate:
                 "Content-Encoding": "gzip" if compress else "identity",
                 "Cache-Control": "no-store",
                 "Referrer-Policy": "no-referrer",
+                # No other site may show the page and have its visitors click on it unawares.
+                "Content-Security-Policy": "frame-ancestors 'self'",
             }
         )
         return Response(response.status_code, response.reason_phrase, headers, body)

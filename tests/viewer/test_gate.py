@@ -8,6 +8,8 @@ import http.client
 import logging
 import socket
 import time
+import urllib.request
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -111,6 +113,27 @@ def test_the_tab_bears_the_name_of_the_scene(server: ViewerServer) -> None:
     assert "<title>&lt;Wall&gt; · Belvedere</title>".encode().decode("latin-1") in body
     assert not cookie
     assert get(server, "/no/such/file")[0] == 404
+
+
+@pytest.mark.parametrize("target", ["/" + 5000 * "x", "/a%00b", "/%ff%fe"])
+def test_names_that_no_file_can_have_are_not_found(server: ViewerServer, target: str) -> None:
+    assert get(server, target)[0] == 404
+
+
+def test_no_other_site_may_frame_the_page(server: ViewerServer) -> None:
+    with urllib.request.urlopen(server.url, timeout=WAIT_S) as page:
+        assert page.headers["Content-Security-Policy"] == "frame-ancestors 'self'"
+
+
+def test_mistyped_messages_are_no_warnings(engine: RenderEngine) -> None:
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        with serving(engine) as server, open_socket(server.port) as client:
+            client.send(camera_message())
+            wait_until(lambda: len(server.views) == 1, "the browser is served")
+            client.send(camera_message(position=(1.0, 2.0)))
+            time.sleep(0.2)
+    assert [str(warning.message) for warning in said if "viser" in str(warning.message)] == []
 
 
 def test_without_its_token_a_page_for_others_gives_nothing(guarded: ViewerServer) -> None:
