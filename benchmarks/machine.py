@@ -10,6 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from splat.cores import usable_cores
+
 NAMED_PACKAGES = ("belvedere", "numpy")
 
 
@@ -68,13 +70,6 @@ def this_machine(instruction_set: str) -> Machine:
         load_average=_load_average(),
         date=datetime.now(timezone.utc).strftime("%Y-%m-%d"),
     )
-
-
-def usable_cores() -> int:
-    """Processors that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _cpu_name() -> str:

@@ -24,13 +24,13 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from benchmarks.frame import timed_frame
-from benchmarks.machine import usable_cores
 from benchmarks.report import Row, Summary, new_table, record, skipped, verdict
 from benchmarks.scenes import REPOSITORY
 from benchmarks.subject import Advance, Subject, ignore_progress
 from rendering.base import Rasterizer, RasterSettings
 from scene_store.formats import write_ply
 from splat.camera import Camera
+from splat.cores import usable_cores
 from splat.errors import BackendUnavailable
 
 MIN_SPEEDUP = 150.0

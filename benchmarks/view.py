@@ -22,11 +22,11 @@ from rich.progress import Progress
 from rich.table import Table
 
 from benchmarks.chromium import ChromiumPage, running_chromium
-from benchmarks.machine import usable_cores
 from benchmarks.report import Row, new_table, record, skipped, verdict
 from benchmarks.scenes import SIZE, Size, data_folder
 from benchmarks.view_process import ViewProcess, scene_words
 from benchmarks.visit import Motion, Visit, motion_of
+from splat.cores import usable_cores
 from splat.errors import BackendUnavailable, BelvedereError
 from viewer.pacing import PacingPolicy, full_size
 

@@ -7,9 +7,9 @@ process may use there; nor does the machine's size tell what others have taken a
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
+from splat.cgroups import group_folders, read_text
 from splat.errors import BudgetError
 from splat.gaussians import SH_COUNT_OF_DEGREE
 
@@ -23,7 +23,6 @@ DRAW_FACTOR = 2.1
 # Palettes, textures and batches on the way, whatever the size of the scene; measured to 82 MB.
 WORKING_BYTES = 128_000_000
 
-_CGROUPS = "sys/fs/cgroup"
 # Where a group's limit, usage and statistics are, by version.
 _FILES = {
     1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "memory.stat"),
@@ -40,12 +39,10 @@ def available_bytes(root: Path = Path("/")) -> int | None:
     Args:
         root: The folder that holds ``proc`` and ``sys``.
     """
-    limits = [parse_mem_available(_text(root / "proc/meminfo"))]
-    for version, group in parse_memberships(_text(root / "proc/self/cgroup")):
-        mount = root / _CGROUPS / ("memory" if version == 1 else "")
-        for folder in _outwards(mount, group):
-            limit, usage, statistics = (_text(folder / name) for name in _FILES[version])
-            limits.append(group_headroom(limit, usage, statistics))
+    limits = [parse_mem_available(read_text(root / "proc/meminfo"))]
+    for version, folder in group_folders(root, "memory"):
+        limit, usage, statistics = (read_text(folder / name) for name in _FILES[version])
+        limits.append(group_headroom(limit, usage, statistics))
     known = [limit for limit in limits if limit is not None]
     return min(known) if known else _physical_bytes()
 
@@ -54,20 +51,6 @@ def parse_mem_available(meminfo: str) -> int | None:
     """Bytes of ``MemAvailable`` in the text of ``/proc/meminfo``."""
     kib = _fields(meminfo).get("MemAvailable:")
     return None if kib is None else kib * 1024
-
-
-def parse_memberships(text: str) -> list[tuple[int, PurePosixPath]]:
-    """(version, group) of the groups that account for memory, of ``/proc/self/cgroup``."""
-    groups = []
-    for line in text.splitlines():
-        hierarchy, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        group = PurePosixPath(path.lstrip("/"))
-        if "memory" in controllers.split(","):
-            groups.append((1, group))
-        elif hierarchy == "0" and not controllers:
-            groups.append((2, group))
-    return groups
 
 
 def group_headroom(limit: str, usage: str, statistics: str) -> int | None:
@@ -125,28 +108,6 @@ def _fields(text: str) -> dict[str, int]:
     """Lines of a name and a number, as in ``/proc/meminfo`` and ``memory.stat``."""
     words = (line.split() for line in text.splitlines())
     return {w[0]: int(w[1]) for w in words if len(w) >= 2 and w[1].isdigit()}
-
-
-def _outwards(mount: Path, group: PurePosixPath) -> Iterator[Path]:
-    """A group's folder and those around it, whose limits hold as well.
-
-    In a container the path may be the host's and lead nowhere; the innermost folder that is
-    there is the container's own.
-    """
-    if ".." in group.parts:  # a group outside of what this process can see
-        group = PurePosixPath()
-    folder = mount / group
-    yield folder
-    while folder != mount:
-        folder = folder.parent
-        yield folder
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return ""
 
 
 def _physical_bytes() -> int | None:

@@ -11,9 +11,9 @@ from scene_store.memory import (
     available_bytes,
     group_headroom,
     parse_mem_available,
-    parse_memberships,
     require_memory,
 )
+from splat.cgroups import parse_memberships
 from splat.errors import BudgetError
 from splat.gaussians import Gaussians
 
@@ -51,13 +51,15 @@ def test_available_memory_is_read() -> None:
 
 
 def test_memberships_are_read() -> None:
-    assert parse_memberships(V1_MEMBERSHIPS) == [(1, PurePosixPath("docker/abc"))]
-    assert parse_memberships("0::/user.slice/a:b\n") == [(2, PurePosixPath("user.slice/a:b"))]
-    assert parse_memberships(HYBRID_MEMBERSHIPS) == [
+    assert parse_memberships(V1_MEMBERSHIPS, "memory") == [(1, PurePosixPath("docker/abc"))]
+    assert parse_memberships("0::/user.slice/a:b\n", "memory") == [
+        (2, PurePosixPath("user.slice/a:b"))
+    ]
+    assert parse_memberships(HYBRID_MEMBERSHIPS, "memory") == [
         (1, PurePosixPath("batch")),
         (2, PurePosixPath("user.slice/batch")),
     ]
-    assert parse_memberships("nonsense\n\n") == []
+    assert parse_memberships("nonsense\n\n", "memory") == []
 
 
 def test_headroom_counts_cached_files_as_free() -> None:

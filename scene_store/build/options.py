@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -14,6 +13,7 @@ from scene_store.manifest import (
     Profile,
 )
 from scene_store.memory import available_bytes
+from splat.cores import usable_cores
 from splat.errors import SettingsError
 from splat.gaussians import MAX_SH_DEGREE
 
@@ -112,11 +112,7 @@ class BuildOptions:
     @property
     def workers(self) -> int:
         """Threads that merge and encode."""
-        if self.threads:
-            return self.threads
-        if hasattr(os, "sched_getaffinity"):
-            return len(os.sched_getaffinity(0))
-        return os.cpu_count() or 1
+        return self.threads or usable_cores()
 
 
 @dataclass(frozen=True, slots=True)

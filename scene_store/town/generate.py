@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ from scene_store.memory import PEAK_FACTOR, require_memory
 from scene_store.town.backdrop import backdrop
 from scene_store.town.plan import check_count, plan_town
 from scene_store.town.workers import CellWorkers
+from splat.cores import usable_cores
 from splat.gaussians import MAX_SH_DEGREE, Gaussians
 
 MAX_BATCH = 1 << 18
@@ -100,7 +100,7 @@ def town_batches(
 
 
 def _workers_of(gaussian_count: int, asked: int) -> int:
-    return 1 if gaussian_count < _ALONE_COUNT else asked or os.cpu_count() or 1
+    return 1 if gaussian_count < _ALONE_COUNT else asked or usable_cores()
 
 
 def _batches(count: int, seed: int, sh_degree: int, workers: int) -> Iterator[Gaussians]:
