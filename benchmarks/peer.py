@@ -1,4 +1,4 @@
-"""How much faster than the only other rasterizer of Gaussians that runs on a CPU?
+"""How much faster than a peer on a software GPU, the one that could be measured here?
 
 PlayCanvas's splat-transform renders on WebGPU; on a machine without a GPU, Chromium brings
 SwiftShader, which runs WebGPU's shaders on all cores with SIMD. Both programs draw the same

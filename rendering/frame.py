@@ -31,6 +31,9 @@ class FrameRequest:
             to look at a view's choice from elsewhere.
         tint_levels: Colour the chunks of a streamed scene by their level of detail.
         submitted_s: ``time.monotonic()`` at the asking.
+
+    Raises:
+        ValueError: If the detail is below 0.
     """
 
     client: str
@@ -43,6 +46,10 @@ class FrameRequest:
     frozen: tuple[Camera, ...] = ()
     tint_levels: bool = False
     submitted_s: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        if self.detail < 0:
+            raise ValueError(f"detail must be 0 or more, got {self.detail}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,6 +152,11 @@ def test_running_out_of_memory_is_a_failed_frame(
         engine.submit(ask()).result(WAIT_S)
 
 
+def test_a_level_of_detail_below_the_finest_is_refused() -> None:
+    with pytest.raises(ValueError, match="detail must be 0 or more, got -1"):
+        replace(ask(), detail=-1)
+
+
 def test_an_error_on_purpose_passes_as_it_is(
     engine: RenderEngine, rasterizer: FakeRasterizer
 ) -> None:
