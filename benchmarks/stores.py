@@ -11,17 +11,17 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
-from types import TracebackType
 
 from benchmarks.scenes import data_folder, town_count
 from scene_store.build import BuildOptions, build_store
 from scene_store.store import STORE_SUFFIX, Store, is_store, open_store
+from splat.closing import Closing
 from splat.errors import SceneNotFoundError
 
 CACHED_FILES = "*.bin"
 
 
-class StoreShelf:
+class StoreShelf(Closing):
     """The folder of stores; a context manager.
 
     Args:
@@ -62,17 +62,6 @@ class StoreShelf:
         """Removes what nobody asked to keep."""
         if self._temporary is not None:
             self._temporary.cleanup()
-
-    def __enter__(self) -> StoreShelf:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def source_of(scene: str) -> str:

@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +17,7 @@ from rendering.streamed_scene import StreamedScene, StreamPolicy
 from scene_store.chunks import ChunkSource
 from scene_store.ledger import Budgets
 from splat.camera import Camera
+from splat.closing import Closing
 from splat.errors import RenderError
 
 CLIENT = "benchmark"
@@ -45,7 +45,7 @@ class DrawnFrame:
         return stream is None or (stream.complete and not stream.fading)
 
 
-class StreamedEngine:
+class StreamedEngine(Closing):
     """Draws a source as a viewer with one client does; closes the source in the end.
 
     Args:
@@ -114,17 +114,6 @@ class StreamedEngine:
     def close(self) -> None:
         """Ends the threads; the engine closes the scene, and that the source."""
         self.engine.close()
-
-    def __enter__(self) -> StreamedEngine:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def ample_budgets(source: ChunkSource, rasterizer: PagingRasterizer) -> Budgets:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from rich.progress import Progress
@@ -16,6 +15,7 @@ from benchmarks.scenes import PATH_NAMES, BenchmarkScene, Size, open_scene
 from benchmarks.stores import StoreShelf
 from benchmarks.subject import Advance, Subject
 from rendering.native.cpu import NativeRasterizer
+from splat.closing import Closing
 from splat.errors import SceneNotFoundError
 
 USUAL_SCENES = ("town-1M", "park")
@@ -24,7 +24,7 @@ DATA_REMEDY = "set BELVEDERE_DATA to the folder of real scenes"
 Measure = Callable[[Subject[NativeRasterizer], Advance], Row]
 
 
-class Workbench:
+class Workbench(Closing):
     """The native rasterizer, scenes opened and prepared once, and their stores.
 
     Args:
@@ -62,17 +62,6 @@ class Workbench:
         """Removes the stores that need not stay."""
         if self._stores is not None:
             self._stores.close()
-
-    def __enter__(self) -> Workbench:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def subject(self, scene: str, path: str) -> Subject[NativeRasterizer]:
         """A path through a scene, ready to be drawn. Raises as ``scene`` does."""

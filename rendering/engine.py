@@ -6,18 +6,18 @@ import atexit
 import threading
 import time
 from concurrent.futures import Future
-from types import TracebackType
 
 from rendering.base import CancelFlag, Rasterizer
 from rendering.drawable import DrawableScene
 from rendering.frame import Frame, FrameRequest
 from rendering.scheduler import FrameScheduler
 from rendering.worker import Worker
+from splat.closing import Closing
 from splat.errors import BelvedereError, RenderCancelled, RenderError
 from splat.gaussians import Gaussians
 
 
-class RenderEngine:
+class RenderEngine(Closing):
     """Draws frames for many clients on one worker thread.
 
     ``rendering.scheduler`` says whose turn it is; this class only moves requests and
@@ -108,17 +108,6 @@ class RenderEngine:
         if threading.current_thread() is not self._thread:
             self._thread.join()
         self._worker.close()
-
-    def __enter__(self) -> RenderEngine:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _work(self) -> None:
         while self._serve_next():

@@ -25,6 +25,7 @@ from scene_store.ledger import Budgets
 from scene_store.prefetch import LoadLatency
 from scene_store.residency import Actions, Residency
 from scene_store.residency_stats import ResidencyStats
+from splat.closing import Closing
 from splat.errors import ChunkReadError
 from splat.gaussians import Gaussians
 
@@ -102,7 +103,7 @@ class Lease:
         self.release()
 
 
-class Loader:
+class Loader(Closing):
     """Streams the chunks of one source to one device, for any number of clients.
 
     Args:
@@ -250,17 +251,6 @@ class Loader:
         for thread in self.threads:
             if thread is not threading.current_thread():
                 thread.join(max(0.0, deadline - time.monotonic()))
-
-    def __enter__(self) -> Loader:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     # --- Under the lock ----------------------------------------------------------------------
 

@@ -6,7 +6,6 @@ import os
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +24,7 @@ from scene_store.range_reader import FolderReader, RangeReader, RangeReadError, 
 from scene_store.remote.address import is_remote
 from scene_store.scene import SceneMeta
 from scene_store.tree import LodTree
+from splat.closing import Closing
 from splat.errors import ChunkReadError, SceneError, SceneFormatError, SceneNotFoundError
 from splat.gaussians import Gaussians
 
@@ -41,7 +41,7 @@ _MOST_SH_BYTES_EACH = 4 * 45 + 12
 _MOST_OVERHEAD_BYTES = 8_192
 
 
-class Store:
+class Store(Closing):
     """An open store; a ``ChunkSource``. Made by ``open_store``.
 
     Nothing but the manifest and the node table is read before a chunk is asked for, and
@@ -99,17 +99,6 @@ class Store:
     def close(self) -> None:
         """See ``ChunkSource``."""
         self._reader.close()
-
-    def __enter__(self) -> Store:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _read_range(
         self, chunk: int, file: PageFile, stream: str, cancelled: Callable[[], bool]

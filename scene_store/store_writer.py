@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
@@ -34,6 +33,7 @@ from scene_store.manifest import (
 from scene_store.node_table import ChunkRef, encode_nodes
 from scene_store.tree import LodTree
 from splat.atomic_file import cannot_write
+from splat.closing import Closing
 from splat.errors import OutputError
 
 _PARTIAL_SUFFIX = ".partial"
@@ -55,7 +55,7 @@ def partial_folder(path: str | os.PathLike[str]) -> Path:
     return target.with_name(target.name + _PARTIAL_SUFFIX)
 
 
-class StoreWriter:
+class StoreWriter(Closing):
     """Writes a store in ``PATH.partial``, which becomes ``PATH`` when it is complete.
 
     Chunks are encoded by ``page_codec.encode_chunk``, on any thread or process, and appended
@@ -200,17 +200,6 @@ class StoreWriter:
         """Closes the files; the partial folder stays unless ``finish`` was called."""
         self._close_files()
         self._release_lock()
-
-    def __enter__(self) -> StoreWriter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _file(self, stream: str, level: int) -> _PageFile:
         name = _page_name(stream, level)

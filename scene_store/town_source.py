@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
 from scene_store.sampling import SAMPLES
 from scene_store.scene import SceneMeta
 from scene_store.town import TOWN_UP, plan_town, town_batches
+from splat.closing import Closing
 from splat.errors import SceneError
 from splat.gaussians import Float32Array, Gaussians
 
@@ -44,7 +44,7 @@ def town_count(name: str) -> int | None:
     return int(number)
 
 
-class TownSource:
+class TownSource(Closing):
     """A ``SceneSource`` of any number of Gaussians, made while it is read.
 
     Raises:
@@ -84,14 +84,3 @@ class TownSource:
 
     def close(self) -> None:
         """Nothing is held."""
-
-    def __enter__(self) -> TownSource:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

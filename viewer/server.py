@@ -11,13 +11,13 @@ import io
 import logging
 import threading
 from collections.abc import Iterator
-from types import TracebackType
 
 import numpy as np
 import viser
 
 from configs.settings import Settings
 from rendering.engine import RenderEngine
+from splat.closing import Closing
 from splat.errors import PortInUseError
 from viewer.access import TOKEN_PARAMETER, choose_policy
 from viewer.client import BrowserView, ShownScene
@@ -36,7 +36,7 @@ BRAND_COLOR = (82, 130, 180)
 NEUTRAL_TOP, NEUTRAL_BOTTOM = (34, 38, 46), (16, 18, 22)
 
 
-class ViewerServer:
+class ViewerServer(Closing):
     """Serves the page until closed.
 
     Args:
@@ -123,17 +123,6 @@ class ViewerServer:
         for view in self.views:
             view.close()
         self._stop_serving()
-
-    def __enter__(self) -> ViewerServer:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _set_initial_camera(self, scene: ShownScene) -> None:
         start = scene.start

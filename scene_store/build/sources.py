@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence, Set
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from scene_store.manifest import SourceFile
 from scene_store.named_scene import open_named
 from scene_store.sampling import SAMPLES, full_sample
 from scene_store.scene import SceneSource
+from splat.closing import Closing
 from splat.errors import SceneError
 from splat.gaussians import Float32Array, Gaussians
 
@@ -25,7 +25,7 @@ _FOLDER_FILES = ("lod-meta.json", "meta.json")
 _MOST_FILES = 100_000
 
 
-class JoinedSource:
+class JoinedSource(Closing):
     """Several scenes in the same coordinates as one.
 
     Args:
@@ -65,17 +65,6 @@ class JoinedSource:
         """Closes all scenes."""
         for source in self._sources:
             source.close()
-
-    def __enter__(self) -> JoinedSource:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def open_sources(

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import os
 import stat
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scene_store.scene import SceneMeta
+from splat.closing import Closing
 from splat.errors import SceneError, SceneFormatError, SceneNotFoundError
 from splat.gaussians import Gaussians
 
@@ -33,7 +33,7 @@ SMALL_COUNT = 1 << 20
 MIN_COMPRESSED_BYTES_PER_GAUSSIAN = 1
 
 
-class FormatSource(ABC):
+class FormatSource(Closing):
     """What all ``SceneSource``s here share. Subclasses set ``meta`` and implement ``_batches``."""
 
     meta: SceneMeta
@@ -54,17 +54,6 @@ class FormatSource(ABC):
     def close(self) -> None:
         """See ``SceneSource.close``; closing twice does nothing."""
         self._closed = True
-
-    def __enter__(self) -> FormatSource:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class IndexedSource(FormatSource):
