@@ -75,18 +75,6 @@ class SceneStatistics:
     shape_up: Vector3
     memory_bytes: int
 
-    @property
-    def robust_center(self) -> Vector3:
-        """The middle of the robust bounds."""
-        low, high = self.robust_bounds
-        return _vector([(a + b) / 2 for a, b in zip(low, high, strict=True)])
-
-    @property
-    def robust_size(self) -> Vector3:
-        """The edges of the robust bounds."""
-        low, high = self.robust_bounds
-        return _vector([b - a for a, b in zip(low, high, strict=True)])
-
 
 def scene_statistics(gaussians: Gaussians) -> SceneStatistics:
     """Measures finite Gaussians, as ``load_scene`` returns them.

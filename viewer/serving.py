@@ -215,5 +215,5 @@ def _interruptions_held_back() -> Iterator[None]:
     finally:
         for number, handler in usual.items():
             signal.signal(number, handler)
-    for number in held[:1]:
-        signal.raise_signal(number)
+    for received in held[:1]:
+        signal.raise_signal(received)

@@ -60,7 +60,7 @@ def test_a_real_scene_loads_with_plausible_values(
     assert (len(scene.gaussians), scene.dropped) == (count, 0)
     assert scene.meta.sh_degree == degree
     statistics = scene_statistics(scene.gaussians)
-    assert 0.05 < max(statistics.robust_size) < extent
+    assert 0.05 < np.ptp(statistics.robust_bounds, axis=0).max() < extent
     assert 1e-4 < statistics.scale_percentiles[4] < 0.2  # the median
     assert 0.03 < statistics.opacity_percentiles[4] <= 1.0
     colours = scene.gaussians.sh[:, 0] * 0.2820948 + 0.5

@@ -31,8 +31,6 @@ def test_percentiles_and_bounds_of_an_even_row() -> None:
     assert statistics.count == 1001
     assert statistics.bounds == ((0.0, 0.0, 0.0), (1.0, 0.0, 0.0))
     np.testing.assert_allclose(statistics.robust_bounds, ((0.01, 0, 0), (0.99, 0, 0)), atol=1e-6)
-    np.testing.assert_allclose(statistics.robust_center, (0.5, 0, 0), atol=1e-6)
-    np.testing.assert_allclose(statistics.robust_size, (0.98, 0, 0), atol=1e-6)
     expected = [percent / 100 for percent in statistics.percents]
     np.testing.assert_allclose(statistics.position_percentiles[0], expected, atol=1e-6)
     assert statistics.scale_percentiles == (0.5,) * len(statistics.percents)
