@@ -1,4 +1,4 @@
-"""A rasterizer for tests of those who use one: it paints at once, or when it is told to."""
+"""Rasterizers for tests of those who use one: they paint at once, or when they are told to."""
 
 from __future__ import annotations
 
@@ -15,7 +15,37 @@ from splat.gaussians import Gaussians
 WAIT_S = 10.0
 
 
-class FakeRasterizer:
+class PaintingRasterizer:
+    """Its scene is a number of Gaussians, its picture of one colour."""
+
+    def prepare(self, gaussians: Gaussians) -> int:
+        return len(gaussians)
+
+    def new_cancel_flag(self) -> EventCancelFlag:
+        return EventCancelFlag()
+
+    def painted(
+        self,
+        camera: Camera,
+        outputs: Outputs,
+        color: tuple[float, float, float],
+        *,
+        count: int,
+        stats: RasterStats,
+    ) -> RasterImage:
+        """The images of ``outputs``: opaque, at a depth of 1, of ``count`` Gaussians a pixel."""
+        size = (camera.height, camera.width)
+        filled = np.tile(np.array(color, np.float32), (*size, 1))
+        return RasterImage(
+            alpha=np.ones(size, np.float32),
+            color=filled if Outputs.COLOR in outputs else None,
+            depth=np.ones(size, np.float32) if Outputs.DEPTH in outputs else None,
+            count=np.full(size, count, np.int32) if Outputs.COUNT in outputs else None,
+            stats=stats,
+        )
+
+
+class FakeRasterizer(PaintingRasterizer):
     """Paints the background with the camera's x position in the red channel.
 
     Attributes:
@@ -35,12 +65,6 @@ class FakeRasterizer:
         self.views: list[Camera] = []
         self.settings: list[RasterSettings] = []
 
-    def prepare(self, gaussians: Gaussians) -> int:
-        return len(gaussians)
-
-    def new_cancel_flag(self) -> EventCancelFlag:
-        return EventCancelFlag()
-
     def render(
         self,
         scene: int,
@@ -56,18 +80,12 @@ class FakeRasterizer:
                 break
             deadline.wait(0.005)
         self.failure()
-        size = (camera.height, camera.width)
-        color = np.broadcast_to(np.array(settings.background, np.float32), (*size, 3)).copy()
-        color[..., 0] = np.float32(camera.position[0])
         self.views.append(camera)
         self.settings.append(settings)
-        return RasterImage(
-            alpha=np.ones(size, np.float32),
-            color=color if Outputs.COLOR in settings.outputs else None,
-            depth=np.ones(size, np.float32) if Outputs.DEPTH in settings.outputs else None,
-            count=np.ones(size, np.int32) if Outputs.COUNT in settings.outputs else None,
-            stats=RasterStats(scene, scene, 2 * scene, {"project": 1.0, "composite": 2.0}),
-        )
+        _, green, blue = settings.background
+        color = (float(camera.position[0]), green, blue)
+        stats = RasterStats(scene, scene, 2 * scene, {"project": 1.0, "composite": 2.0})
+        return self.painted(camera, settings.outputs, color, count=1, stats=stats)
 
     def wait_started(self) -> None:
         """Block until one more render began."""

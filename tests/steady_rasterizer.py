@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from benchmarks import scenes
 from benchmarks.subject import Subject
 from rendering.base import CancelFlag, Outputs, RasterImage, RasterSettings, RasterStats
-from rendering.cancel import EventCancelFlag
 from splat.camera import Camera
-from splat.gaussians import Gaussians
+from tests.fake_rasterizer import PaintingRasterizer
 from tests.scenes import random_scene
 
 SIZE = (64, 36)
 
 
 @dataclass
-class SteadyRasterizer:
+class SteadyRasterizer(PaintingRasterizer):
     """Blends a known number of Gaussians into each pixel in a known time."""
 
     pairs_per_pixel: int = 10
@@ -29,12 +26,6 @@ class SteadyRasterizer:
     rendered: int = 0
     calibrated: int = 0
 
-    def prepare(self, gaussians: Gaussians) -> int:
-        return len(gaussians)
-
-    def new_cancel_flag(self) -> EventCancelFlag:
-        return EventCancelFlag()
-
     def render(
         self,
         scene: int,
@@ -42,19 +33,14 @@ class SteadyRasterizer:
         settings: RasterSettings = RasterSettings(),
         cancel: CancelFlag | None = None,
     ) -> RasterImage:
-        size = camera.height, camera.width
         counted = Outputs.COUNT in settings.outputs
         # A frame that counts is slow: whoever times it gets a wrong figure.
         composite = 1e6 if counted else self.composite_ms[self.rendered % len(self.composite_ms)]
         self.rendered += not counted
         stages = {"project": 1.0, "sort": 2.0, "bin": 3.0, "composite": composite}
-        return RasterImage(
-            alpha=np.ones(size, np.float32),
-            color=np.full((*size, 3), 0.5, np.float32)
-            if Outputs.COLOR in settings.outputs
-            else None,
-            count=np.full(size, self.pairs_per_pixel, np.int32) if counted else None,
-            stats=RasterStats(scene, scene, 50, stages),
+        stats = RasterStats(scene, scene, 50, stages)
+        return self.painted(
+            camera, settings.outputs, (0.5, 0.5, 0.5), count=self.pairs_per_pixel, stats=stats
         )
 
     def pairs_per_second_limit(self, *, threads: int = 0, repeats: int = 1) -> float:
