@@ -8,6 +8,7 @@ from __future__ import annotations
 import lzma
 import zipfile
 import zlib
+from os import PathLike
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
@@ -37,7 +38,7 @@ _ZIP_ERRORS = (
 class SideFiles(Protocol):
     """Read access to the files of one scene by their relative names."""
 
-    def where(self, name: str) -> tuple[Path, str | None]:
+    def where(self, name: str) -> tuple[str | PathLike[str], str | None]:
         """The file to name in an error, and the place in it."""
 
     def size(self, name: str) -> int:
@@ -161,6 +162,15 @@ def beside(owner: Path, name: str) -> Path:
     Raises:
         SceneFormatError: If the name is empty, absolute or points out of the folder.
     """
+    return owner.parent / inside(owner, name)
+
+
+def inside(owner: str | PathLike[str], name: str) -> PurePosixPath:
+    """The name, relative to the folder of ``owner``, of a file in it or below.
+
+    Raises:
+        SceneFormatError: If the name is empty, absolute or points out of the folder.
+    """
     relative = PurePosixPath(name)
     unsafe = (
         not relative.parts
@@ -174,7 +184,7 @@ def beside(owner: Path, name: str) -> Path:
             f"names the file {name[:80]!r}, which is not inside its folder",
             remedy="get the scene from a source you trust",
         )
-    return owner.parent / relative
+    return relative
 
 
 def require_side_file(owner: Path, name: str) -> int:

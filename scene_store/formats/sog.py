@@ -49,9 +49,19 @@ _QUAT_VALUES = ((np.arange(256) / 255 * 2 - 1) * float(SQRT_HALF)).astype(np.flo
 _DECODE_THREADS = 2
 
 
+Texels = tuple[ByteArray, ByteArray, ByteArray, ByteArray, ByteArray]
+"""[N, 4] uint8 each: means (low and high bytes), quats, scales, sh0."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
-class _Textures:
-    """Decoded textures as [pixels, 4] uint8, and the palette [rows + 1, coefficients, 3]."""
+class SogTextures:
+    """Decoded textures.
+
+    Attributes:
+        means_low, means_high, quats, scales, sh0: [pixels, 4] uint8; pixel i is Gaussian i's.
+        labels: [pixels, 4] uint8, whose first two are the palette's row; None for degree 0.
+        palette: [rows, coefficients, 3] uint8, indices into the values of harmonics.
+    """
 
     means_low: ByteArray
     means_high: ByteArray
@@ -59,7 +69,23 @@ class _Textures:
     scales: ByteArray
     sh0: ByteArray
     labels: ByteArray | None
-    palette: Float32Array | None
+    palette: ByteArray | None
+
+    @property
+    def texels(self) -> Texels:
+        """Those of all Gaussians but for their harmonics above degree 0."""
+        return (self.means_low, self.means_high, self.quats, self.scales, self.sh0)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that they take."""
+        return sum(a.nbytes for a in (*self.texels, self.labels, self.palette) if a is not None)
+
+    def palette_rows(self, part: slice) -> NDArray[np.intp]:
+        """[N] row of the palette for each Gaussian; one beyond it stands for no harmonics."""
+        assert self.labels is not None
+        labels = self.labels[part].astype(np.uint16)
+        return (labels[:, 0] | labels[:, 1] << 8).astype(np.intp)
 
 
 class SogSource(IndexedSource):
@@ -67,14 +93,15 @@ class SogSource(IndexedSource):
 
     def __init__(self, path: Path, lod: int | None = None) -> None:
         require_only_lod(path, lod)
-        self._textures: _Textures | None = None
+        self._textures: SogTextures | None = None
+        self._palette: Float32Array | None = None
         self._files = _open_files(path)
         try:
             meta = _read_meta(path, self._files)
             self._sog: SogMeta = parse_sog_meta(meta)
-            compressed = sum(self._files.size(name) for name in _texture_names(self._sog))
+            compressed = sum(self._files.size(name) for name in texture_names(self._sog))
             require_plausible_count(path, self._sog.count, compressed, meta.place or "count")
-            degree = _sh_degree(self._files, self._sog.palette)
+            degree = sh_degree_of(self._files, self._sog.palette)
         except BaseException:
             self._files.close()
             raise
@@ -90,41 +117,56 @@ class SogSource(IndexedSource):
     def load_textures(self) -> None:
         """Decode all textures now, so that batches only have to look up values."""
         if self._textures is None:
-            self._textures = _decode_textures(self._files, self._sog, self.meta.sh_degree)
+            self._textures = decode_textures(self._files, self._sog, self.meta.sh_degree)
+            self._palette = _palette_values(self._textures, self._sog)
 
     def _decode(self, start: int, stop: int) -> Gaussians:
         self.load_textures()
         textures = self._textures
         assert textures is not None
         part = slice(start, stop)
-        tables = self._sog
-        means = np.empty((stop - start, 3), np.float32)
-        scales = np.empty((stop - start, 3), np.float32)
-        sh = np.empty((stop - start, SH_COUNT_OF_DEGREE[self.meta.sh_degree], 3), np.float32)
-        for axis in range(3):
-            low = textures.means_low[part, axis].astype(np.uint16)
-            high = textures.means_high[part, axis].astype(np.uint16)
-            means[:, axis] = tables.means[axis][low | high << 8]
-            scales[:, axis] = tables.scales[axis][textures.scales[part, axis]]
-            sh[:, 0, axis] = tables.colours[axis][textures.sh0[part, axis]]
-        if textures.labels is not None and textures.palette is not None:
-            labels = textures.labels[part].astype(np.uint16)
-            rows = (labels[:, 0] | labels[:, 1] << 8).astype(np.intp)
+        low, high, quats, scales, sh0 = (texture[part] for texture in textures.texels)
+        rest = None
+        if self._palette is not None:
             # The row after the palette is zero: labels beyond it have no harmonics.
-            sh[:, 1:] = textures.palette[np.minimum(rows, len(textures.palette) - 1)]
-        return Gaussians(
-            means,
-            _quats(textures.quats[part]),
-            scales,
-            tables.opacities[textures.sh0[part, 3]],
-            sh,
-        )
+            rows = np.minimum(textures.palette_rows(part), len(self._palette) - 1)
+            rest = self._palette[rows]
+        return gaussians_of(self._sog, (low, high, quats, scales, sh0), rest, self.meta.sh_degree)
 
     def close(self) -> None:
         """See ``SceneSource.close``."""
         super().close()
-        self._textures = None
+        self._textures = self._palette = None
         self._files.close()
+
+
+def gaussians_of(
+    tables: SogMeta, texels: Texels, rest: Float32Array | None, degree: int
+) -> Gaussians:
+    """What texels mean.
+
+    Args:
+        tables: Of their ``meta.json``.
+        texels: Of N Gaussians.
+        rest: [N, coefficients, 3] harmonics above degree 0; None for none.
+        degree: Of the result; coefficients that ``rest`` lacks are zero.
+    """
+    means_low, means_high, quats, scale_texels, sh0 = texels
+    count = len(sh0)
+    means = np.empty((count, 3), np.float32)
+    scales = np.empty((count, 3), np.float32)
+    sh = np.empty((count, SH_COUNT_OF_DEGREE[degree], 3), np.float32)
+    for axis in range(3):
+        low = means_low[:, axis].astype(np.uint16)
+        high = means_high[:, axis].astype(np.uint16)
+        means[:, axis] = tables.means[axis][low | high << 8]
+        scales[:, axis] = tables.scales[axis][scale_texels[:, axis]]
+        sh[:, 0, axis] = tables.colours[axis][sh0[:, axis]]
+    known = 1 if rest is None else 1 + rest.shape[1]
+    if rest is not None:
+        sh[:, 1:known] = rest
+    sh[:, known:] = 0.0
+    return Gaussians(means, _quats(quats), scales, tables.opacities[sh0[:, 3]], sh)
 
 
 def _open_files(path: Path) -> FolderFiles | ZipFiles:
@@ -147,12 +189,14 @@ def _read_meta(path: Path, files: FolderFiles | ZipFiles) -> JsonObject:
     )
 
 
-def _texture_names(sog: SogMeta) -> tuple[str, ...]:
+def texture_names(sog: SogMeta) -> tuple[str, ...]:
+    """The files of a scene's textures."""
     palette = sog.palette
     return sog.files + ((palette.centroids_file, palette.labels_file) if palette else ())
 
 
-def _sh_degree(files: SideFiles, palette: ShPalette | None) -> int:
+def sh_degree_of(files: SideFiles, palette: ShPalette | None) -> int:
+    """Degree of a scene's harmonics; version 1 tells it by the size of an image only."""
     if palette is None:
         return 0
     if palette.degree is not None:
@@ -170,7 +214,12 @@ def _sh_degree(files: SideFiles, palette: ShPalette | None) -> int:
     )
 
 
-def _decode_textures(files: SideFiles, sog: SogMeta, degree: int) -> _Textures:
+def decode_textures(files: SideFiles, sog: SogMeta, degree: int) -> SogTextures:
+    """All textures of a scene.
+
+    Raises:
+        SceneFormatError: If one is missing, damaged, or too small for the Gaussians.
+    """
     max_pixels = _SLACK_PIXELS + _MAX_PIXELS_PER_GAUSSIAN * sog.count
 
     def pixels(name: str) -> ByteArray:
@@ -192,11 +241,21 @@ def _decode_textures(files: SideFiles, sog: SogMeta, degree: int) -> _Textures:
     palette = _palette(files, sog.palette, degree) if sog.palette else None
     means_low, means_high, quats, scales, sh0 = images[:5]
     labels = images[5] if sog.palette else None
-    return _Textures(means_low, means_high, quats, scales, sh0, labels, palette)
+    return SogTextures(means_low, means_high, quats, scales, sh0, labels, palette)
 
 
-def _palette(files: SideFiles, palette: ShPalette, degree: int) -> Float32Array:
+def _palette_values(textures: SogTextures, sog: SogMeta) -> Float32Array | None:
     """[rows + 1, coefficients, 3] harmonics; the last row is zero."""
+    if textures.palette is None or sog.palette is None:
+        return None
+    rows, coefficients, _ = textures.palette.shape
+    out = np.zeros((rows + 1, coefficients, 3), np.float32)
+    out[:rows] = sog.palette.values[textures.palette]
+    return out
+
+
+def _palette(files: SideFiles, palette: ShPalette, degree: int) -> ByteArray:
+    """[rows, coefficients, 3] uint8, indices into ``palette.values``."""
     coefficients = SH_COUNT_OF_DEGREE[degree] - 1
     path, place = files.where(palette.centroids_file)
     width = _PALETTE_ROWS_PER_LINE * coefficients
@@ -212,9 +271,7 @@ def _palette(files: SideFiles, palette: ShPalette, degree: int) -> Float32Array:
             where=place,
             remedy=DOWNLOAD_AGAIN,
         )
-    out = np.zeros((count + 1, coefficients, 3), np.float32)
-    out[:count] = palette.values[image.reshape(rows, coefficients, 4)[:count, :, :3]]
-    return out
+    return np.ascontiguousarray(image.reshape(rows, coefficients, 4)[:count, :, :3])
 
 
 def _quats(texels: ByteArray) -> Float32Array:

@@ -148,7 +148,9 @@ def require_bytes(path: Path, available: int, needed: int, what: str) -> None:
         )
 
 
-def require_plausible_count(path: Path, count: int, compressed_bytes: int, where: str) -> None:
+def require_plausible_count(
+    path: str | os.PathLike[str], count: int, compressed_bytes: int, where: str
+) -> None:
     """Refuses a count that a compressed file of this size cannot honestly hold.
 
     Decompression bombs promise millions of Gaussians in a few bytes.

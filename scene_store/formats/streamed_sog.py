@@ -29,7 +29,7 @@ ENVIRONMENT_KEY = "environment"
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class _Range:
+class GaussianRange:
     """Gaussians ``offset`` to ``offset + count`` of the file at index ``file``."""
 
     file: int
@@ -53,7 +53,7 @@ class StreamedSogSource(FormatSource):
             raise SceneError(
                 f"{path}: has the levels of detail 0 to {levels - 1}, not {chosen}; choose one"
             )
-        leaves = list(_leaves(meta.child("tree"), levels, len(names)))
+        leaves = [leaf for _, leaf in walk_leaves(meta.child("tree"), levels, len(names))]
         self._ranges = sorted(r for leaf in leaves if (r := _nearest_level(leaf, chosen)).count > 0)
         self._units = [beside(path, name) for name in names]
         environment = _environment(meta, path)
@@ -62,7 +62,7 @@ class StreamedSogSource(FormatSource):
         if environment is not None:
             with SogSource(environment) as unit:
                 self._units.append(environment)
-                self._ranges.append(_Range(len(self._units) - 1, 0, unit.meta.count))
+                self._ranges.append(GaussianRange(len(self._units) - 1, 0, unit.meta.count))
                 degrees.append(unit.meta.sh_degree)
         total = sum(r.count for r in self._ranges)
         if total == 0:
@@ -103,14 +103,14 @@ def _open_unit(path: Path) -> SogSource:
     return unit
 
 
-def _joined(ranges: list[_Range], file: int) -> Iterator[_Range]:
+def _joined(ranges: list[GaussianRange], file: int) -> Iterator[GaussianRange]:
     """The ranges of one file in order, neighbours joined."""
-    pending: _Range | None = None
+    pending: GaussianRange | None = None
     for r in ranges:
         if r.file != file:
             continue
         if pending is not None and pending.offset + pending.count == r.offset:
-            pending = _Range(file, pending.offset, pending.count + r.count)
+            pending = GaussianRange(file, pending.offset, pending.count + r.count)
             continue
         if pending is not None:
             yield pending
@@ -119,8 +119,10 @@ def _joined(ranges: list[_Range], file: int) -> Iterator[_Range]:
         yield pending
 
 
-def _leaves(tree: JsonObject, levels: int, files: int) -> Iterator[dict[int, _Range]]:
-    """Ranges by level of every leaf, checked; walked without recursion."""
+def walk_leaves(
+    tree: JsonObject, levels: int, files: int
+) -> Iterator[tuple[JsonObject, dict[int, GaussianRange]]]:
+    """Every leaf and its ranges by level, checked; walked without recursion."""
     pending = [tree]
     while pending:
         node = pending.pop()
@@ -135,7 +137,7 @@ def _leaves(tree: JsonObject, levels: int, files: int) -> Iterator[dict[int, _Ra
                 _level(lods, key, levels): _range(lods.child(key), files) for key in lods.fields
             }
             if leaf:
-                yield leaf
+                yield node, leaf
 
 
 def _level(lods: JsonObject, key: str, levels: int) -> int:
@@ -144,14 +146,14 @@ def _level(lods: JsonObject, key: str, levels: int) -> int:
     return int(key)
 
 
-def _range(entry: JsonObject, files: int) -> _Range:
+def _range(entry: JsonObject, files: int) -> GaussianRange:
     file = entry.integer("file")
     if file >= files:
         raise entry.error(f"points to file {file}, but there are {files}", "file")
-    return _Range(file, entry.integer("offset"), entry.integer("count"))
+    return GaussianRange(file, entry.integer("offset"), entry.integer("count"))
 
 
-def _nearest_level(leaf: dict[int, _Range], level: int) -> _Range:
+def _nearest_level(leaf: dict[int, GaussianRange], level: int) -> GaussianRange:
     """The range at ``level``, or at the level nearest to it (the finer of two)."""
     return leaf[min(leaf, key=lambda candidate: (abs(candidate - level), candidate))]
 
@@ -169,7 +171,7 @@ def _environment(meta: JsonObject, path: Path) -> Path | None:
 def _check_units(
     path: Path,
     units: list[Path],
-    ranges: list[_Range],
+    ranges: list[GaussianRange],
     used: list[int],
     names: tuple[str, ...],
 ) -> tuple[list[int], tuple[str, ...]]:

@@ -5,7 +5,7 @@ Format: RFC 9649.
 
 from __future__ import annotations
 
-from pathlib import Path
+from os import PathLike
 
 import numpy as np
 
@@ -13,7 +13,9 @@ from scene_store.formats.source import DOWNLOAD_AGAIN, UNTRUSTED, ByteArray
 from splat.errors import SceneFormatError
 
 
-def webp_size(path: Path, content: bytes, place: str | None = None) -> tuple[int, int]:
+def webp_size(
+    path: str | PathLike[str], content: bytes, place: str | None = None
+) -> tuple[int, int]:
     """Width and height of a WebP image, from its header alone.
 
     Args:
@@ -44,7 +46,9 @@ def webp_size(path: Path, content: bytes, place: str | None = None) -> tuple[int
     raise SceneFormatError(path, "is not a WebP image", where=place, remedy=DOWNLOAD_AGAIN)
 
 
-def decode_webp(path: Path, content: bytes, max_pixels: int, place: str | None = None) -> ByteArray:
+def decode_webp(
+    path: str | PathLike[str], content: bytes, max_pixels: int, place: str | None = None
+) -> ByteArray:
     """Pixels [height, width, 4] uint8 in RGBA order; alpha is 255 where there is none.
 
     Raises:

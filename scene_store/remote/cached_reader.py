@@ -11,6 +11,8 @@ from scene_store.remote.address import Address
 from scene_store.remote.identity import FileIdentity
 from scene_store.remote.range_cache import RangeCache, RangeKey
 
+_DESCRIPTION = ".json"
+
 
 class RemoteReader(RangeReader, Protocol):
     """A reader that can tell versions of its files apart."""
@@ -26,8 +28,8 @@ class RemoteReader(RangeReader, Protocol):
 class CachedReader:
     """Answers from the cache what it has, and keeps there what it has not.
 
-    Each file is asked for its version once, so that nothing old is ever answered. Whole files
-    are not kept: they are small, and say which ranges of the others to ask for.
+    Each file is asked for its version once, so that nothing old is ever answered. Descriptions
+    in JSON are not kept: they are small, and asking for their version would take as long.
     """
 
     def __init__(self, reader: RemoteReader, address: Address, cache: RangeCache) -> None:
@@ -56,7 +58,19 @@ class CachedReader:
 
     def read_file(self, name: str, most_bytes: int, cancelled: Callable[[], bool]) -> bytes | None:
         """See ``RangeReader``."""
-        return self._reader.read_file(name, most_bytes, cancelled)
+        if name.endswith(_DESCRIPTION):
+            return self._reader.read_file(name, most_bytes, cancelled)
+        identity = self._reader.identity(name, cancelled)
+        if identity is None:
+            return None
+        size = most_bytes + 1 if identity.size is None else identity.size
+        key = self._key(identity, name, 0, size) if size <= most_bytes else None
+        data = None if key is None else self._cache.get(key)
+        if data is None:
+            data = self._reader.read_file(name, most_bytes, cancelled)
+            if data is not None and key is not None and len(data) == size:
+                self._cache.put(key, data)
+        return data
 
     def reject(self, name: str, offset: int, size: int) -> bool:
         """See ``RangeReader``."""
