@@ -62,7 +62,7 @@ def test_every_setting_is_read_by_something() -> None:
         if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)
     }
     settings = Settings()
-    for section in (settings.render, settings.viewer):
+    for section in (settings.render, settings.viewer, settings.stream):
         assert {f.name for f in fields(section)} <= read
 
 

@@ -5,25 +5,32 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import viser
 from numpy.typing import ArrayLike, NDArray
 
 from rendering.engine import RenderEngine
+from rendering.streamed_scene import StreamedScene
+from scene_store.ledger import Budgets
 from splat.camera import Camera
+from splat.errors import CameraError
+from viewer.chunk_boxes import ChunkBoxes
 from viewer.display import ViserScreen, move_camera, read_pose
-from viewer.pacing import PacingPolicy
+from viewer.pacing import PacingPolicy, full_size
 from viewer.panel import Panel
 from viewer.pose import PageSpace, Pose
 from viewer.session import Session, ViewOptions
 from viewer.start_view import StartView, point_ahead
+from viewer.stream_panel import StreamPanel
 
 # Poses sent before a change of the page's space arrive after it; they are dropped while
 # they are this far (page units) from where the camera was put, for this long.
 STALE_POSE_DISTANCE = 0.05
 STALE_POSE_S = 0.5
+BOXES_INTERVAL_S = 0.5
+MAX_WARM_SIDE = 1920
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,6 +42,8 @@ class ShownScene:
         start: The first view.
         sh_degree: Highest degree of the Gaussians.
         cameras: Training cameras.
+        stream: What is drawn, where it comes piece by piece.
+        most_memory: What one of its budgets may be raised to, bytes.
     """
 
     title: str
@@ -42,6 +51,8 @@ class ShownScene:
     start: StartView
     sh_degree: int
     cameras: tuple[Camera, ...] = ()
+    stream: StreamedScene | None = None
+    most_memory: int = 0
 
 
 class BrowserView:
@@ -51,8 +62,9 @@ class BrowserView:
         client: viser's handle.
         engine: Shared by all browsers.
         scene: What is shown.
-        policy, options, threads, sharers: As in ``Session``.
+        policy, options, threads, sharers, moving_error_px: As in ``Session``.
         ack_timeout_s: As in ``ViserScreen``.
+        on_limits: Called when somebody changed what all browsers' pictures may take.
     """
 
     def __init__(
@@ -66,6 +78,8 @@ class BrowserView:
         threads: int,
         sharers: Callable[[], int],
         ack_timeout_s: float,
+        moving_error_px: float = 1.0,
+        on_limits: Callable[[], None] = lambda: None,
     ) -> None:
         self._client = client
         self._scene = scene
@@ -83,7 +97,15 @@ class BrowserView:
             options,
             threads=threads,
             sharers=sharers,
+            moving_error_px=moving_error_px,
         )
+        self._on_limits = on_limits
+        self._tinted = False
+        self._frozen: Pose | None = None
+        self._boxes_wanted = False
+        self._boxes: ChunkBoxes | None = None
+        self._boxes_next_s = 0.0
+        self._stream_panel: StreamPanel | None = None
         self._panel = Panel(
             client.gui,
             title=scene.title,
@@ -94,6 +116,7 @@ class BrowserView:
             cameras=len(scene.cameras),
             actions=self,
         )
+        self._add_stream_panel()
 
     def start(self) -> None:
         """Take the start view and begin to draw."""
@@ -115,16 +138,76 @@ class BrowserView:
         self.session.close()
         self._screen.close()
 
+    @property
+    def cameras(self) -> tuple[Camera, ...]:
+        """Where the browser looks from; nothing if it did not say, or said nonsense."""
+        pose, options = self.session.pose, self.session.options
+        if pose is None or min(pose.canvas) < 1:
+            return ()
+        try:
+            return (pose.camera(*full_size(pose.canvas, MAX_WARM_SIDE), options.near),)
+        except CameraError:
+            return ()
+
     def update_panel(self) -> None:
         """Show the newest numbers; called a few times a second."""
-        self._panel.show_stats(self.session.stats)
+        stats = self.session.stats
+        self._panel.show_stats(stats)
+        stream = self._scene.stream
+        if stream is not None and self._stream_panel is not None:
+            self._stream_panel.show(stream.stats(), stats.stream)
+            self._update_boxes(stream)
         with self._lock:
             overdue = self._expected_page is not None and self._is_overdue()
         if overdue:  # the last pose was taken for a stale one, but no other came
             self._look(self._client.camera)
 
+    def replace_scene(self, scene: ShownScene) -> None:
+        """The same scene in another form; the camera stays where it is."""
+        self._scene = scene
+        self._panel.show_facts(scene.facts)
+        if self._stream_panel is not None:
+            self._stream_panel.remove()
+            self._stream_panel = None
+        if self._boxes is not None:
+            self._boxes.hide()
+        self._add_stream_panel()
+        self.session.refresh()
+
+    def show_work(self, share: float, what: str) -> None:
+        """Tell how far the work behind the page is."""
+        self._panel.show_work(share, what)
+
     def set_options(self, options: ViewOptions) -> None:
+        with self._lock:
+            options = replace(options, tint_levels=self._tinted, frozen=self._frozen)
         self.session.set_options(options)
+
+    def set_budgets(self, budgets: Budgets) -> None:
+        if self._scene.stream is not None and budgets != self._scene.stream.budgets:
+            self._scene.stream.set_budgets(budgets)
+            self._on_limits()
+
+    def set_max_gaussians(self, count: int) -> None:
+        stream = self._scene.stream
+        if stream is not None:
+            stream.policy = replace(stream.policy, max_gaussians=count)
+            self._on_limits()
+
+    def tint_levels(self, on: bool) -> None:
+        with self._lock:
+            self._tinted = on
+        self.set_options(self.session.options)
+
+    def freeze(self, on: bool) -> None:
+        pose = self.session.pose if on else None
+        with self._lock:
+            self._frozen = pose
+        self.set_options(self.session.options)
+
+    def show_boxes(self, on: bool) -> None:
+        self._boxes_wanted = on
+        self._boxes_next_s = 0.0
 
     def set_fov(self, fov_y_rad: float) -> None:
         self._client.camera.fov = fov_y_rad
@@ -169,6 +252,37 @@ class BrowserView:
         start = self._scene.start
         self._client.camera.fov = camera.fov_y_rad
         self._move(camera.position, point_ahead(camera, start.center, start.radius), self._up)
+
+    def _add_stream_panel(self) -> None:
+        stream = self._scene.stream
+        if stream is None:
+            return
+        self._boxes = ChunkBoxes(self._client, stream.source.tree)
+        self._stream_panel = StreamPanel(
+            self._client.gui,
+            least=stream.least_budgets,
+            most_bytes=self._scene.most_memory,
+            budgets=stream.budgets,
+            gaussians=stream.source.meta.count,
+            max_gaussians=stream.policy.max_gaussians,
+            actions=self,
+            order=4.5,
+        )
+
+    def _update_boxes(self, stream: StreamedScene) -> None:
+        """At a low rate: a box is twelve lines, and the page draws them itself."""
+        if self._boxes is None:
+            return
+        if not self._boxes_wanted:
+            self._boxes.hide()
+        elif time.monotonic() >= self._boxes_next_s:
+            self._boxes_next_s = time.monotonic() + BOXES_INTERVAL_S
+            with self._lock:
+                space = self._space
+            pose = self.session.pose
+            if pose is not None:
+                chunks = stream.drawn_chunks(self.session.client)
+                self._boxes.show(chunks, pose.position, space)
 
     def _move(
         self,

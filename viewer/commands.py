@@ -182,6 +182,8 @@ class PageOptions:
     """Port to listen on, and no other; 0 takes any free one."""
     token: Annotated[Text, hint("random, where others can reach the page")] = None
     """What browsers must present, 8 to 128 letters, digits or . _ ~ -"""
+    no_store: Annotated[bool, NO_HINT] = False
+    """Read a large file whole, and make no store of it for the next time."""
     open_browser: Annotated[bool, NO_HINT] = False
     """Open the page in the browser of this machine."""
     mode: Annotated[
@@ -221,6 +223,7 @@ class View:
                 "--token": ("viewer.token", page.token),
                 "--mode": ("viewer.mode", page.mode),
                 "--jpeg-quality": ("viewer.still_quality", page.jpeg_quality),
+                "--no-store": ("stream.store", False if page.no_store else None),
                 **self.memory.settings,
             },
         )

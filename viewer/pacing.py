@@ -92,6 +92,7 @@ class FramePlan:
         still: The full picture of a resting camera; motion interrupts it.
         version: The view that it shows, as counted by ``Pacer.change``.
         reduction: How it is cheaper than the full picture.
+        repeated: The view was drawn in full before, but incompletely.
     """
 
     width: int
@@ -100,6 +101,7 @@ class FramePlan:
     still: bool
     version: int
     reduction: Reduction
+    repeated: bool = False
 
 
 def full_size(canvas: tuple[int, int], max_side: int, scale: float = 1.0) -> tuple[int, int]:
@@ -367,7 +369,10 @@ class Pacer:
         full = self._full()
         if still:
             whole = Reduction(1.0, 0)
-            return FramePlan(*full, self.policy.still_quality, True, self.version, whole)
+            before = self._started
+            repeated = before is not None and before.still and before.version == self.version
+            quality = self.policy.still_quality
+            return FramePlan(*full, quality, True, self.version, whole, repeated)
         reduction = self._controller.current
         size = moving_size(full, reduction.scale)
         return FramePlan(*size, self.policy.moving_quality, False, self.version, reduction)

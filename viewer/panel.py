@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import logging
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,11 +13,10 @@ import numpy as np
 import viser
 from numpy.typing import ArrayLike
 
+from viewer.callbacks import contained
 from viewer.images import Mode
 from viewer.session import SessionStats, ViewOptions
 from viewer.text import short_count
-
-log = logging.getLogger(__name__)
 
 AXES = {
     "+X": (1.0, 0.0, 0.0),
@@ -95,7 +93,10 @@ class Panel:
         self._options = options
         self._sh_degree = sh_degree
         self._stats_text = ""
-        gui.add_html(_heading(title, facts), order=0)
+        self._title = title
+        self._heading = gui.add_html(_heading(title, facts), order=0)
+        self._work: Any = None
+        self._work_text: Any = None
         self._stats = gui.add_html("", order=1)
         with gui.add_folder("Picture", order=2):
             self._add_picture_controls()
@@ -114,6 +115,29 @@ class Panel:
         if text != self._stats_text:
             self._stats_text = text
             self._stats.content = text
+
+    def show_facts(self, facts: str) -> None:
+        """The scene is in another form now."""
+        self._heading.content = _heading(self._title, facts)
+
+    def show_work(self, share: float, what: str) -> None:
+        """Tell how far the work behind the page is; ``what`` is "" when there is none."""
+        if not what:
+            self._end_work()
+            return
+        if self._work is None or self._work_text is None:
+            self._work_text = self._gui.add_html("", order=0.5)
+            self._work = self._gui.add_progress_bar(0.0, animated=True, order=0.6)
+        text = _note(what)
+        if self._work_text.content != text:
+            self._work_text.content = text
+        self._work.value = float(np.clip(round(100.0 * share), 0.0, 100.0))
+
+    def _end_work(self) -> None:
+        if self._work is not None and self._work_text is not None:
+            self._work.remove()
+            self._work_text.remove()
+        self._work = self._work_text = None
 
     def _add_picture_controls(self) -> None:
         gui, options = self._gui, self._options
@@ -161,7 +185,7 @@ class Panel:
             self._max_scale,
             self._near,
         ):
-            control.on_update(_contained(lambda _: self._apply()))
+            control.on_update(contained(lambda _: self._apply()))
 
     def _apply(self) -> None:
         """Read all controls at once: callbacks may come in any order."""
@@ -184,7 +208,7 @@ class Panel:
         fov = gui.add_slider(
             "Field of view", 5.0, 150.0, 1.0, round(math.degrees(fov_y_rad)), hint="Vertical"
         )
-        fov.on_update(_contained(lambda _: actions.set_fov(math.radians(fov.value))))
+        fov.on_update(contained(lambda _: actions.set_fov(math.radians(fov.value))))
         speed = gui.add_slider(
             "Speed",
             -3.0,
@@ -193,23 +217,23 @@ class Panel:
             0.0,
             hint="Of walking with the keys; each step of 1 doubles it",
         )
-        speed.on_update(_contained(lambda _: actions.set_speed(2.0**speed.value)))
+        speed.on_update(contained(lambda _: actions.set_speed(2.0**speed.value)))
         self._add_axis_buttons("Up", "Which way is up", actions.set_up)
         self._add_axis_buttons("Look along", "From where the camera is", actions.look_along)
         reset = gui.add_button("Reset view", icon=viser.Icon.HOME)
-        reset.on_click(_contained(lambda _: actions.reset_view()))
+        reset.on_click(contained(lambda _: actions.reset_view()))
 
     def _add_axis_buttons(self, label: str, hint: str, act: Callable[[ArrayLike], None]) -> None:
         """Two rows of three: six in a row would wrap unevenly."""
         for row, names in enumerate((("+X", "+Y", "+Z"), ("−X", "−Y", "−Z"))):
             group = self._gui.add_button_group("" if row else label, names, hint=hint)
-            group.on_click(_contained(lambda event: act(AXES[event.target.value])))
+            group.on_click(contained(lambda event: act(AXES[event.target.value])))
 
     def _add_training_cameras(self, count: int) -> None:
         gui, actions = self._gui, self._actions
         index = gui.add_slider("Camera", 1, max(2, count), 1, 1, disabled=count == 1)
         index.on_update(
-            _contained(lambda _: actions.go_to_camera(min(max(int(index.value), 1), count) - 1))
+            contained(lambda _: actions.go_to_camera(min(max(int(index.value), 1), count) - 1))
         )
         step = gui.add_button_group("Step", ("Previous", "Next"))
 
@@ -218,12 +242,12 @@ class Panel:
             index.value = (int(index.value) - 1 + change) % count + 1  # type: ignore[misc]
             actions.go_to_camera(int(index.value) - 1)
 
-        step.on_click(_contained(go))
+        step.on_click(contained(go))
 
     def _add_hotkeys(self) -> None:
         def command(label: str, key: Any, action: Callable[[], None]) -> None:
             handle = self._gui.add_command(label, hotkey=key)
-            handle.on_trigger(_contained(lambda _: action()))
+            handle.on_trigger(contained(lambda _: action()))
 
         def show(name: str) -> None:
             self._mode.value = name  # type: ignore[misc]
@@ -258,28 +282,16 @@ class LoadingPanel:
         self._bar.remove()
 
 
-def _contained(callback: Callable[[Any], None]) -> Callable[[Any], None]:
-    """``callback``, whose failure is a line in the log.
-
-    The values come from a browser, which may send anything; viser would print a traceback.
-    """
-
-    def contained(event: Any) -> None:
-        try:
-            callback(event)
-        except Exception as error:
-            log.info("a control was given something impossible: %s", error)
-            log.debug("details", exc_info=True)
-
-    return contained
-
-
 def _heading(title: str, facts: str) -> str:
     return (
         '<div style="padding:2px 14px 4px">'
         f'<div style="font-weight:600;overflow-wrap:anywhere">{html.escape(title)}</div>'
         f'<div style="opacity:0.7;font-size:0.85em">{html.escape(facts)}</div></div>'
     )
+
+
+def _note(text: str) -> str:
+    return f'<div style="padding:2px 14px;opacity:0.8;font-size:0.8em">{html.escape(text)}</div>'
 
 
 def stats_html(stats: SessionStats) -> str:

@@ -76,6 +76,7 @@ class ViewerServer(Closing):
         self._views: dict[int, BrowserView] = {}
         self._scene: ShownScene | None = None
         self._engine: RenderEngine | None = None
+        self._work = (0.0, "")
         self._closing = threading.Event()
         self._ticker = threading.Thread(target=self._tick, name="panel-ticker", daemon=True)
         self._ticker.start()
@@ -113,9 +114,22 @@ class ViewerServer(Closing):
         if self._loading is not None:
             self._loading.remove()
             self._loading = None
+        self._listen_to(scene)
         self._set_initial_camera(scene)
         self._server.on_client_disconnect(self._on_disconnect)
         self._server.on_client_connect(self._on_connect)
+
+    def replace(self, scene: ShownScene) -> None:
+        """Show another form of the scene that is shown; the engine draws it already."""
+        with self._lock:
+            self._scene = scene
+        self._listen_to(scene)
+        for view in self.views:
+            view.replace_scene(scene)
+
+    def show_work(self, share: float, what: str) -> None:
+        """Tell all browsers how far the work behind the page is; "" when there is none."""
+        self._work = (share, what)
 
     def close(self) -> None:
         """End all sessions and stop serving."""
@@ -156,10 +170,15 @@ class ViewerServer(Closing):
             threads=self._settings.render.threads,
             sharers=self._count_moving,
             ack_timeout_s=viewer.ack_timeout_s,
+            moving_error_px=self._settings.stream.moving_error_px,
+            on_limits=self._refresh,
         )
         with self._lock:
             self._views[client.client_id] = view
         view.start()
+        now = self._scene
+        if now is not None and now is not scene:  # replaced while we built
+            view.replace_scene(now)
         if client.client_id not in self._server.get_clients():  # left while we built
             self._on_disconnect(client)
         log.debug("browser %d connected", client.client_id)
@@ -171,6 +190,18 @@ class ViewerServer(Closing):
             view.close()
             log.debug("browser %d left", client.client_id)
 
+    def _listen_to(self, scene: ShownScene) -> None:
+        if scene.stream is not None:
+            scene.stream.set_on_arrival(self._on_arrival)
+
+    def _on_arrival(self) -> None:
+        for view in self.views:
+            view.session.arrived()
+
+    def _refresh(self) -> None:
+        for view in self.views:
+            view.session.refresh()
+
     def _count_moving(self) -> int:
         return sum(view.session.moving for view in self.views)
 
@@ -179,6 +210,7 @@ class ViewerServer(Closing):
             for view in self.views:
                 try:
                     view.update_panel()
+                    view.show_work(*self._work)
                 except Exception:  # a panel of a browser that just left
                     log.debug("panel update failed", exc_info=True)
 

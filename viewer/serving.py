@@ -12,83 +12,22 @@ import time
 import webbrowser
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from configs.settings import Settings
 from scene_store.scene import Vector3
+from splat.errors import BelvedereError
 from viewer.access import choose_policy
+from viewer.background import Background
 from viewer.details import add_details
+from viewer.opening import Ready, improve, open_first, shown_whole
 from viewer.ports import find_port, is_loopback, outward_address
-from viewer.scenes import OpenedScene, SceneChoice, check_exists, open_scene
+from viewer.scenes import SceneChoice, check_exists, open_scene
 
 if TYPE_CHECKING:
-    from rendering.engine import RenderEngine
-    from viewer.client import ShownScene
     from viewer.server import ViewerServer
 
-# Reading stops between two batches; what has none, such as sorting, is left to itself.
-CLOSE_TIMEOUT_S = 0.4
-
 Say = Callable[[str], None]
-
-
-class _Abandoned(Exception):
-    """The viewer closes before its scene was read."""
-
-
-class _Opening:
-    """A scene being opened on its own thread, so that the page need not wait."""
-
-    def __init__(self, choice: SceneChoice, settings: Settings) -> None:
-        self.share, self.what = 0.0, "Opening …"
-        self._result: tuple[OpenedScene, RenderEngine] | None = None
-        self._error: BaseException | None = None
-        self.done = threading.Event()
-        self._abandoned = False
-        self._choice, self._settings = choice, settings
-        threading.Thread(target=self._open, name="scene-opening", daemon=True).start()
-
-    def close(self) -> bool:
-        """Stop reading, and close the engine unless ``take`` handed it over.
-
-        Returns whether the work has ended; if not, it goes on until its next batch.
-        """
-        self._abandoned = True
-        ended = self.done.wait(CLOSE_TIMEOUT_S)
-        if ended and self._result is not None:
-            self._result[1].close()
-        return ended
-
-    def take(self) -> tuple[OpenedScene, RenderEngine]:
-        """The scene and its engine, once ``done``; the caller closes the engine.
-
-        Raises:
-            BelvedereError: If the scene could not be opened.
-        """
-        if self._error is not None:
-            raise self._error
-        assert self._result is not None, "take() before done, or twice"
-        result, self._result = self._result, None
-        return result
-
-    def _progress(self, share: float, what: str) -> None:
-        if self._abandoned:
-            raise _Abandoned
-        self.share, self.what = share, what
-
-    def _open(self) -> None:
-        from rendering.engine import RenderEngine
-        from viewer.engines import create_rasterizer
-
-        try:
-            rasterizer = create_rasterizer(self._settings.render.engine)
-            opened = open_scene(self._choice, self._progress)
-            self._progress(1.0, "Preparing …")
-            self._result = opened, RenderEngine(rasterizer, opened.scene.gaussians)
-        except BaseException as error:
-            self._error = error
-        finally:
-            self.done.set()
 
 
 def serve(
@@ -119,8 +58,12 @@ def serve(
     # Fail now rather than in a second.
     choose_policy(settings.viewer.host, settings.viewer.token)
     find_port(settings.viewer, explicit=explicit_port)
-    opening = _Opening(choice, settings)
-    engine: RenderEngine | None = None
+    kept = contextlib.ExitStack()  # what must outlast the drawing
+    opening = Background(
+        lambda progress: open_first(choice, settings, kept, progress), dispose=Ready.close
+    )
+    works: list[Background[Any]] = [opening]
+    ready: Ready | None = None
     interrupted, idle = False, True
     try:
         # Imported while the scene is being read: viser takes a good part of a second.
@@ -137,24 +80,29 @@ def serve(
             _announce_exposure(server, say)
             if open_browser:
                 _open_browser(server.url)
-            opened, engine = _wait_for_scene(opening, server)
+            ready = opening.wait(server.progress)
             if position is not None or look_at is not None:
-                start = opened.start.changed(position=position, look_at=look_at)
-                opened = replace(opened, start=start)
-            server.show(_shown(opened), engine)
-            handed_over = [opened.scene.gaussians]
-            count = len(opened.scene.gaussians)
-            say(f"Ready: {count:,} Gaussians after {time.monotonic() - began_s:.1f} s")
-            del opened  # the engine holds its own form of the scene
-            add_details(engine, handed_over)
+                start = ready.shown.start.changed(position=position, look_at=look_at)
+                ready = replace(ready, shown=replace(ready.shown, start=start))
+            server.show(ready.shown, ready.engine)
+            took_s = time.monotonic() - began_s
+            if ready.store is not None:
+                say(f"First look: {ready.count:,} Gaussians after {took_s:.1f} s")
+                _improve(ready, choice, settings, server, kept, works, say)
+            else:
+                say(f"Ready: {ready.count:,} Gaussians after {took_s:.1f} s")
+                if ready.gaussians:
+                    add_details(ready.engine, ready.gaussians)
             threading.Event().wait()
     except KeyboardInterrupt:
         say("Stopped.")
         interrupted = True
     finally:
-        idle = opening.close()
-        if engine is not None:
-            engine.close()
+        for work in works:
+            idle &= work.close()
+        if ready is not None:
+            ready.close()
+        kept.close()
     if interrupted and not idle:
         _leave()
 
@@ -168,22 +116,32 @@ def _leave() -> NoReturn:
     os._exit(0)
 
 
-def _wait_for_scene(opening: _Opening, server: ViewerServer) -> tuple[OpenedScene, RenderEngine]:
-    while not opening.done.wait(0.1):
-        server.progress(opening.share, opening.what)
-    return opening.take()
-
-
-def _shown(opened: OpenedScene) -> ShownScene:
-    from viewer.client import ShownScene
-
-    return ShownScene(
-        title=opened.title,
-        facts=opened.facts,
-        start=opened.start,
-        sh_degree=opened.scene.gaussians.sh_degree,
-        cameras=opened.scene.meta.cameras,
-    )
+def _improve(
+    ready: Ready,
+    choice: SceneChoice,
+    settings: Settings,
+    server: ViewerServer,
+    kept: contextlib.ExitStack,
+    works: list[Background[Any]],
+    say: Say,
+) -> None:
+    """Show the store of a scene of which there is a sample; else all of it; else the sample."""
+    if improve(ready, choice, settings, server, kept, say):
+        return
+    reading = Background(lambda progress: open_scene(choice, progress))
+    works.append(reading)
+    try:
+        whole = reading.wait(server.show_work)
+    except BelvedereError as error:
+        say(f"The first look is all there is: {error}")
+        return
+    finally:
+        server.show_work(0.0, "")
+    ready.engine.replace_scene(whole.scene.gaussians)
+    server.replace(replace(shown_whole(whole), start=ready.shown.start))
+    gaussians = [whole.scene.gaussians]
+    del whole  # the engine holds its own form of the scene
+    add_details(ready.engine, gaussians)
 
 
 def _announce_exposure(server: ViewerServer, say: Say) -> None:

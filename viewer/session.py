@@ -303,6 +303,8 @@ class Session:
                     self._wake.wait(due)
                 return
             pose, options, posed_s = self._pose, self._options, self._posed_s
+            if due.repeated:  # what is new in it came with no pose
+                posed_s = self._clock()
         assert pose is not None
         self._submit(due, pose, options, posed_s)
 

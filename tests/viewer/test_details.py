@@ -86,7 +86,7 @@ def test_running_out_of_memory_is_one_warning(
 # Says what the process took at most, over what it takes with a tiny scene.
 VIEWING = """
 import resource, sys
-from configs.settings import Settings, ViewerSettings
+from configs.settings import Settings, StreamSettings, ViewerSettings
 from pathlib import Path
 from viewer import serving
 from viewer.scenes import SceneChoice
@@ -97,7 +97,7 @@ def viewed(path):
         raise KeyboardInterrupt
 
     real, serving.add_details = serving.add_details, add_then_stop
-    settings = Settings(viewer=ViewerSettings(port=0))
+    settings = Settings(viewer=ViewerSettings(port=0), stream=StreamSettings(store=False))
     serving.serve(SceneChoice(Path(path), 0), settings)
     serving.add_details = real
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,0 +1,170 @@
+"""How ``view`` comes to a picture of a large file, and what happens when it goes wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from configs.settings import Settings, StreamSettings
+from splat.camera import Camera
+from splat.errors import BudgetError
+from tests.viewer.test_serving import line_with, viewing
+from tests.viewer.wire import camera_message, open_socket, unpacked
+from viewer.background import Background
+from viewer.opening import Ready, open_first
+from viewer.scenes import Progress, SceneChoice
+from viewer.store_cache import StoreCache
+from viewer.store_job import StoreJob
+
+WAIT_S = 60.0
+LARGE = StreamSettings(store_from=1000, host_budget=64 << 20, device_budget=64 << 20)
+
+
+@pytest.fixture(autouse=True)
+def cache_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of the test's own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text("stream: {store_from: 1000, device_budget: 64MiB}\n")
+    return path
+
+
+def silent(share: float, what: str) -> None:
+    """Progress for nobody."""
+
+
+@contextlib.contextmanager
+def first(choice: SceneChoice, stream: StreamSettings = LARGE) -> Iterator[Ready]:
+    with contextlib.ExitStack() as stack:
+        ready = open_first(choice, Settings(stream=stream), stack, silent)
+        stack.callback(ready.close)
+        yield ready
+
+
+def build(scene: Path) -> Path:
+    """The store of a scene, in the cache."""
+    path = StoreCache(1 << 30).path_of(scene)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    job = StoreJob(scene, path)
+    assert job.done.wait(WAIT_S)
+    assert job.error == ""
+    return path
+
+
+def test_a_large_file_is_looked_at_then_streamed_and_the_next_time_at_once(
+    wall_ply: Path, config: Path, cache_home: Path
+) -> None:
+    with viewing(wall_ply, "--port", 0, "--config", config) as process:
+        port = int(line_with(process, "Serving").split()[1].rsplit(":", 1)[1])
+        assert "1,600 Gaussians" in line_with(process, "First look")
+        with open_socket(port) as browser:  # it sees the scene while the store is built
+            browser.send(camera_message())
+            while b"BackgroundImage" not in unpacked(browser.recv(timeout=10)):
+                pass
+            store = Path(line_with(process, "Streaming from").split(" from ")[1].strip())
+    assert store.parent == cache_home / "belvedere" / "stores"
+    assert (store / "manifest.json").is_file()
+    with viewing(wall_ply, "--port", 0, "--config", config) as process:
+        assert "1,600 Gaussians" in line_with(process, "Ready")
+
+
+def test_without_a_place_for_the_store_the_scene_is_read_whole(
+    wall_ply: Path, config: Path, cache_home: Path
+) -> None:
+    cache_home.write_text("a file where a folder should be")
+    with viewing(wall_ply, "--port", 0, "--config", config) as process:
+        line_with(process, "First look")
+        said = line_with(process, "No store of")
+        assert "reading all of it instead" in said and "Not a directory" in said
+        assert process.poll() is None
+
+
+def test_a_small_file_and_one_that_shall_have_no_store_are_read_whole(wall_ply: Path) -> None:
+    for choice, stream in (
+        (SceneChoice(wall_ply, 1), StreamSettings()),
+        (SceneChoice(wall_ply, 1), replace(LARGE, store=False)),
+        (SceneChoice(wall_ply, 1, lod=0), LARGE),
+    ):
+        with first(choice, stream) as ready:
+            assert ready.store is None and ready.shown.stream is None
+            assert len(ready.gaussians[0]) == 1600
+
+
+def test_a_store_in_the_cache_is_used_and_kept_while_it_is(wall_ply: Path) -> None:
+    path = build(wall_ply)
+    with first(SceneChoice(wall_ply, 1)) as ready:
+        assert ready.shown.stream is not None
+        assert ready.shown.title == "wall.ply"
+        StoreCache(0).make_room(path.with_name("another.bvs"))
+        assert path.exists()
+    StoreCache(0).make_room(path.with_name("another.bvs"))
+    assert not path.exists()
+
+
+def test_a_damaged_store_in_the_cache_is_made_anew(wall_ply: Path) -> None:
+    path = build(wall_ply)
+    (path / "nodes.bin").write_bytes(b"damaged")
+    with first(SceneChoice(wall_ply, 1)) as ready:
+        assert ready.store == path
+    assert not path.exists()
+
+
+def test_a_budget_too_small_for_a_store_is_an_error_of_the_user(wall_ply: Path) -> None:
+    build(wall_ply)
+    with (
+        pytest.raises(BudgetError, match="raise --host-budget"),
+        first(SceneChoice(wall_ply, 1), replace(LARGE, host_budget=1000)),
+    ):
+        pass
+
+
+def test_a_job_that_fails_says_why(tmp_path: Path) -> None:
+    (tmp_path / "bad.ply").write_bytes(b"ply\nnothing")
+    job = StoreJob(tmp_path / "bad.ply", tmp_path / "bad.bvs")
+    assert job.done.wait(WAIT_S)
+    assert "bad.ply" in job.error and "\n" not in job.error
+    assert not (tmp_path / "bad.bvs").exists()
+
+
+def test_a_job_that_is_ended_says_so_and_leaves_no_store(wall_ply: Path, tmp_path: Path) -> None:
+    job = StoreJob(wall_ply, tmp_path / "wall.bvs")
+    job.close()
+    assert job.done.wait(WAIT_S)
+    assert job.error and not (tmp_path / "wall.bvs").exists()
+
+
+def test_work_behind_the_page_can_be_abandoned() -> None:
+    disposed: list[int] = []
+
+    def work(progress: Progress) -> int:
+        while True:
+            progress(0.5, "working")
+            time.sleep(0.001)
+
+    background = Background(work, disposed.append)
+    assert background.close()
+    finished = Background(lambda progress: 7, disposed.append)
+    assert finished.done.wait(WAIT_S)
+    assert finished.close() and disposed == [7]
+    taken = Background(lambda progress: 8, disposed.append)
+    assert taken.wait(silent) == 8
+    assert taken.close() and disposed == [7]
+
+
+def test_a_first_look_shows_the_scene(wall_ply: Path) -> None:
+    with first(SceneChoice(wall_ply, 1)) as ready:
+        start = ready.shown.start
+        camera: Camera = start.camera(64, 48, 0.01)
+        assert np.isfinite(camera.position).all()
+        assert "a first look: 1,600 of 1,600" in ready.shown.facts

@@ -1,0 +1,85 @@
+"""Something to look at while a large scene is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scene_store.formats.ply import write_ply
+from splat.gaussians import Gaussians
+from tests import scenes
+from viewer.quick_look import RUN, _starts, grown, quick_look
+from viewer.scenes import SceneChoice
+
+
+@pytest.fixture(scope="module")
+def line_ply(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Gaussians in a row, in the file's order."""
+    path = tmp_path_factory.mktemp("line") / "line.ply"
+    means = np.zeros((50_000, 3))
+    means[:, 0] = np.arange(50_000)
+    write_ply(path, [scenes.gaussians(means)], 50_000, 0)
+    return path
+
+
+def test_a_sample_is_spread_over_the_whole_file(line_ply: Path) -> None:
+    scene = quick_look(SceneChoice(line_ply, 1), count=5_000)
+    places = np.sort(scene.gaussians.means[:, 0])
+    assert scene.meta.count == 50_000
+    assert 4_500 <= len(places) <= 5_000
+    assert len(np.unique(places)) == len(places), "none is taken twice"
+    assert np.diff(places).max() < 2 * RUN * 10
+
+
+def test_when_time_is_over_the_sample_is_smaller_but_not_one_sided(
+    line_ply: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(1000))
+    monkeypatch.setattr("viewer.quick_look.time.monotonic", lambda: float(next(clock)))
+    scene = quick_look(SceneChoice(line_ply, 1), count=20_000, time_s=15.0)
+    places = np.sort(scene.gaussians.means[:, 0])
+    assert len(places) == 16 * RUN
+    assert np.diff(places).max() < 50_000 / 8
+
+
+def test_a_small_file_is_taken_whole(line_ply: Path) -> None:
+    scene = quick_look(SceneChoice(line_ply, 1), count=60_000)
+    assert len(scene.gaussians) == 50_000
+    assert np.allclose(scene.gaussians.scales, 0.1), "and does not grow"
+
+
+def test_formats_read_from_the_start_are_thinned(data_dir: Path) -> None:
+    scene = quick_look(SceneChoice(data_dir / "biker.spz", 1), count=20_000, time_s=60)
+    assert 10_000 < len(scene.gaussians) <= 21_000 < scene.meta.count
+
+
+def test_a_coarse_level_is_taken_where_there_is_one(data_dir: Path) -> None:
+    park = SceneChoice(data_dir / "park" / "lod-meta.json", 1)
+    assert quick_look(park, count=300_000).meta.count == 212_464
+    assert quick_look(park, count=10).meta.count == 212_464, "the coarsest at least"
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5, 0.1, 0.001])
+def test_what_is_left_grows_to_cover_the_rest_within_bounds(share: float) -> None:
+    one = scenes.gaussians((0, 0, 0), scales=0.2, opacities=0.5)
+    growth = float(grown(one, share).scales[0, 0]) / 0.2
+    assert growth == pytest.approx(min(3.0, share**-0.4), rel=1e-5)
+
+
+def test_broken_values_are_left_out(tmp_path: Path) -> None:
+    broken = scenes.gaussians(np.zeros((10, 3)))
+    means = broken.means.copy()
+    means[3] = np.nan
+    mended = Gaussians(means, broken.quats, broken.scales, broken.opacities, broken.sh)
+    write_ply(tmp_path / "b.ply", [mended], 10, 0)
+    scene = quick_look(SceneChoice(tmp_path / "b.ply", 1))
+    assert len(scene.gaussians) == 9
+
+
+@pytest.mark.parametrize("total", [400, 401, 12_345, 1_000_000])
+def test_runs_do_not_overlap(total: int) -> None:
+    starts = sorted(_starts(total, min(total, 50_000)))
+    assert starts[0] == 0 and starts[-1] == total - RUN
+    assert np.diff(starts).min() >= RUN

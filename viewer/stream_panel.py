@@ -1,0 +1,201 @@
+"""The panel's folder on streaming: what is held, what is missing, and how much may be."""
+
+from __future__ import annotations
+
+import html
+import math
+from typing import Protocol
+
+import viser
+
+from rendering.frame import StreamStats
+from rendering.streamed_scene import LEVEL_TINTS
+from scene_store.ledger import Budgets, ChunkState
+from scene_store.residency_stats import ResidencyStats
+from viewer.callbacks import contained
+from viewer.text import byte_size, memory_size, short_count
+
+MIB = 1 << 20
+SHOWN_FAILURES = 4
+STATE_NAMES = {
+    ChunkState.DEVICE: "drawable",
+    ChunkState.PROMOTING: "decoding",
+    ChunkState.HOST: "read",
+    ChunkState.LOADING: "being read",
+    ChunkState.QUEUED: "waiting",
+    ChunkState.FAILED: "failing",
+}
+
+
+class StreamActions(Protocol):
+    """What the folder's controls do; every call returns at once."""
+
+    def set_budgets(self, budgets: Budgets) -> None:
+        """Take no more memory than this.
+
+        Raises:
+            BudgetError: If it is too little.
+        """
+
+    def set_max_gaussians(self, count: int) -> None:
+        """Draw no picture from more."""
+
+    def tint_levels(self, on: bool) -> None:
+        """Colour chunks by their level of detail."""
+
+    def freeze(self, on: bool) -> None:
+        """Keep choosing chunks for the present view, wherever the camera goes."""
+
+    def show_boxes(self, on: bool) -> None:
+        """Outline the chunks that are drawn."""
+
+
+class StreamPanel:
+    """The folder of one browser.
+
+    Args:
+        gui: Where to build.
+        least: Budgets that the scene cannot do without.
+        most_bytes: What either budget may be raised to.
+        budgets: Those in force.
+        gaussians: Of the scene.
+        max_gaussians: Of a picture, at present.
+        actions: What the controls do.
+        order: Place among the folders.
+    """
+
+    def __init__(
+        self,
+        gui: viser.GuiApi,
+        *,
+        least: Budgets,
+        most_bytes: int,
+        budgets: Budgets,
+        gaussians: int,
+        max_gaussians: int,
+        actions: StreamActions,
+        order: float,
+    ) -> None:
+        self._actions = actions
+        self._text = ""
+        self._folder = gui.add_folder("Streaming", order=order)
+        with self._folder:
+            self._numbers = gui.add_html("")
+            self._host = _budget_slider(
+                gui, "Host MiB", least.host_bytes, most_bytes, budgets.host_bytes,
+                "Memory for chunks as they are in the files",
+            )  # fmt: skip
+            self._device = _budget_slider(
+                gui, "Device MiB", least.device_bytes, most_bytes, budgets.device_bytes,
+                "Memory for the chunks that can be drawn",
+            )  # fmt: skip
+            most = max(1, math.ceil(gaussians / 1000))
+            self._most_gaussians = gui.add_slider(
+                "Max kGaussians", 1, max(2, most), 1, min(most, max(1, max_gaussians // 1000)),
+                hint="No picture is drawn from more, in thousands",
+            )  # fmt: skip
+            tint = gui.add_checkbox(
+                "Colour by level", False, hint="From blue, the originals, to red, the coarsest"
+            )
+            freeze = gui.add_checkbox(
+                "Freeze selection", False, hint="Look from elsewhere at what this view needs"
+            )
+            boxes = gui.add_checkbox("Chunk boxes", False, hint="Outline what is drawn")
+        for slider in (self._host, self._device):
+            slider.on_update(contained(lambda _: self._set_budgets()))
+        self._most_gaussians.on_update(
+            contained(
+                lambda _: actions.set_max_gaussians(1000 * max(1, int(self._most_gaussians.value)))
+            )
+        )
+        tint.on_update(contained(lambda _: actions.tint_levels(bool(tint.value))))
+        freeze.on_update(contained(lambda _: actions.freeze(bool(freeze.value))))
+        boxes.on_update(contained(lambda _: actions.show_boxes(bool(boxes.value))))
+
+    def show(self, held: ResidencyStats, drawn: StreamStats | None) -> None:
+        """Bring the numbers up to date; sends nothing when none changed."""
+        text = stream_html(held, drawn)
+        if text != self._text:
+            self._text = text
+            self._numbers.content = text
+
+    def remove(self) -> None:
+        """Take the folder away."""
+        self._folder.remove()
+
+    def _set_budgets(self) -> None:
+        self._actions.set_budgets(
+            Budgets(MIB * int(self._host.value), MIB * int(self._device.value))
+        )
+
+
+def _budget_slider(
+    gui: viser.GuiApi, label: str, least: int, most: int, value: int, hint: str
+) -> viser.GuiSliderHandle[int]:
+    low = math.ceil(least / MIB)
+    high = max(low + 1, math.ceil(most / MIB))
+    return gui.add_slider(label, low, high, 1, min(max(low, value // MIB), high), hint=hint)
+
+
+def stream_html(held: ResidencyStats, drawn: StreamStats | None) -> str:
+    """The numbers as small tables."""
+    budgets, tally = held.budgets, held.tally
+    states = [
+        f"{held.chunks[state]:,} {name}"
+        for state, name in STATE_NAMES.items()
+        if held.chunks.get(state)
+    ]
+    rows = [
+        ("Device", f"{memory_size(held.device_bytes)} of {memory_size(budgets.device_bytes)}"),
+        ("Host", f"{memory_size(held.host_bytes)} of {memory_size(budgets.host_bytes)}"),
+        ("Chunks", " · ".join([f"{sum(held.chunks.values()):,}", *states])),
+        ("Read", f"{byte_size(tally.bytes_read)} in {tally.reads:,} chunks"),
+    ]
+    if drawn is not None:
+        rows += [("Picture", _picture(drawn))]
+    lost = [failure for failure in held.failures if failure.permanent]
+    if lost:
+        rows.append(("Lost", f"{len(lost):,} chunks; coarser ones stand in"))
+    rows += [("", failure.text) for failure in held.failures[:SHOWN_FAILURES]]
+    table = "".join(
+        f'<tr><td style="opacity:0.7;padding:0 1em 0 0;vertical-align:top">{name}</td>'
+        f'<td style="padding:0;overflow-wrap:anywhere">{html.escape(value)}</td></tr>'
+        for name, value in rows
+    )
+    style = "margin:0 14px 6px;font-size:0.8em;line-height:1.5;font-variant-numeric:tabular-nums"
+    return (
+        f'<table style="{style};border-spacing:0;border-collapse:collapse">{table}</table>'
+        f'<div style="{style}">{_histogram(drawn)}</div>'
+    )
+
+
+def _picture(drawn: StreamStats) -> str:
+    if drawn.missing:
+        state = f"{drawn.missing:,} chunks missing"
+    else:
+        state = "complete" if drawn.complete and not drawn.fading else "fading"
+    return f"{drawn.chunks:,} chunks · within {drawn.error_px:.2g} px · {state}"
+
+
+def _histogram(drawn: StreamStats | None) -> str:
+    """A bar for each level: Gaussians of the last picture."""
+    if drawn is None:
+        return ""
+    most = max(1, *drawn.gaussians_by_level)
+    lines = []
+    for level, count in enumerate(drawn.gaussians_by_level):
+        color = level_color(level)
+        lines.append(
+            '<div style="display:flex;align-items:center;gap:6px">'
+            f'<span style="width:4.5em;opacity:0.7">Level {level}</span>'
+            f'<span style="background:rgb{color};height:0.7em;'
+            f'width:{5.0 * count / most:.2f}em"></span>'
+            f"<span>{short_count(count)}</span></div>"
+        )
+    return "".join(lines)
+
+
+def level_color(level: int) -> tuple[int, int, int]:
+    """RGB, 0 to 255, in which a level is tinted."""
+    red, green, blue = LEVEL_TINTS[min(level, len(LEVEL_TINTS) - 1)]
+    return round(255 * red), round(255 * green), round(255 * blue)
