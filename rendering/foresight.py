@@ -8,9 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scene_store.lod import ChunkIndices, LodLimits
-from scene_store.prefetch import PosePredictor, prefetch_chunks
+from scene_store.prefetch import PosePredictor, pages_of, prefetch_chunks
 from scene_store.tree import LodTree
 from splat.camera import Camera
+
+COARSE_OF_KEPT = 0.25  # pages of the coarsest levels, wherever one looks, by those in view
 
 
 class Foresight:
@@ -54,7 +56,16 @@ class Foresight:
         if last is not None and last[0] is views and last[1] == limits:
             return None
         self._worked_out = views, limits
-        return prefetch_chunks(self._tree, views, resident, limits, kept, lost=lost)
+        kept_pages = int(pages_of(self._tree, limits.page_gaussians)[kept].sum())
+        return prefetch_chunks(
+            self._tree,
+            views,
+            resident,
+            limits,
+            kept,
+            lost=lost,
+            most_coarse=int(COARSE_OF_KEPT * kept_pages),
+        )
 
 
 def _size(tree: LodTree) -> float:

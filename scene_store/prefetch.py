@@ -38,9 +38,9 @@ class PredictionSettings:
     """
 
     window_s: float = 0.25
-    shortest_s: float = 0.1
+    shortest_s: float = 0.3
     longest_s: float = 2.0
-    guard: float = 0.15
+    guard: float = 0.1
     longest_guard: float = 0.5
     teleport_share: float = 0.2
     teleport_rad: float = math.radians(60.0)
@@ -193,7 +193,7 @@ class PosePredictor:
             return False
         move, turn = _step(views[0], views[-1])
         slack = self._settings.hysteresis
-        most_move = slack * _norm(move) + 1e-3 * self._scene_size
+        most_move = slack * _norm(move) + 1e-4 * self._scene_size
         most_turn = slack * _norm(turn) + 0.02
         for new, old in zip(views, self._last, strict=True):
             moved, turned = _step(old, new)
@@ -245,6 +245,7 @@ def prefetch_chunks(
     *,
     lost: NDArray[np.bool_] | None = None,
     coarse_share: float = 0.1,
+    most_coarse: int | None = None,
 ) -> ChunkIndices:
     """What predicted views need beside what the present ones keep, most urgent first.
 
@@ -260,13 +261,18 @@ def prefetch_chunks(
         kept: Chunks that real views keep (``LodCut.touched`` of all clients).
         lost: [N] what will never come.
         coarse_share: Share of the pool for the coarsest levels.
+        most_coarse: Pages that they may take at most: in a pool that is large for the scene
+            they would else be most of what is read. None for no such bound.
     """
     pages = pages_of(tree, limits.page_gaussians)
     listed = np.zeros(len(tree), np.bool_)
     listed[kept] = True
     listed[tree.roots] = True
     room = limits.max_pages - int(pages[listed].sum())
-    coarse = coarse_levels(tree, int(coarse_share * limits.max_pages), limits.page_gaussians)
+    coarse_pages = int(coarse_share * limits.max_pages)
+    if most_coarse is not None:
+        coarse_pages = min(coarse_pages, most_coarse)
+    coarse = coarse_levels(tree, coarse_pages, limits.page_gaussians)
     out: list[ChunkIndices] = []
     for needed in (*_needs(tree, views, resident, limits, lost), coarse):
         fresh = needed[~listed[needed]]
