@@ -61,7 +61,7 @@ class ObjectReader:
             known = self._identities.get(name)
         if known is not None:
             return known
-        info = self._call(name, cancelled, "info", self._path(name))
+        info = self._call(name, cancelled, "info")
         if info is None:
             return None
         seen = FileIdentity(info.get("size"), _first(info, _ETAGS), _first(info, _TIMES))
@@ -82,7 +82,7 @@ class ObjectReader:
         parts: list[bytes] = []
         for start in range(offset, end, _PART_BYTES):
             stop = min(start + _PART_BYTES, end)
-            part = self._call(name, cancelled, "cat_file", self._path(name), start, stop)
+            part = self._call(name, cancelled, "cat_file", start=start, end=stop)
             if part is None:
                 return None
             if len(part) != stop - start:
@@ -114,16 +114,18 @@ class ObjectReader:
     def _path(self, name: str) -> str:
         return str(self._files._strip_protocol(self._address.bare(name)))
 
-    def _call(self, name: str, cancelled: Callable[[], bool], method: str, *args: Any) -> Any:
-        """What a method of the file system returns; None if it is not wanted any more."""
+    def _call(self, name: str, cancelled: Callable[[], bool], method: str, **options: Any) -> Any:
+        """What a method of the file system says of a file; None if it is not wanted any more."""
         if self._closed:
             raise RangeReadError(self.location(name), "was closed")
         if cancelled():
             return None
+        path = self._path(name)
         try:
             if isinstance(self._files, AsyncFileSystem):
-                return self._wait(name, cancelled, getattr(self._files, f"_{method}")(*args))
-            return getattr(self._files, method)(*args)
+                work = getattr(self._files, f"_{method}")(path, **options)
+                return self._wait(name, cancelled, work)
+            return getattr(self._files, method)(path, **options)
         except RangeReadError:
             raise
         except Exception as error:  # each file system has errors of its own

@@ -40,7 +40,11 @@ class SlowObjects(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no types
         return {"name": path, "size": file.stat().st_size, "type": "file", "ETag": '"1"'}
 
     async def _cat_file(
-        self, path: str, start: int | None = None, end: int | None = None, **_: Any
+        self,
+        path: str,
+        version_id: str | None = None,  # as S3's, before the range
+        start: int | None = None,
+        end: int | None = None,
     ) -> bytes:
         await self._wait()
         content = (self.root / path.lstrip("/")).read_bytes()[start:end]
