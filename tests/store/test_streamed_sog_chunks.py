@@ -38,7 +38,7 @@ from tests.store.http_server import RangeServer, answers
 from tests.store.small_stores import write_store
 
 NONE = Gaussians.empty()
-NO_CACHE = RemoteOptions(stall_s=0.3, cache=None)
+NO_CACHE = RemoteOptions(stall_s=1.0, cache=None)
 FIELDS = ("means", "quats", "scales", "opacities", "sh")
 
 
@@ -289,7 +289,7 @@ def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def options(tmp_path: Path) -> RemoteOptions:
     cache = CacheOptions(folder=tmp_path / "cache", budget_bytes=1 << 20)
-    return RemoteOptions(stall_s=0.3, cache=cache)
+    return RemoteOptions(stall_s=1.0, cache=cache)
 
 
 @pytest.mark.parametrize("suffix", ["", "/", "/lod-meta.json", "/lod-meta.json?token=1"])
@@ -352,9 +352,9 @@ def test_a_read_that_waits_for_another_one_can_be_cancelled(
         time.sleep(0.2)
         second = pool.submit(source.read, 6, flags[1].is_set)
         flags[1].set()
-        assert second.result(timeout=2) is None
+        assert second.result(timeout=15) is None
         flags[0].set()
-        assert first.result(timeout=2) is None
+        assert first.result(timeout=15) is None
         assert len(get(source, 2)) == 30
 
 
