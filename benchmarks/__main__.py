@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from benchmarks import frame, lod, moving, peer, raster, view
+from benchmarks import build, frame, lod, moving, peer, raster, scale, stream, view
 from benchmarks.machine import Machine, this_machine
 from benchmarks.options import Options, parse_options
 from benchmarks.report import Row, skipped, to_json_lines, to_markdown
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from benchmarks.workbench import Workbench
 
 PEER_SCENES = ("town-1M",)
+BUILD_SCENES = ("town-1M",)
 DRAWING = ("raster", "frame", "peer")  # at the size and with the threads of the options
 PLAIN_WIDTH = 170  # columns of a table that goes into a file
 
@@ -130,6 +132,34 @@ def run_moving(options: Options, bench: Workbench, progress: Progress) -> list[R
     )
 
 
+def run_stream(options: Options, bench: Workbench, progress: Progress) -> list[Row]:
+    """``stream`` on the park, or on the scenes that were asked for; journeys of its own."""
+    return bench.on_every_path(
+        "stream",
+        lambda subject, advance: stream.run(
+            subject, bench.stores.store(subject.asked), options.sampling, advance
+        ),
+        options,
+        progress,
+        steps=stream.STEPS,
+        scenes=("park",),
+        paths=("walk",),
+    )
+
+
+def run_scale(options: Options, bench: Workbench, progress: Progress) -> list[Row]:
+    """``scale`` on the towns that were asked for."""
+    task = progress.add_task("scale", total=2 * len(options.sizes))
+    return scale.run(options.sizes, bench.stores, partial(progress.advance, task))
+
+
+def run_build(options: Options, bench: Workbench, progress: Progress) -> list[Row]:
+    """``build`` on the town, or on the scenes that were asked for."""
+    scenes = options.scenes or BUILD_SCENES
+    task = progress.add_task("build", total=build.STEPS * len(scenes))
+    return [build.run(scene, partial(progress.advance, task)) for scene in scenes]
+
+
 @dataclass(frozen=True, slots=True)
 class Benchmark:
     """How to run one benchmark and to show its rows."""
@@ -145,6 +175,9 @@ BENCHMARKS = {
     "frame": Benchmark(run_frame, frame.table_of),
     "lod": Benchmark(run_lod, lod.table_of),
     "moving": Benchmark(run_moving, moving.table_of),
+    "stream": Benchmark(run_stream, stream.table_of),
+    "build": Benchmark(run_build, build.table_of),
+    "scale": Benchmark(run_scale, scale.table_of),
     "view": Benchmark(run_view, view.table_of),
     "peer": Benchmark(run_peer, peer.table_of),
 }

@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -147,16 +147,12 @@ def run(
 
 
 def find_peer() -> Peer:
-    """The installed peer.
+    """The installed peer, fit to render.
 
     Raises:
         BackendUnavailable: Naming what is missing.
     """
-    nodes = sorted(PACKAGES.glob("node-*/bin/node"))
-    package = PACKAGES / "@playcanvas" / "splat-transform"
-    cli = package / "bin" / "cli.mjs"
-    if not (nodes and cli.is_file()):
-        raise BackendUnavailable(f"splat-transform is not installed; {INSTALL_HINT}")
+    peer = find_node_package()
     drivers = [folder / DRIVER_NAME for folder in CHROMIUM_FOLDERS]
     driver = next((path for path in drivers if path.is_file()), None)
     if driver is None:
@@ -164,8 +160,22 @@ def find_peer() -> Peer:
         raise BackendUnavailable(
             f"no Chromium with SwiftShader in {places}; install the package 'chromium'"
         )
+    return replace(peer, driver=driver)
+
+
+def find_node_package() -> Peer:
+    """The installed peer as far as it needs no GPU.
+
+    Raises:
+        BackendUnavailable: If it is not installed.
+    """
+    nodes = sorted(PACKAGES.glob("node-*/bin/node"))
+    package = PACKAGES / "@playcanvas" / "splat-transform"
+    cli = package / "bin" / "cli.mjs"
+    if not (nodes and cli.is_file()):
+        raise BackendUnavailable(f"splat-transform is not installed; {INSTALL_HINT}")
     version = json.loads((package / "package.json").read_text(encoding="utf-8"))["version"]
-    return Peer(nodes[0], cli, driver, version)
+    return Peer(nodes[0], cli, Path(DRIVER_NAME), version)
 
 
 def camera_track(camera: Camera, frames: int) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from splat.errors import SceneNotFoundError
 USUAL_SCENES = ("town-1M", "park")
 DATA_REMEDY = "set BELVEDERE_DATA to the folder of real scenes"
 
-Measure = Callable[[Subject[NativeRasterizer], Advance], Row]
+Measure = Callable[[Subject[NativeRasterizer], Advance], Row | list[Row]]
 
 
 class Workbench(Closing):
@@ -93,7 +93,7 @@ class Workbench(Closing):
         """
         scenes, paths = options.scenes or scenes, options.paths or paths
         task = progress.add_task(benchmark, total=len(scenes) * len(paths) * steps)
-        rows = []
+        rows: list[Row] = []
         for scene in scenes:
             for path in paths:
                 progress.update(task, description=f"{benchmark} {scene} {path}")
@@ -104,5 +104,6 @@ class Workbench(Closing):
                         raise
                     rows.append(skipped(benchmark, scene, path, f"{error}; {DATA_REMEDY}"))
                 else:
-                    rows.append(measure(subject, partial(progress.advance, task)))
+                    measured = measure(subject, partial(progress.advance, task))
+                    rows += measured if isinstance(measured, list) else [measured]
         return rows

@@ -12,7 +12,7 @@ from scene_store.prefetch import PosePredictor, pages_of, prefetch_chunks
 from scene_store.tree import LodTree
 from splat.camera import Camera
 
-COARSE_OF_KEPT = 0.25  # pages of the coarsest levels, wherever one looks, by those in view
+COARSE_OF_KEPT = 0.15  # pages of the coarsest levels, wherever one looks, by those in view
 
 
 class Foresight:
@@ -65,6 +65,7 @@ class Foresight:
             kept,
             lost=lost,
             most_coarse=int(COARSE_OF_KEPT * kept_pages),
+            view_pixels=camera.width * camera.height,
         )
 
 

@@ -40,7 +40,7 @@ class PredictionSettings:
     window_s: float = 0.25
     shortest_s: float = 0.3
     longest_s: float = 2.0
-    guard: float = 0.1
+    guard: float = 0.05
     longest_guard: float = 0.5
     teleport_share: float = 0.2
     teleport_rad: float = math.radians(60.0)
@@ -246,6 +246,7 @@ def prefetch_chunks(
     lost: NDArray[np.bool_] | None = None,
     coarse_share: float = 0.1,
     most_coarse: int | None = None,
+    view_pixels: int | None = None,
 ) -> ChunkIndices:
     """What predicted views need beside what the present ones keep, most urgent first.
 
@@ -263,6 +264,9 @@ def prefetch_chunks(
         coarse_share: Share of the pool for the coarsest levels.
         most_coarse: Pages that they may take at most: in a pool that is large for the scene
             they would else be most of what is read. None for no such bound.
+        view_pixels: Size of the real views. Predicted ones are wider, and may have as many more
+            Gaussians: with the same limit they would be coarser than what they predict. None
+            for as many as the real ones.
     """
     pages = pages_of(tree, limits.page_gaussians)
     listed = np.zeros(len(tree), np.bool_)
@@ -274,7 +278,7 @@ def prefetch_chunks(
         coarse_pages = min(coarse_pages, most_coarse)
     coarse = coarse_levels(tree, coarse_pages, limits.page_gaussians)
     out: list[ChunkIndices] = []
-    for needed in (*_needs(tree, views, resident, limits, lost), coarse):
+    for needed in (*_needs(tree, views, resident, limits, lost, view_pixels), coarse):
         fresh = needed[~listed[needed]]
         fitting = fresh[np.cumsum(pages[fresh]) <= room]
         listed[fitting] = True
@@ -303,9 +307,15 @@ def _needs(
     resident: NDArray[np.bool_],
     limits: LodLimits,
     lost: NDArray[np.bool_] | None,
+    view_pixels: int | None,
 ) -> list[ChunkIndices]:
     """What each view needs: what is there, then what is missing in the order to fetch it."""
-    cuts = [select_lod(tree, [view], resident, limits, lost=lost) for view in views]
+
+    def widened_limits(view: Camera) -> LodLimits:
+        wider = 1.0 if view_pixels is None else view.width * view.height / view_pixels
+        return replace(limits, max_gaussians=int(limits.max_gaussians * wider))
+
+    cuts = [select_lod(tree, [view], resident, widened_limits(view), lost=lost) for view in views]
     return [np.concatenate([cut.touched[resident[cut.touched]], cut.want]) for cut in cuts]
 
 
