@@ -1,0 +1,96 @@
+"""Chunks ahead of a camera: named when the prediction changes, and those that come into view."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rendering.foresight import Foresight
+from scene_store.lod import ChunkIndices, LodLimits, select_lod
+from scene_store.tree import NO_PARENT, LodTree
+from splat.camera import Camera
+
+LEAVES = 40  # in a row along x, one a unit
+LIMITS = LodLimits(error_px=0.0, max_gaussians=10_000, max_pages=1_000, page_gaussians=100)
+
+
+@pytest.fixture
+def tree() -> LodTree:
+    """A root over a row of leaves."""
+    places = np.arange(LEAVES, dtype=np.float32)
+    lo = np.stack([places, 0 * places, 0 * places], 1)
+    return LodTree(
+        lo=np.concatenate([[[0, 0, 0]], lo]),
+        hi=np.concatenate([[[LEAVES, 1, 1]], lo + 1]),
+        max_scale=np.full(1 + LEAVES, 0.01, np.float32),
+        error=np.array([1.0] + LEAVES * [0.0], np.float32),
+        count=np.full(1 + LEAVES, 100, np.int32),
+        parent=np.array([NO_PARENT] + LEAVES * [0], np.int32),
+        first_child=np.array([1] + LEAVES * [0], np.int32),
+        child_count=np.array([LEAVES] + LEAVES * [0], np.int32),
+        level=np.array([1] + LEAVES * [0], np.int32),
+    )
+
+
+def at(x: float) -> Camera:
+    """Looks at the row from the front; sees about two units to each side."""
+    return Camera.look_at(
+        (x, 0.5, -3), (x, 0.5, 0), (0, -1, 0), fov_y_rad=0.9, width=120, height=80
+    )
+
+
+def needed(tree: LodTree, camera: Camera) -> ChunkIndices:
+    resident = np.zeros(len(tree), np.bool_)
+    return select_lod(tree, [camera], resident, LIMITS).touched
+
+
+def look(
+    foresight: Foresight, tree: LodTree, camera: Camera, now: float, limits: LodLimits = LIMITS
+) -> ChunkIndices | None:
+    nothing = np.zeros(len(tree), np.bool_)
+    return foresight.look(camera, now, 0.1, limits, nothing, nothing, needed(tree, camera))
+
+
+def walk(foresight: Foresight, tree: LodTree, speed: float) -> ChunkIndices:
+    """The newest prediction after a second of walking to x = 10."""
+    newest = None
+    for step in range(31):
+        ahead = look(foresight, tree, at(10 + speed * (step / 30 - 1)), step / 30)
+        newest = newest if ahead is None else ahead
+    assert newest is not None
+    return newest
+
+
+@pytest.mark.parametrize("speed", [4.0, -4.0])
+def test_what_lies_ahead_of_a_walk_is_fetched(tree: LodTree, speed: float) -> None:
+    ahead = walk(Foresight(tree), tree, speed)
+    soon = np.setdiff1d(needed(tree, at(10 + 0.25 * speed)), needed(tree, at(10)))
+    assert len(soon) and np.isin(soon, ahead).all()
+    behind = np.setdiff1d(needed(tree, at(10 - speed)), needed(tree, at(10)))
+    assert not np.isin(behind[:-1] if speed > 0 else behind[1:], ahead).all()
+
+
+def test_nothing_new_is_worked_out_for_a_camera_at_rest(tree: LodTree) -> None:
+    foresight = Foresight(tree)
+    assert look(foresight, tree, at(10), 0.0) is not None
+    for step in range(1, 30):
+        assert look(foresight, tree, at(10), step / 30) is None or step < 3
+
+
+def test_other_limits_need_other_chunks(tree: LodTree) -> None:
+    foresight = Foresight(tree)
+    for step in range(30):
+        look(foresight, tree, at(10), step / 30)
+    few = LodLimits(error_px=0.0, max_gaussians=100, max_pages=1_000, page_gaussians=100)
+    assert look(foresight, tree, at(10), 1.0, few) is not None
+
+
+def test_wider_views_are_not_coarser_ones(tree: LodTree) -> None:
+    camera = at(10)
+    resident = np.zeros(len(tree), np.bool_)
+    exact = select_lod(tree, [camera], resident, LIMITS).ideal_gaussians
+    tight = LodLimits(error_px=0.0, max_gaussians=exact, max_pages=1_000, page_gaussians=100)
+    foresight = Foresight(tree)
+    nothing_kept = np.empty(0, np.int32)
+    ahead = foresight.look(camera, 0.0, 0.1, tight, resident, resident, nothing_kept)
+    assert ahead is not None and np.isin(needed(tree, camera)[1:], ahead).all()
