@@ -38,7 +38,8 @@ def areas(matrices: Float64Array, footprint: float) -> Float64Array:
     widened = matrices + footprint * np.eye(3)
     traces = np.trace(widened, axis1=1, axis2=2)
     squares = np.einsum("nij,nji->n", widened, widened)
-    return 2 * np.pi * np.sqrt((traces**2 - squares) / 2 / 3)
+    means: Float64Array = 2 * np.pi * np.sqrt((traces**2 - squares) / 2 / 3)
+    return means
 
 
 def footprints(gaussians: Gaussians, target: int) -> tuple[float, float]:
