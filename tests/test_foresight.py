@@ -7,6 +7,7 @@ import pytest
 
 from rendering.foresight import Foresight
 from scene_store.lod import ChunkIndices, LodLimits, select_lod
+from scene_store.prefetch import prefetch_chunks, widened
 from scene_store.tree import NO_PARENT, LodTree
 from splat.camera import Camera
 
@@ -85,12 +86,31 @@ def test_other_limits_need_other_chunks(tree: LodTree) -> None:
     assert look(foresight, tree, at(10), 1.0, few) is not None
 
 
-def test_wider_views_are_not_coarser_ones(tree: LodTree) -> None:
+def test_wider_views_may_have_more_gaussians(tree: LodTree) -> None:
     camera = at(10)
-    resident = np.zeros(len(tree), np.bool_)
-    exact = select_lod(tree, [camera], resident, LIMITS).ideal_gaussians
+    nothing = np.zeros(len(tree), np.bool_)
+    exact = select_lod(tree, [camera], nothing, LIMITS).ideal_gaussians
     tight = LodLimits(error_px=0.0, max_gaussians=exact, max_pages=1_000, page_gaussians=100)
-    foresight = Foresight(tree)
-    nothing_kept = np.empty(0, np.int32)
-    ahead = foresight.look(camera, 0.0, 0.1, tight, resident, resident, nothing_kept)
-    assert ahead is not None and np.isin(needed(tree, camera)[1:], ahead).all()
+
+    def ahead(view_pixels: int | None) -> ChunkIndices:
+        views, kept = [widened(camera, 0.3)], np.empty(0, np.int32)
+        return prefetch_chunks(tree, views, nothing, tight, kept, view_pixels=view_pixels)
+
+    leaves = needed(tree, camera)[1:]
+    assert not np.isin(leaves, ahead(None)).any(), "coarser than the view that it predicts"
+    assert np.isin(leaves, ahead(camera.width * camera.height)).all()
+
+
+def test_predictions_are_as_fine_as_the_view(
+    tree: LodTree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def noted(*words: object, view_pixels: int, **more: object) -> ChunkIndices:
+        asked.append(view_pixels)
+        return np.empty(0, np.int32)
+
+    monkeypatch.setattr("rendering.foresight.prefetch_chunks", noted)
+    camera = at(10)
+    look(Foresight(tree), tree, camera, 0.0)
+    assert asked == [camera.width * camera.height]
