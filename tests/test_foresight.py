@@ -94,7 +94,9 @@ def test_wider_views_may_have_more_gaussians(tree: LodTree) -> None:
 
     def ahead(view_pixels: int | None) -> ChunkIndices:
         views, kept = [widened(camera, 0.3)], np.empty(0, np.int32)
-        return prefetch_chunks(tree, views, nothing, tight, kept, view_pixels=view_pixels)
+        return prefetch_chunks(
+            tree, views, nothing, tight, kept, most_coarse=0, view_pixels=view_pixels
+        )
 
     leaves = needed(tree, camera)[1:]
     assert not np.isin(leaves, ahead(None)).any(), "coarser than the view that it predicts"
