@@ -62,8 +62,9 @@ class CommonOptions:
 class SceneOptions:
     """What is read."""
 
-    scene: Annotated[Positional[Path | None], arg(metavar="[SCENE]", help_behavior_hint="")] = None
-    """File or folder of any format that belvedere --help lists; without it, the built-in town."""
+    scene: Annotated[Positional[str | None], arg(metavar="[SCENE]", help_behavior_hint="")] = None
+    """File or folder of any format that belvedere --help lists, or the address of a store or a
+    streamed SOG; without it, the built-in town."""
     gaussians: Annotated[Count, hint("2M")] = TOWN_GAUSSIANS
     """Size of the town, such as 500k, 2M or 2e6; files keep their own."""
     lod: Annotated[Whole, hint("the finest")] = None
@@ -82,7 +83,7 @@ class SceneOptions:
         require_in_range("--lod", self.lod, LOD)
         if self.up is not None and not any(self.up):
             raise SettingsError("--up: 0 0 0 is no direction")
-        return SceneChoice(self.scene, self.gaussians, self.lod, self.up, fov_deg)
+        return SceneChoice.of(self.scene, self.gaussians, self.lod, self.up, fov_deg)
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,7 +352,7 @@ class Info:
 
 
 def _report(choice: SceneChoice) -> SceneReport | StoreReport:
-    if choice.is_store:
+    if choice.is_streamed:
         from viewer.store_info import store_report
 
         return store_report(choice)

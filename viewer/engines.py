@@ -6,9 +6,14 @@ from typing import Literal
 
 from rendering.base import PagingRasterizer
 
+# Beside the budgets of a streamed scene, which it is to stay small against.
+STREAM_RECORD_BUDGET_BYTES = 160 << 20
 
-def create_rasterizer(engine: Literal["native", "reference"]) -> PagingRasterizer:
-    """The engine of ``RenderSettings.engine``.
+
+def create_rasterizer(
+    engine: Literal["native", "reference"], *, streamed: bool = False
+) -> PagingRasterizer:
+    """The engine of ``RenderSettings.engine``; with less memory a frame for a streamed scene.
 
     Raises:
         BackendUnavailable: If this machine or installation lacks what it needs.
@@ -19,4 +24,6 @@ def create_rasterizer(engine: Literal["native", "reference"]) -> PagingRasterize
         return ReferenceRasterizer()
     from rendering.native.cpu import NativeRasterizer
 
+    if streamed:
+        return NativeRasterizer(record_budget_bytes=STREAM_RECORD_BUDGET_BYTES)
     return NativeRasterizer()

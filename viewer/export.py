@@ -211,7 +211,7 @@ def export(
     if camera_choice.training_camera is None:
         targets.check_size(*camera_choice.size(*USUAL_SIZE))
     shown = Mode(mode)
-    opened = open_stream(choice) if choice.is_store else open_scene(choice, progress)
+    opened = open_stream(choice) if choice.is_streamed else open_scene(choice, progress)
     camera = choose_camera(camera_choice, opened, render)
     targets.check_size(camera.width, camera.height)
     settings = RasterSettings(
@@ -221,7 +221,7 @@ def export(
         outputs=targets.outputs | (shown.outputs if targets.image else Outputs(0)),
         threads=render.threads,
     )
-    rasterizer = create_rasterizer(render.engine)
+    rasterizer = create_rasterizer(render.engine, streamed=isinstance(opened, OpenedStream))
     if isinstance(opened, OpenedStream):
         image = _draw_stream(opened, rasterizer, camera, settings, stream, on_problem)
     else:

@@ -83,7 +83,7 @@ def open_first(
     Raises:
         BelvedereError: If it cannot be shown.
     """
-    if choice.is_store:
+    if choice.is_streamed:
         return _stream(open_stream(choice), settings)
     if choice.path is None or choice.lod is not None or not settings.stream.store:
         return open_whole(choice, settings, progress)
@@ -248,7 +248,7 @@ def _resident(opened: OpenedScene, settings: Settings) -> Ready:
 def _stream(opened: OpenedStream, settings: Settings) -> Ready:
     from rendering.engine import RenderEngine
 
-    rasterizer = create_rasterizer(settings.render.engine)
+    rasterizer = create_rasterizer(settings.render.engine, streamed=True)
     scene = streamed(opened, rasterizer, settings.stream)
     shown = shown_stream(opened, scene)
     return Ready(shown, RenderEngine(rasterizer, scene), opened.meta.count, [])

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePath, PurePosixPath
+from urllib.parse import unquote
 
 import numpy as np
 
 from scene_store.manifest import MANIFEST_FILE
 from scene_store.memory import DRAW_FACTOR
+from scene_store.remote.address import Address, is_remote
 from scene_store.scene import Scene, SceneMeta, Vector3
 from scene_store.store import is_store
-from splat.errors import SceneNotFoundError, SettingsError
+from splat.errors import SceneError, SceneNotFoundError, SettingsError
 from viewer.start_view import StartView, choose_start_view
 
 TOWN_NAME = "Town"
 TOWN_RADIUS = 40.0  # of the market square and what surrounds it: the scale to walk at
 FILES_NAMED_BY_FOLDER = ("lod-meta.json", "meta.json", "point_cloud.ply", MANIFEST_FILE)
+# Files that must be here to be read; of what is elsewhere, only chunks are.
+WHOLE_FILE_SUFFIXES = (".ply", ".splat", ".ksplat", ".spz", ".sog", ".zip", ".yaml", ".yml")
 Progress = Callable[[float, str], None]
 
 
@@ -27,11 +31,12 @@ class SceneChoice:
     """Which scene, and what the user says about it.
 
     Attributes:
-        path: File or folder; None for the town.
+        path: File or folder; None for the town, and for a remote scene.
         gaussians: Size of the town.
         lod: Level of detail to read, 0 the finest; None for the reader's choice.
         up: Upward direction, where the user knows better.
         fov_deg: Vertical field of view of the start view.
+        address: Of a remote scene, as the user wrote it; it may hold secrets (``shown``).
     """
 
     path: Path | None
@@ -39,10 +44,37 @@ class SceneChoice:
     lod: int | None = None
     up: Vector3 | None = None
     fov_deg: float = 60.0
+    address: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def of(
+        cls,
+        scene: str | None,
+        gaussians: int,
+        lod: int | None = None,
+        up: Vector3 | None = None,
+        fov_deg: float = 60.0,
+    ) -> SceneChoice:
+        """The scene that a person named by a path or an address; None for the town."""
+        if scene is not None and is_remote(scene):
+            return cls(None, gaussians, lod, up, fov_deg, scene)
+        return cls(None if scene is None else Path(scene), gaussians, lod, up, fov_deg)
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether chunks are read as they are wanted: of a store, and of any remote scene."""
+        return self.address is not None or self.is_store
+
+    @property
+    def shown(self) -> str:
+        """The path or address, for people: without password and query."""
+        if self.address is not None:
+            return Address.of(self.address).shown()
+        return TOWN_NAME if self.path is None else str(self.path)
 
     @property
     def is_store(self) -> bool:
-        """Whether it is a store, of which chunks are read as they are wanted."""
+        """Whether it is a local store, of which chunks are read as they are wanted."""
         return self.path is not None and is_store(self.store_folder)
 
     @property
@@ -54,11 +86,15 @@ class SceneChoice:
     @property
     def title(self) -> str:
         """The scene's name, for people."""
-        if self.path is None:
+        path: PurePath
+        if self.address is not None:
+            path = PurePosixPath(unquote(Address.of(self.address).path))
+        elif self.path is not None:
+            path = self.path.resolve()
+        else:
             return TOWN_NAME
-        path = self.path.resolve()
         named_by_folder = path.name in FILES_NAMED_BY_FOLDER
-        return path.parent.name if named_by_folder else path.name
+        return (path.parent.name if named_by_folder else path.name) or self.shown
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,10 +121,23 @@ def check_exists(choice: SceneChoice) -> None:
     """Fail early, before anything is started.
 
     Raises:
-        SceneNotFoundError: If the path names nothing.
+        SceneNotFoundError: If the path names nothing, or the address is none.
+        SceneError: If it is the address of a file that must be here to be read.
     """
+    if choice.address is not None:
+        _check_address(choice)
     if choice.path is not None and not choice.path.exists():
         raise SceneNotFoundError(f"{choice.path}: no such file or folder")
+
+
+def _check_address(choice: SceneChoice) -> None:
+    assert choice.address is not None
+    name = PurePosixPath(Address.of(choice.address).path).name
+    if name == "meta.json" or name.lower().endswith(WHOLE_FILE_SUFFIXES):
+        raise SceneError(
+            f"{choice.shown}: of remote scenes, stores (.bvs) and streamed SOGs (lod-meta.json) "
+            f"are read; download this one, or put there what belvedere build makes of it"
+        )
 
 
 def open_scene(
@@ -108,6 +157,7 @@ def open_scene(
         SceneError: If it cannot be read.
     """
     check_exists(choice)
+    assert choice.address is None, "remote scenes are streamed"
     if choice.path is None:
         return _make_town(choice, progress, memory_factor)
     from scene_store.loading import load_scene

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +12,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from scene_store.manifest import Manifest, PageFile
+from scene_store.chunks import never_cancelled
+from scene_store.manifest import MANIFEST_FILE, Manifest, PageFile
+from scene_store.range_reader import RangeReadError, insist
 from scene_store.scene import Vector3
 from scene_store.statistics import likely_up
-from scene_store.store import Store, open_store
+from scene_store.store import Store
+from splat.errors import SceneError
 from viewer.scenes import SceneChoice
-from viewer.streams import overview
+from viewer.streams import open_chunk_source, overview
 from viewer.text import byte_size, vector_text
 
 
@@ -25,7 +29,7 @@ class StoreReport:
     """Facts about a store, ready to be printed. No chunk but the coarsest was read.
 
     Attributes:
-        folder: Where it is.
+        place: The folder or address, for people.
         title: Its name.
         manifest: What it says of itself.
         up: The likely up direction.
@@ -33,7 +37,7 @@ class StoreReport:
         faults: What is wrong with its files, one sentence each.
     """
 
-    folder: Path
+    place: str
     title: str
     manifest: Manifest
     up: Vector3
@@ -63,7 +67,7 @@ class StoreReport:
     def _plain(self) -> dict[str, Any]:
         manifest = self.manifest
         return {
-            "path": str(self.folder),
+            "path": self.place,
             "format": "Belvedere store",
             "profile": manifest.profile.value,
             "count": manifest.gaussians,
@@ -132,16 +136,20 @@ def store_report(choice: SceneChoice) -> StoreReport:
     Raises:
         SceneError: If it cannot be opened.
     """
-    folder = choice.store_folder
-    with open_store(folder) as store:
+    with contextlib.closing(open_chunk_source(choice)) as store:
+        if not isinstance(store, Store):
+            raise SceneError(
+                f"{choice.shown}: a streamed SOG on a server, of which info knows nothing; "
+                f"download it, or look at it with belvedere view"
+            )
         up = choice.up or _up(store)
         return StoreReport(
-            folder,
+            choice.shown if choice.path is None else str(choice.store_folder),
             choice.title,
             store.manifest,
             up,
             up == store.meta.up,
-            tuple(_faults(folder, store.manifest)),
+            tuple(_faults_of(choice, store.manifest)),
         )
 
 
@@ -153,6 +161,29 @@ def page_files(manifest: Manifest) -> list[PageFile]:
 
 def _up(store: Store) -> Vector3:
     return store.meta.up if store.meta.up is not None else likely_up(store.meta, overview(store))
+
+
+def _faults_of(choice: SceneChoice, manifest: Manifest) -> list[str]:
+    if choice.address is not None:
+        return _remote_faults(choice.address, manifest)
+    return _faults(choice.store_folder, manifest)
+
+
+def _remote_faults(address: str, manifest: Manifest) -> list[str]:
+    """What the last byte of each file, which is asked for, tells of it."""
+    from scene_store.remote.opening import open_folder
+    from scene_store.remote.options import RemoteOptions
+
+    reader, _ = open_folder(address, MANIFEST_FILE, RemoteOptions(cache=None))
+    faults = []
+    with contextlib.closing(reader):
+        for page in page_files(manifest):
+            last = max(0, page.size_bytes - 1)
+            try:
+                insist(lambda: reader.read(page.name, last, 1, never_cancelled))  # noqa: B023
+            except RangeReadError as error:
+                faults.append(f"{page.name}: {error.problem}; copy the store there again")
+    return faults
 
 
 def _faults(folder: Path, manifest: Manifest) -> list[str]:

@@ -1,4 +1,4 @@
-"""A store as the commands open it: at once, whatever its size."""
+"""A store, or a remote scene, as the commands open it: at once, whatever its size."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from splat.errors import ChunkReadError, SceneError
 from splat.gaussians import Gaussians
 from splat.harmonics import rgb_to_sh0
 from viewer.budgets import choose_budgets
-from viewer.scenes import SceneChoice, in_town
+from viewer.scenes import SceneChoice, check_exists, in_town
 from viewer.start_view import StartView, choose_start_view
 
 log = logging.getLogger(__name__)
@@ -52,19 +52,35 @@ class OpenedStream:
 
 
 def open_stream(choice: SceneChoice) -> OpenedStream:
-    """Open a store: its manifest, its tree and the coarsest chunks are read.
+    """Open a store or a remote scene: its manifest, its tree and the coarsest chunks are read.
 
     Raises:
         SceneError: If it is damaged, or an option does not go with it.
     """
     if choice.lod is not None:
-        raise SceneError(f"{choice.path}: a store draws all its levels; leave out --lod")
-    store = open_store(choice.store_folder)
+        raise SceneError(
+            f"{choice.shown}: all its levels are drawn, each where it is needed; leave out --lod"
+        )
+    source = open_chunk_source(choice)
     try:
-        return OpenedStream(choice.title, store, stream_start(choice, store))
+        return OpenedStream(choice.title, source, stream_start(choice, source))
     except BaseException:
-        store.close()
+        source.close()
         raise
+
+
+def open_chunk_source(choice: SceneChoice) -> ChunkSource:
+    """The chunks of a store or a remote scene.
+
+    Raises:
+        SceneError: If there are none, they are damaged or cannot be reached.
+    """
+    if choice.address is None:
+        return open_store(choice.store_folder)
+    from scene_store.chunk_sources import open_chunks
+
+    check_exists(choice)
+    return open_chunks(choice.address)
 
 
 def streamed(
