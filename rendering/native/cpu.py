@@ -32,7 +32,7 @@ except ImportError as error:  # not built, or built for another Python
         f"the native engine is not built for this Python ({error}); run: make setup"
     ) from error
 
-DEFAULT_RECORD_BUDGET_BYTES = 1 << 30
+DEFAULT_RECORD_BUDGET_BYTES = 384 << 20  # enough for four million visible splats
 MAX_THREADS: int = _native.MAX_THREADS
 
 _MODEL_CODES = {CameraModel.PINHOLE: 0, CameraModel.ORTHO: 1, CameraModel.FISHEYE: 2}
