@@ -118,7 +118,7 @@ def parse_command(name: str, words: Sequence[str]) -> Any:
 
     from viewer.commands import CLASSES
 
-    config = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
+    config = (tyro.conf.OmitArgPrefixes,)
 
     def parse() -> Any:
         return tyro.cli(CLASSES[name], args=words, prog=f"{PROGRAM} {name}", config=config)

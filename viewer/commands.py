@@ -23,10 +23,12 @@ from viewer.option_types import (
     Degrees,
     EngineName,
     File,
+    Flag,
     ModeName,
     Number,
     Pixels,
     ProfileName,
+    Switch,
     Text,
     Vector,
     Whole,
@@ -43,7 +45,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TOWN_GAUSSIANS = 2_000_000
-Debug = Annotated[bool, NO_HINT]
 Say = Callable[[str], None]
 RENDER, VIEWER = RenderSettings(), ViewerSettings()
 
@@ -54,7 +55,7 @@ class CommonOptions:
 
     config: Annotated[File, NO_HINT] = None
     """Settings file (YAML): what differs from configs/default.yaml. Options win over it."""
-    debug: Debug = False
+    debug: Flag = False
     """Log more, and show where an error came from."""
 
 
@@ -106,9 +107,7 @@ class DrawingOptions:
 
     background: Annotated[Color, hint("0 0 0, black")] = None
     """Colour behind everything, red green blue, each 0 to 1."""
-    antialiased: Annotated[bool | None, arg(metavar="{True,False}"), hint(RENDER.antialiased)] = (
-        None
-    )
+    antialiased: Annotated[Switch, hint("no")] = None
     """Compensate opacities for the screen-space dilation, for Mip-Splatting scenes."""
     sh_degree: Annotated[Whole, hint("all there is")] = None
     """View-dependent colour up to this degree of spherical harmonics, 0 to 3."""
@@ -183,9 +182,9 @@ class PageOptions:
     """Port to listen on, and no other; 0 takes any free one."""
     token: Annotated[Text, hint("random, where others can reach the page")] = None
     """What browsers must present, 8 to 128 letters, digits or . _ ~ -"""
-    no_store: Annotated[bool, NO_HINT] = False
+    no_store: Flag = False
     """Read a large file whole, and make no store of it for the next time."""
-    open_browser: Annotated[bool, NO_HINT] = False
+    open_browser: Flag = False
     """Open the page in the browser of this machine."""
     mode: Annotated[
         ModeName | None, arg(metavar="{color,depth,alpha,count}"), hint(VIEWER.mode)
@@ -336,9 +335,9 @@ class Info:
     """
 
     scene: SceneOptions = field(default_factory=SceneOptions)
-    json: Annotated[bool, NO_HINT] = False
+    json: Flag = False
     """Print JSON instead of tables."""
-    debug: Debug = False
+    debug: Flag = False
     """Log more, and show where an error came from."""
 
     def run(self, say: Say) -> None:
@@ -372,7 +371,7 @@ class Town:
     """File to write; replaces one of its name."""
     gaussians: Annotated[Count, hint("2M")] = TOWN_GAUSSIANS
     """How many, such as 500k, 2M or 2e6."""
-    debug: Debug = False
+    debug: Flag = False
     """Log more, and show where an error came from."""
 
     def run(self, say: Say) -> None:
@@ -399,7 +398,7 @@ class Build:
     """Size of the town, such as 500k, 2M or 200e6."""
     profile: Annotated[ProfileName, hint("compact")] = "compact"
     """Quantized, or every bit of the parameters."""
-    rebuild_lod: Annotated[bool, NO_HINT] = False
+    rebuild_lod: Flag = False
     """Merge all levels of detail, even where the scene brings its own."""
     sh_degree: Annotated[Whole, hint("the scene's")] = None
     """Highest degree of the harmonics that is kept."""
@@ -409,11 +408,11 @@ class Build:
     """What sorting may take, such as 2GiB; larger scenes are sorted through files."""
     threads: Annotated[Whole, hint("one a core")] = None
     """Threads that merge and encode."""
-    dry_run: Annotated[bool, NO_HINT] = False
+    dry_run: Flag = False
     """Say what it would take, and write nothing."""
-    overwrite: Annotated[bool, NO_HINT] = False
+    overwrite: Flag = False
     """Replace a store of that name, once the new one is complete."""
-    debug: Debug = False
+    debug: Flag = False
     """Log more, and show where an error came from."""
 
     def run(self, say: Say) -> None:

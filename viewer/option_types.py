@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from tyro.conf import arg
+from tyro.conf import DisallowNone, FlagCreatePairsOff, arg
 from tyro.constructors import PrimitiveConstructorSpec
 
 from configs.sizes import parse_size
@@ -120,6 +120,8 @@ Vector = Annotated[tuple[float, float, float] | None, _spec(parse_vector, "X Y Z
 Color = Annotated[tuple[float, float, float] | None, _spec(parse_vector, "R G B", 3)]
 Bytes = Annotated[int | None, _spec(parse_bytes, "SIZE")]
 Text = Annotated[str | None, _spec(lambda words: words[0], "TEXT")]
+Flag = Annotated[bool, FlagCreatePairsOff, NO_HINT]  # off unless given
+Switch = Annotated[bool | None, DisallowNone]  # --this, or --no-this
 File = Annotated[Path | None, arg(metavar="FILE")]
 EngineName = Literal["native", "reference"]
 ProfileName = Literal["compact", "lossless"]

@@ -178,6 +178,23 @@ def test_an_impossible_option_is_one_line(
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize(
+    ("words", "antialiased"),
+    [
+        (["one.ply"], None),
+        (["--antialiased", "one.ply"], True),
+        (["one.ply", "--antialiased"], True),
+        (["--no-antialiased", "one.ply"], False),
+    ],
+)
+def test_a_switch_takes_no_value(words: list[str], antialiased: bool | None) -> None:
+    command = parse_command("export", words)
+    assert command.drawing.antialiased is antialiased
+    assert command.scene.scene == "one.ply"
+    with pytest.raises(SettingsError, match="no-debug"):  # what is off anyway
+        parse_command("export", ["--no-debug"])
+
+
 def test_an_impossible_option_ends_with_status_2() -> None:
     assert_one_line_error(belvedere("export", "--widht", 3), "--widht")
 

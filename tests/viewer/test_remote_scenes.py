@@ -50,9 +50,10 @@ def test_a_remote_store_is_exported_as_the_local_one(served: RangeServer, tmp_pa
     ):
         target = tmp_path / f"{name}.png"
         assert main(["export", scene, "-o", str(target), "--width", "161"]) == 0
-        pictures.append(cv2.imread(str(target)))
-    assert np.ptp(pictures[0]) > 100
-    assert np.array_equal(*pictures)
+        picture = cv2.imread(str(target))
+        assert picture is not None and np.ptp(picture) > 100
+        pictures.append(picture)
+    assert np.array_equal(pictures[0], pictures[1])
 
 
 def test_a_remote_store_is_told_of_without_its_secrets(
