@@ -167,11 +167,22 @@ def _sections(box: str) -> list[str]:
 def _unknown_command(name: str) -> str:
     if name.startswith("-"):
         return f"{name} is no command; options follow the command: {PROGRAM} view {name}"
+    if _names_scene(name):
+        import shlex
+
+        return f"{name} is no command; to look at it: {PROGRAM} view {shlex.quote(name)}"
     import difflib
 
     close = difflib.get_close_matches(name, COMMANDS, n=1)
     meant = f"; perhaps you meant {close[0]}" if close else ""
     return f"{name} is no command{meant}; there are {', '.join(COMMANDS)}"
+
+
+def _names_scene(word: str) -> bool:
+    """Whether somebody left out the command before a scene."""
+    from viewer.scenes import looks_like_scene
+
+    return os.path.exists(word) or looks_like_scene(word)
 
 
 def _guarded(run: Callable[[], int], debug: bool) -> int:

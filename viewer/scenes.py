@@ -14,7 +14,7 @@ from scene_store.manifest import MANIFEST_FILE
 from scene_store.memory import DRAW_FACTOR
 from scene_store.remote.address import Address, is_remote
 from scene_store.scene import Scene, SceneMeta, Vector3
-from scene_store.store import is_store
+from scene_store.store import STORE_SUFFIX, is_store
 from splat.errors import SceneError, SceneNotFoundError, SettingsError
 from viewer.start_view import StartView, choose_start_view
 
@@ -24,6 +24,13 @@ FILES_NAMED_BY_FOLDER = ("lod-meta.json", "meta.json", "point_cloud.ply", MANIFE
 # Files that must be here to be read; of what is elsewhere, only chunks are.
 WHOLE_FILE_SUFFIXES = (".ply", ".splat", ".ksplat", ".spz", ".sog", ".zip", ".yaml", ".yml")
 Progress = Callable[[float, str], None]
+
+
+def looks_like_scene(text: str) -> bool:
+    """Whether a text could be meant as a scene, by its name alone."""
+    path = PurePosixPath(text)
+    suffixes = (*WHOLE_FILE_SUFFIXES, STORE_SUFFIX)
+    return is_remote(text) or path.name in FILES_NAMED_BY_FOLDER or path.suffix.lower() in suffixes
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,6 +154,26 @@ def test_an_unknown_command(
 
 
 @pytest.mark.parametrize(
+    ("name", "quoted"),
+    [
+        ("no_such_garden.PLY", "no_such_garden.PLY"),
+        ("the garden/lod-meta.json", "'the garden/lod-meta.json'"),
+        ("https://example.org/town.bvs", "https://example.org/town.bvs"),
+        ("tests", "tests"),  # a folder that is there
+    ],
+)
+def test_a_scene_without_a_command(
+    name: str, quoted: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    assert main([name]) == 2
+    line = capsys.readouterr().err
+    assert line == (
+        f"belvedere: error: {name} is no command; to look at it: belvedere view {quoted}\n"
+    )
+
+
+@pytest.mark.parametrize(
     ("words", "parts"),
     [
         (["export", "--widht", "3"], ["--widht", "perhaps you meant --width"]),
