@@ -66,7 +66,7 @@ def picture(
         assert image.depth is not None
         return depth_picture(image.depth, image.alpha, background)
     if mode is Mode.ALPHA:
-        return Picture(alpha_to_uint8(image.alpha))
+        return Picture(alpha_to_uint8(image.alpha), "black clear … white opaque")
     assert image.count is not None
     return count_picture(image.count)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -15,6 +16,7 @@ from numpy.typing import ArrayLike
 
 from viewer.callbacks import contained
 from viewer.images import Mode
+from viewer.ranges import NEAR
 from viewer.session import SessionStats, ViewOptions
 from viewer.text import short_count
 
@@ -32,6 +34,7 @@ MODE_NAMES = {
     "Alpha": Mode.ALPHA,
     "Count": Mode.COUNT,
 }
+NEAR_SETTLES_S = 1.5  # a number being typed passes through 0 and less
 HELP = """**Mouse**: drag to orbit, right-drag to pan, wheel to zoom.
 **Keys**: W A S D to walk, Q E down and up, arrows to turn, R to reset,
 1 2 3 4 for color, depth, alpha, count."""
@@ -56,7 +59,7 @@ class PanelActions(Protocol):
         """Stand with this direction up."""
 
     def look_along(self, direction: ArrayLike) -> None:
-        """Look at the scene's centre along a direction."""
+        """Look at what is in the middle of the picture along this direction."""
 
     def go_to_camera(self, index: int) -> None:
         """Take the pose of a training camera."""
@@ -92,6 +95,7 @@ class Panel:
         self._actions = actions
         self._options = options
         self._sh_degree = sh_degree
+        self._near_refused_s: float | None = None
         self._stats_text = ""
         self._title = title
         self._heading = gui.add_html(_heading(title, facts), order=0)
@@ -111,6 +115,7 @@ class Panel:
 
     def show_stats(self, stats: SessionStats) -> None:
         """Bring the numbers up to date; sends nothing when none changed."""
+        self._settle_near()
         text = stats_html(stats)
         if text != self._stats_text:
             self._stats_text = text
@@ -175,7 +180,7 @@ class Panel:
             options.near,
             min=1e-9,
             step=10 ** math.floor(math.log10(options.near)),
-            hint="Nothing nearer than this is drawn, in the scene's units",
+            hint="Nothing nearer than this is drawn; more than 0, in the scene's units",
         )
         for control in (
             self._mode,
@@ -191,6 +196,12 @@ class Panel:
         """Read all controls at once: callbacks may come in any order."""
         red, green, blue = (channel / 255.0 for channel in self._background.value)
         degree = int(self._degree.value)
+        near = float(self._near.value)
+        if near in NEAR:
+            self._near_refused_s = None
+        else:
+            near, self._near_refused_s = self._options.near, time.monotonic()
+        self._options = replace(self._options, near=near)
         self._actions.set_options(
             replace(
                 self._options,
@@ -198,10 +209,16 @@ class Panel:
                 background=(red, green, blue),
                 antialiased=self._antialiased.value,
                 sh_degree=None if degree >= self._sh_degree else degree,
-                near=max(float(self._near.value), 1e-9),
+                near=near,
                 max_scale=float(self._max_scale.value),
             )
         )
+
+    def _settle_near(self) -> None:
+        """Show the near plane that is in force, once nobody is typing another one."""
+        refused_s = self._near_refused_s
+        if refused_s is not None and time.monotonic() - refused_s >= NEAR_SETTLES_S:
+            self._near.value = self._options.near  # type: ignore[misc]
 
     def _add_view_controls(self, fov_y_rad: float) -> None:
         gui, actions = self._gui, self._actions
@@ -219,7 +236,9 @@ class Panel:
         )
         speed.on_update(contained(lambda _: actions.set_speed(2.0**speed.value)))
         self._add_axis_buttons("Up", "Which way is up", actions.set_up)
-        self._add_axis_buttons("Look along", "From where the camera is", actions.look_along)
+        self._add_axis_buttons(
+            "Look along", "Takes the camera round what it looks at", actions.look_along
+        )
         reset = gui.add_button("Reset view", icon=viser.Icon.HOME)
         reset.on_click(contained(lambda _: actions.reset_view()))
 

@@ -11,6 +11,7 @@ FOV_DEG = Range(1, 170)
 DOWNSCALE = Range(0.01, 1000)
 JPEG_QUALITY = Range(1, 100)
 LOD = Range(0, 99)
+NEAR = Range(1e-9, 1e9)
 
 
 def require_in_range(option: str, value: float | None, allowed: Range) -> None:

@@ -31,8 +31,9 @@ def test_color_is_shown_as_it_is() -> None:
 
 def test_alpha_is_grey() -> None:
     alpha = np.array([[0.0, 0.5, 1.0]], np.float32)
-    rgb = picture(RasterImage(alpha=alpha), Mode.ALPHA).rgb
-    assert rgb.tolist() == [[[0] * 3, [128] * 3, [255] * 3]]
+    shown = picture(RasterImage(alpha=alpha), Mode.ALPHA)
+    assert "white opaque" in shown.legend
+    assert shown.rgb.tolist() == [[[0] * 3, [128] * 3, [255] * 3]]
 
 
 def test_near_is_red_and_far_is_blue() -> None:

@@ -1,0 +1,68 @@
+"""What the panel does with what a person types."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+import viser
+from numpy.typing import ArrayLike
+
+from viewer import panel
+from viewer.panel import Panel
+from viewer.session import SessionStats, ViewOptions
+
+
+@dataclass
+class Recorder:
+    """Remembers how it is told to draw."""
+
+    options: list[ViewOptions] = field(default_factory=list)
+
+    def set_options(self, options: ViewOptions) -> None:
+        self.options.append(options)
+
+    def set_fov(self, fov_y_rad: float) -> None:
+        """Of no interest here, as are the others."""
+
+    def set_speed(self, speed: float) -> None: ...
+
+    def reset_view(self) -> None: ...
+
+    def set_up(self, up: ArrayLike) -> None: ...
+
+    def look_along(self, direction: ArrayLike) -> None: ...
+
+    def go_to_camera(self, index: int) -> None: ...
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[viser.ViserServer]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = viser.ViserServer(host="127.0.0.1", port=port, verbose=False)
+    yield server
+    server.stop()
+
+
+@pytest.mark.parametrize("typed", [-5.0, 0.0, float("nan"), 1e12])
+def test_an_impossible_near_plane_gives_way_to_the_one_in_force(
+    server: viser.ViserServer, monkeypatch: pytest.MonkeyPatch, typed: float
+) -> None:
+    monkeypatch.setattr(panel, "NEAR_SETTLES_S", 3600.0)
+    actions = Recorder()
+    shown = Panel(
+        server.gui, title="t", facts="f", options=ViewOptions(near=0.25), fov_y_rad=1.0,
+        sh_degree=1, cameras=0, actions=actions,
+    )  # fmt: skip
+    shown._near.value = 0.5  # type: ignore[misc]
+    shown._near.value = typed  # type: ignore[misc]
+    assert actions.options[-1].near == 0.5
+    shown.show_stats(SessionStats())
+    assert shown._near.value != 0.5, "nobody is interrupted while typing"
+    monkeypatch.setattr(panel, "NEAR_SETTLES_S", 0.0)
+    shown.show_stats(SessionStats())
+    assert shown._near.value == actions.options[-1].near == 0.5
