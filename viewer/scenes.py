@@ -11,10 +11,10 @@ from urllib.parse import unquote
 import numpy as np
 
 from scene_store.manifest import MANIFEST_FILE
-from scene_store.memory import DRAW_FACTOR
+from scene_store.memory import DRAW_FACTOR, require_memory
 from scene_store.remote.address import Address, is_remote
 from scene_store.scene import Scene, SceneMeta, Vector3
-from scene_store.store import STORE_SUFFIX, is_store
+from scene_store.store import STORE_SUFFIX, is_store, open_store
 from splat.errors import SceneError, SceneNotFoundError, SettingsError
 from viewer.start_view import StartView, choose_start_view
 
@@ -135,6 +135,36 @@ def check_exists(choice: SceneChoice) -> None:
         _check_address(choice)
     if choice.path is not None and not choice.path.exists():
         raise SceneNotFoundError(f"{choice.path}: no such file or folder")
+
+
+def check_openable(choice: SceneChoice) -> None:
+    """Fail early for whatever a look at a scene's description tells; servers are not asked.
+
+    Raises:
+        BelvedereError: If the scene cannot be opened.
+    """
+    check_exists(choice)
+    if choice.address is not None:
+        return
+    if choice.path is None:
+        _check_town(choice.gaussians)
+    elif choice.is_store:
+        open_store(choice.store_folder).close()
+    else:
+        from scene_store.formats import open_scene as open_source
+
+        open_source(choice.path, lod=choice.lod).close()
+
+
+def _check_town(count: int) -> None:
+    from scene_store.town.generate import DEFAULT_SH_DEGREE
+    from scene_store.town.plan import check_count
+
+    try:
+        check_count(count)
+    except ValueError as error:
+        raise SettingsError(f"--gaussians: {error}") from None
+    require_memory("the town", count, DEFAULT_SH_DEGREE, factor=DRAW_FACTOR, remedy="ask for fewer")
 
 
 def _check_address(choice: SceneChoice) -> None:

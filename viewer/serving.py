@@ -22,7 +22,7 @@ from viewer.background import Background
 from viewer.details import add_details
 from viewer.opening import Ready, improve, open_first, shown_whole
 from viewer.ports import find_port, is_loopback, outward_address
-from viewer.scenes import SceneChoice, check_exists, open_scene
+from viewer.scenes import SceneChoice, check_openable, open_scene
 
 if TYPE_CHECKING:
     from viewer.server import ViewerServer
@@ -54,8 +54,8 @@ def serve(
         BelvedereError: If the scene cannot be opened or the page not be served.
     """
     began_s = time.monotonic()
-    check_exists(choice)
-    # Fail now rather than in a second.
+    # Fail now rather than in a second, and before anybody is sent to a page.
+    check_openable(choice)
     choose_policy(settings.viewer.host, settings.viewer.token)
     find_port(settings.viewer, explicit=explicit_port)
     kept = contextlib.ExitStack()  # what must outlast the drawing

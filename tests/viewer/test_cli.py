@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from splat.errors import SettingsError
+from splat.errors import BudgetError, SettingsError
 from viewer.cli import COMMANDS, main, one_line, parse_command
 from viewer.option_types import parse_count
+from viewer.scenes import SceneChoice, check_openable
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -66,10 +67,42 @@ def test_a_file_that_is_no_scene(tmp_path: Path) -> None:
     assert not (tmp_path / "x.png").exists()
 
 
-def test_a_viewer_ends_when_its_scene_is_broken(tmp_path: Path) -> None:
+def test_a_viewer_serves_nothing_when_its_scene_is_broken(tmp_path: Path) -> None:
     text = tmp_path / "letter.ply"
     text.write_text("Dear reader,\n")
-    assert_one_line_error(belvedere("view", text, "--port", 0), "letter.ply")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    store = tmp_path / "store.bvs"
+    store.mkdir()
+    (store / "manifest.json").write_text("{")
+    for words, part in (
+        ([text], "letter.ply"),
+        ([empty], "is a folder without"),
+        ([store], "manifest.json"),
+    ):
+        result = belvedere("view", *words, "--port", 0)
+        assert_one_line_error(result, part)
+        assert result.stdout == ""
+
+
+def test_a_town_too_large_is_refused_before_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scene_store.memory.available_bytes", lambda: 1_000_000_000)
+    check_openable(SceneChoice(None, 1_000_000))
+    with pytest.raises(BudgetError, match="the town: 50,000,000 Gaussians need"):
+        check_openable(SceneChoice(None, 50_000_000))
+
+
+def test_a_viewer_ends_when_its_scene_proves_to_be_broken(
+    one_blob_ply: Path, tmp_path: Path
+) -> None:
+    gone = tmp_path / "gone.ply"
+    data = bytearray(one_blob_ply.read_bytes())
+    start = data.index(b"end_header\n") + len(b"end_header\n")
+    data[start : start + 4] = b"\x00\x00\xc0\x7f"  # a position that is not a number
+    gone.write_bytes(data)
+    result = belvedere("view", gone, "--port", 0)
+    assert_one_line_error(result, "gone.ply", "none that can be drawn")
+    assert result.stdout.startswith("Serving ")
 
 
 def test_an_unwritable_target(one_blob_ply: Path) -> None:
