@@ -66,7 +66,7 @@ class SceneOptions:
     scene: Annotated[Positional[str | None], arg(metavar="[SCENE]", help_behavior_hint="")] = None
     """File or folder of any format that belvedere --help lists, or the address of a store or a
     streamed SOG; without it, the built-in town."""
-    gaussians: Annotated[Count, hint("2M")] = TOWN_GAUSSIANS
+    gaussians: Annotated[Count, hint("2M")] = None
     """Size of the town, such as 500k, 2M or 2e6; files keep their own."""
     lod: Annotated[Whole, hint("the finest")] = None
     """Level of detail to read from formats that have several, 0 the finest."""
@@ -84,7 +84,11 @@ class SceneOptions:
         require_in_range("--lod", self.lod, LOD)
         if self.up is not None and not any(self.up):
             raise SettingsError("--up: 0 0 0 is no direction")
-        return SceneChoice.of(self.scene, self.gaussians, self.lod, self.up, fov_deg)
+        gaussians = self.gaussians or TOWN_GAUSSIANS
+        choice = SceneChoice.of(self.scene, gaussians, self.lod, self.up, fov_deg)
+        if self.scene is not None and self.gaussians is not None:
+            log.warning("warning: --gaussians is for the town; %s keeps its own", choice.shown)
+        return choice
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,7 +373,7 @@ class Town:
 
     output: Annotated[Path, arg(aliases=["-o"], metavar="FILE")] = Path("town.ply")
     """File to write; replaces one of its name."""
-    gaussians: Annotated[Count, hint("2M")] = TOWN_GAUSSIANS
+    gaussians: Annotated[Count, hint("2M")] = None
     """How many, such as 500k, 2M or 2e6."""
     debug: Flag = False
     """Log more, and show where an error came from."""
@@ -378,7 +382,7 @@ class Town:
         """Write it."""
         from viewer.town_file import write_town
 
-        write_town(self.output, self.gaussians)
+        write_town(self.output, self.gaussians or TOWN_GAUSSIANS)
         say(str(self.output))
 
 
@@ -394,7 +398,7 @@ class Build:
     in the same coordinates become one."""
     output: Annotated[File, arg(aliases=["-o"], metavar="STORE"), hint("SCENE.bvs")] = None
     """Folder to write, in the current folder unless named."""
-    gaussians: Annotated[Count, hint("2M")] = TOWN_GAUSSIANS
+    gaussians: Annotated[Count, hint("2M")] = None
     """Size of the town, such as 500k, 2M or 200e6."""
     profile: Annotated[ProfileName, hint("compact")] = "compact"
     """Quantized, or every bit of the parameters."""
@@ -423,7 +427,10 @@ class Build:
 
         if not self.scenes:
             raise SettingsError("build: name a scene, such as scene.ply or town")
-        scenes = [f"town:{self.gaussians}" if name == "town" else name for name in self.scenes]
+        if self.gaussians is not None and "town" not in self.scenes:
+            log.warning("warning: --gaussians is for the town; %s keeps its own", self.scenes[0])
+        town = f"town:{self.gaussians or TOWN_GAUSSIANS}"
+        scenes = [town if name == "town" else name for name in self.scenes]
         options = BuildOptions(
             profile=Profile(self.profile),
             page_gaussians=self.page_gaussians,

@@ -15,24 +15,31 @@ from tyro.conf import DisallowNone, FlagCreatePairsOff, arg
 from tyro.constructors import PrimitiveConstructorSpec
 
 from configs.sizes import parse_size
+from viewer.text import short_count
 
 T = TypeVar("T")
 
 
 def parse_count(words: list[str]) -> int:
-    """A count such as ``2000000``, ``2_000_000``, ``2e6`` or ``2M``.
+    """A size of the town such as ``2000000``, ``2_000_000``, ``2e6`` or ``2M``.
 
     Raises:
-        ValueError: If it is none, or not at least 1.
+        ValueError: If it is none, or no town can have it.
     """
+    from scene_store.town.plan import MAX_COUNT, MIN_COUNT  # its recipe takes a moment to load
+
     text = words[0].replace("_", "").replace(",", "")
     factor = {"k": 1e3, "m": 1e6, "g": 1e9}.get(text[-1:].lower(), 1.0)
     try:
         number = float(text[:-1] if factor > 1 else text) * factor
     except ValueError:
         number = math.nan
-    if not (math.isfinite(number) and number >= 1 and number == int(number)):
-        raise ValueError(f"{words[0]!r} is not a whole number of at least 1")
+    if not (MIN_COUNT <= number <= MAX_COUNT and number == int(number)):
+        # Without spaces or commas, at which the message could be broken.
+        least, most = (short_count(bound).replace(" ", "") for bound in (MIN_COUNT, MAX_COUNT))
+        raise ValueError(
+            f"{words[0]!r} is not a size of the town: {least} to {most} Gaussians, such as 500k"
+        )
     return int(number)
 
 
@@ -111,7 +118,7 @@ def hint(default: object) -> Any:
 
 NO_HINT = arg(help_behavior_hint="")
 
-Count = Annotated[int, _spec(parse_count, "COUNT")]
+Count = Annotated[int | None, _spec(parse_count, "COUNT")]
 Whole = Annotated[int | None, _spec(parse_whole, "INT")]
 Pixels = Annotated[int | None, _spec(parse_whole, "PIXELS")]
 Number = Annotated[float | None, _spec(parse_number, "NUMBER")]

@@ -21,4 +21,5 @@ def require_in_range(option: str, value: float | None, allowed: Range) -> None:
         SettingsError: Naming the option and what it takes.
     """
     if value is not None and value not in allowed:
-        raise SettingsError(f"{option}: expected {allowed}, got {value:g}")
+        got = f"{value}" if isinstance(value, int) else f"{value:g}"
+        raise SettingsError(f"{option}: expected {allowed}, got {got}")

@@ -216,7 +216,8 @@ def test_a_scene_without_a_command(
         (["export", "--position", "1", "2", "inf"], ["--position: 'inf' is not a number"]),
         (["view", "one.ply", "two.ply"], ["unrecognized options: two.ply"]),
         (["view", "--mode", "blue"], ["'blue'", "--mode", "depth"]),
-        (["town", "--gaussians", "0"], ["--gaussians: '0' is not a whole number of at least 1"]),
+        (["town", "--gaussians", "5"], ["--gaussians: '5'", "2k to 1G Gaussians"]),
+        (["view", "--gaussians", "lots"], ["--gaussians: 'lots'", "2k to 1G", "such as 500k"]),
     ],
 )
 def test_an_impossible_option_is_one_line(
@@ -270,6 +271,7 @@ def test_a_box_is_read_however_it_is_drawn(box: str) -> None:
         (["--up", "0", "0", "0"], "--up: 0 0 0 is no direction"),
         (["--lod", "-1"], "--lod: expected 0 to 99, got -1"),
         (["--width", "0"], "--width: expected 1 to 16384, got 0"),
+        (["--width", "1000000000"], "--width: expected 1 to 16384, got 1000000000"),
         (["--fov", "180"], "--fov: expected 1 to 170, got 180"),
         (["--jpeg-quality", "0"], "--jpeg-quality: expected 1 to 100, got 0"),
         (["--alpha", "x.png"], "cannot be the same file"),
@@ -290,6 +292,14 @@ def test_info_as_json(one_blob_ply: Path) -> None:
     assert facts["sh_degree"] == 0
     assert facts["likely_up"] == [0, -1, 0]
     assert facts["dropped"] == 0
+
+
+def test_a_size_of_the_town_is_not_that_of_a_file(one_blob_ply: Path) -> None:
+    result = belvedere("info", one_blob_ply, "--gaussians", "3k", "--json")
+    assert json.loads(result.stdout)["count"] == 1
+    assert result.stderr == (
+        f"belvedere: warning: --gaussians is for the town; {one_blob_ply} keeps its own\n"
+    )
 
 
 def test_info_for_people(wall_ply: Path) -> None:
@@ -314,9 +324,9 @@ def test_counts(word: str, count: int) -> None:
     assert parse_count([word]) == count
 
 
-@pytest.mark.parametrize("word", ["", "bla", "0", "-5", "1.5", "inf", "nan", "1e400"])
+@pytest.mark.parametrize("word", ["", "bla", "0", "-5", "1999", "2000.5", "2G", "inf", "nan"])
 def test_not_counts(word: str) -> None:
-    with pytest.raises(ValueError, match="not a whole number"):
+    with pytest.raises(ValueError, match="not a size of the town: 2k to 1G"):
         parse_count([word])
 
 
