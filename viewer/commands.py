@@ -296,6 +296,7 @@ class Export:
     def run(self, say: Say) -> int:
         """Write the files and name them; 1 if a picture lacks something."""
         from viewer.export import CameraChoice, Targets, export
+        from viewer.status_line import status_line
 
         settings = load(self.common.config, self.camera, self.drawing, self.memory.settings)
         output, frame = self.output, self.frame
@@ -313,15 +314,17 @@ class Export:
         )
         choice = self.scene.choice(settings.viewer.fov_deg)
         problems: list[str] = []
-        export(
-            choice,
-            camera,
-            targets,
-            settings.render,
-            output.mode,
-            stream=settings.stream,
-            on_problem=problems.append,
-        )
+        with status_line() as progress:
+            export(
+                choice,
+                camera,
+                targets,
+                settings.render,
+                output.mode,
+                progress,
+                stream=settings.stream,
+                on_problem=problems.append,
+            )
         for path in targets.paths:
             say(str(path))
         if problems:

@@ -193,7 +193,7 @@ def export(
         targets: The files.
         render: How.
         mode: What the picture shows.
-        progress: Hears how much of a scene is read.
+        progress: Hears how much of a scene is read, and when it is drawn.
         stream: How much memory a store may take.
         on_problem: Hears, a line each, what the picture lacks.
 
@@ -221,6 +221,7 @@ def export(
         outputs=targets.outputs | (shown.outputs if targets.image else Outputs(0)),
         threads=render.threads,
     )
+    progress(1.0, f"Drawing {camera.width}×{camera.height} pixels")
     rasterizer = create_rasterizer(render.engine, streamed=isinstance(opened, OpenedStream))
     if isinstance(opened, OpenedStream):
         image = _draw_stream(opened, rasterizer, camera, settings, stream, on_problem)
