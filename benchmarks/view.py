@@ -71,7 +71,9 @@ class ViewFigures:
 
     Attributes:
         visitor: Who looked.
-        first_picture_s: From the command to the arrival of the first picture.
+        first_picture_s: From the command to the arrival of the first picture, of a large
+            scene a coarse one.
+        whole_s: From the command to the moment when all of the scene can be shown.
         pictures_per_s: Pictures that arrived while the camera moved, over that time.
         interval_ms_p50, interval_ms_p95: From the first motion to the first of them, and
             from each to the next.
@@ -84,6 +86,7 @@ class ViewFigures:
 
     visitor: str
     first_picture_s: float
+    whole_s: float
     pictures_per_s: float
     interval_ms_p50: float
     interval_ms_p95: float
@@ -96,11 +99,14 @@ class ViewFigures:
     pictures_per_s_bar: float = MIN_PICTURES_PER_S
 
     @classmethod
-    def of(cls, visitor: str, first_picture_s: float, motion: Motion) -> ViewFigures:
+    def of(
+        cls, visitor: str, first_picture_s: float, whole_s: float, motion: Motion
+    ) -> ViewFigures:
         """Of a visit with one drag."""
         return cls(
             visitor=visitor,
             first_picture_s=first_picture_s,
+            whole_s=whole_s,
             pictures_per_s=motion.pictures_per_s,
             interval_ms_p50=motion.interval_ms.p50,
             interval_ms_p95=motion.interval_ms.p95,
@@ -209,6 +215,8 @@ def _measure(
         wait_for_rest(visitor, process.require_running, size)
         first_picture_s = visitor.visit().pictures[0].at_s - process.started_s
         advance(f"{scene}, {visitor.name}, first picture")
+        whole_at_s = process.wait_whole(PATIENCE_S)
+        wait_for_rest(visitor, process.require_running, size)
         since_s = time.time()
         visitor.drag(drag_s)
         if not any(at_s >= since_s for at_s in visitor.visit().motions_s):
@@ -223,7 +231,8 @@ def _measure(
             motion = motion_of(visitor.visit(), since_s)
         except ValueError as error:
             raise BelvedereError(f"view {scene}, {visitor.name}: {error}") from None
-        figures = ViewFigures.of(visitor.name, first_picture_s, motion)
+        whole_s = whole_at_s - process.started_s
+        figures = ViewFigures.of(visitor.name, first_picture_s, whole_s, motion)
         return record("view", figures, _describe(scene, process, size))
 
 
@@ -284,6 +293,7 @@ def table_of(rows: Sequence[Row]) -> Table:
             "Gaussians",
             "canvas",
             "first picture s",
+            "whole scene s",
             "pictures/s",
             "interval ms p50",
             "p95",
@@ -300,6 +310,7 @@ def table_of(rows: Sequence[Row]) -> Table:
             f"{row['gaussians']:,}",
             f"{row['width']}×{row['height']}",
             f"{row['first_picture_s']:.1f}",
+            f"{row['whole_s']:.1f}",
             f"{row['pictures_per_s']:.1f}",
             f"{row['interval_ms_p50']:.0f}",
             f"{row['interval_ms_p95']:.0f}",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import deque
@@ -16,7 +18,7 @@ from splat.errors import BelvedereError, SceneNotFoundError
 
 CLOSE_S = 20.0
 _SERVING = re.compile(r"Serving (http://\S+)")
-_READY = re.compile(r"Ready: ([\d,]+) Gaussians")
+_READY = re.compile(r"(?:Ready:|Streaming) ([\d,]+) Gaussians")
 
 
 def scene_words(name: str) -> list[str]:
@@ -42,13 +44,13 @@ def served_url(line: str) -> str | None:
 
 
 def gaussian_count(line: str) -> int | None:
-    """The size of the scene, if this line of the viewer's output tells it."""
+    """The size of the scene, if this line of the viewer's output tells that all of it is there."""
     match = _READY.search(line)
     return int(match[1].replace(",", "")) if match else None
 
 
 class ViewProcess:
-    """A running viewer, to be closed.
+    """A running viewer, to be closed. It keeps nothing from one run to the next.
 
     Args:
         words: What follows ``belvedere view``.
@@ -64,6 +66,8 @@ class ViewProcess:
         self._gaussians: int | None = None
         self._ended = False
         self._last_lines: deque[str] = deque(maxlen=3)
+        self._whole_s: float | None = None
+        self._cache = tempfile.TemporaryDirectory(prefix="belvedere-view-")
         self.started_s = time.time()
         self._process = subprocess.Popen(
             command,
@@ -71,6 +75,7 @@ class ViewProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            env={**os.environ, "XDG_CACHE_HOME": self._cache.name},
         )
         self._reader = threading.Thread(target=self._read, name="view-output", daemon=True)
         self._reader.start()
@@ -89,9 +94,24 @@ class ViewProcess:
 
     @property
     def gaussians(self) -> int | None:
-        """How large the scene is, once it is there."""
+        """How large the scene is, once all of it is there."""
         with self._changed:
             return self._gaussians
+
+    def wait_whole(self, timeout_s: float) -> float:
+        """Waits until the scene is there, and not only a first look at it.
+
+        Returns:
+            When that was, seconds since the epoch.
+
+        Raises:
+            BelvedereError: If the viewer ended instead, or takes too long.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._whole_s is not None or self._ended, timeout_s)
+            if self._whole_s is None:
+                raise BelvedereError(f"belvedere view shows no whole scene; {self._said()}")
+            return self._whole_s
 
     def require_running(self, grace_s: float = 0.0) -> None:
         """Raises ``BelvedereError`` if it has ended, or ends within ``grace_s``."""
@@ -108,6 +128,7 @@ class ViewProcess:
             self._process.kill()
             self._process.wait()
         self._reader.join()
+        self._cache.cleanup()
 
     def _said(self) -> str:
         return f"it said: {' / '.join(self._last_lines) or 'nothing'}"
@@ -119,7 +140,8 @@ class ViewProcess:
                 with self._changed:
                     self._last_lines.append(line.strip())
                     self._url = self._url or served_url(line)
-                    self._gaussians = self._gaussians or gaussian_count(line)
+                    if self._gaussians is None and (count := gaussian_count(line)) is not None:
+                        self._gaussians, self._whole_s = count, time.time()
                     self._changed.notify_all()
         with self._changed:
             self._ended = True

@@ -130,9 +130,10 @@ def improve(
     if not problem:
         cache.make_room(ready.store)
         opened = _cached(choice, settings, stack)
-        problem = _swap(opened, ready, settings, server) if opened else "it cannot be opened"
-        if not problem:
-            say(f"Streaming from {ready.store}")
+        if opened is None:
+            problem = "it cannot be opened"
+        elif not (problem := _swap(opened, ready, settings, server)):
+            say(f"Streaming {opened.meta.count:,} Gaussians from {ready.store}")
             return True
     say(one_line(f"No store of {choice.path}: {problem}; reading all of it instead"))
     return False

@@ -72,7 +72,7 @@ def test_a_large_file_is_looked_at_then_streamed_and_the_next_time_at_once(
             browser.send(camera_message())
             while b"BackgroundImage" not in unpacked(browser.recv(timeout=10)):
                 pass
-            store = Path(line_with(process, "Streaming from").split(" from ")[1].strip())
+            store = Path(line_with(process, "Streaming ").split(" from ")[1].strip())
     assert store.parent == cache_home / "belvedere" / "stores"
     assert (store / "manifest.json").is_file()
     with viewing(wall_ply, "--port", 0, "--config", config) as process:
