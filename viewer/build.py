@@ -15,7 +15,8 @@ from scene_store.build import (
     build_store,
     estimate_build,
 )
-from splat.errors import OutputError
+from scene_store.remote.address import Address, is_remote
+from splat.errors import OutputError, SceneError
 from viewer.text import byte_size
 
 STORE_SUFFIX = ".bvs"
@@ -44,6 +45,10 @@ def build(
         BelvedereError: If it cannot be done.
         KeyboardInterrupt: With what the user should know, after Ctrl-C.
     """
+    for scene in filter(is_remote, scenes):
+        raise SceneError(
+            f"{Address.of(scene).shown()}: build reads local scenes; download it first"
+        )
     path = output if output is not None else default_output(scenes[0])
     if dry_run:
         say(estimate_line(path, estimate_build(scenes, path, options)))

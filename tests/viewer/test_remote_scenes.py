@@ -96,6 +96,13 @@ def test_a_remote_file_is_refused_with_a_remedy(
     assert "download this one" in line and "hush" not in line
 
 
+def test_a_store_is_built_of_local_scenes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["build", f"https://example.org/garden.ply?{SECRET}"]) == 2
+    line = complaint(capsys)
+    assert "https://example.org/garden.ply: build reads local scenes" in line
+    assert "hush" not in line
+
+
 def test_nothing_there_is_one_line(served: RangeServer, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", f"{served.url}/no_such.bvs?{SECRET}"]) == 2
     line = complaint(capsys)
