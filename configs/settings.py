@@ -116,7 +116,8 @@ class StreamSettings:
         moving_error_px: Detail of a moving picture whose absence would not show by more than
             this may be left out, pixels.
         store: Make a store of a large scene behind the page, for the next time.
-        store_from: Gaussians from which a scene is large.
+        store_from: Gaussians from which a scene is large; one that would take more than half
+            of the memory is large, too.
         cache_budget: Disk space for those stores, bytes; the least recently used go first.
     """
 
@@ -126,7 +127,7 @@ class StreamSettings:
     fade_ms: Annotated[float, Range(0, 10_000)] = 200.0
     moving_error_px: Annotated[float, Range(0, 100)] = 1.0
     store: bool = True
-    store_from: Annotated[int, Range(1, 1e12)] = 1_000_000
+    store_from: Annotated[int, Range(1, 1e12)] = 20_000_000
     cache_budget: Annotated[int, MEMORY] = 20 * 2**30
 
 

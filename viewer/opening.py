@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from configs.settings import Settings
 from rendering.frame import FrameRequest
-from scene_store.memory import available_bytes
+from scene_store.memory import DRAW_FACTOR, available_bytes, gaussian_bytes
 from scene_store.scene import Scene, SceneMeta
 from scene_store.statistics import likely_up
 from splat.errors import BudgetError, SceneError, one_line
@@ -41,6 +41,8 @@ log = logging.getLogger(__name__)
 
 Say = Callable[[str], None]
 
+# A scene that takes more is streamed, however few its Gaussians.
+MOST_OF_MEMORY = 0.5
 # Before a sample gives way to its store.
 WARM_UP_S = 5.0
 WARM_UP_ERROR_PX = 1.0
@@ -87,11 +89,11 @@ def open_first(
         return _stream(open_stream(choice), settings)
     if choice.path is None or choice.lod is not None or not settings.stream.store:
         return open_whole(choice, settings, progress)
+    if not _is_large(choice, settings):
+        return open_whole(choice, settings, progress)
     cached = _cached(choice, settings, stack)
     if cached is not None:
         return _stream(cached, settings)
-    if _count(choice) < settings.stream.store_from:
-        return open_whole(choice, settings, progress)
     return _sample(choice, settings, _cache(settings).path_of(choice.path))
 
 
@@ -205,12 +207,17 @@ def _cached(
     return replace(opened, title=choice.title)
 
 
-def _count(choice: SceneChoice) -> int:
+def _is_large(choice: SceneChoice, settings: Settings) -> bool:
+    """Whether reading all of it would take too long, or too much of the memory there is."""
     from scene_store.formats import open_scene as open_source
 
     assert choice.path is not None
     with open_source(choice.path) as source:
-        return source.meta.count
+        meta = source.meta
+    needed = meta.count * gaussian_bytes(meta.sh_degree) * DRAW_FACTOR
+    available = available_bytes()
+    scarce = available is not None and needed > MOST_OF_MEMORY * available
+    return meta.count >= settings.stream.store_from or scarce
 
 
 def _sample(choice: SceneChoice, settings: Settings, store: Path) -> Ready:

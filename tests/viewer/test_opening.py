@@ -101,6 +101,14 @@ def test_a_small_file_and_one_that_shall_have_no_store_are_read_whole(wall_ply: 
             assert len(ready.gaussians[0]) == 1600
 
 
+def test_a_file_of_more_than_half_of_the_memory_is_streamed(
+    wall_ply: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("viewer.opening.available_bytes", lambda: 2 * 1600 * 56)
+    with first(SceneChoice(wall_ply, 1), StreamSettings()) as ready:
+        assert ready.store is not None
+
+
 def test_a_store_in_the_cache_is_used_and_kept_while_it_is(wall_ply: Path) -> None:
     path = build(wall_ply)
     with first(SceneChoice(wall_ply, 1)) as ready:
