@@ -29,7 +29,8 @@ SMOOTHING = 0.3  # weight of the newest measurement of the transport
 NOISE = 0.15  # of a measured cost, relative
 DRIFT = 0.1  # of the true costs from one picture to the next, relative
 RAISE_MARGIN = 0.8  # a better picture must fit this share of the time allowed …
-RAISE_PATIENCE = 3  # … in this many frames in a row
+RAISE_PATIENCE = 3  # … in this many frames in a row …
+RAISE_GAIN = 1.05  # … and be so much sharper
 LOWER_MARGIN = 1.25
 NOTHING_GAINED = 1.25
 # A resting picture of a streamed scene is drawn again after this time if something came, and
@@ -217,9 +218,10 @@ class ReductionController:
             self._patience = 0
             self.current = self._best(budget_ms, full_pixels)
             return self.current
-        better = self._best(RAISE_MARGIN * budget_ms, full_pixels)
+        # What costs no more than now may be better balanced, even if there is no time to gain.
+        better = self._best(max(RAISE_MARGIN * budget_ms, cost_ms), full_pixels)
         gain = self.sharpness(better, full_pixels) / self.sharpness(self.current, full_pixels)
-        self._patience = self._patience + 1 if gain > 1.0 else 0
+        self._patience = self._patience + 1 if gain > RAISE_GAIN else 0
         if self._patience >= RAISE_PATIENCE:
             self._patience = 0
             self.current = better

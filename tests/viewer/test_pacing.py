@@ -126,6 +126,27 @@ def test_one_slow_frame_is_forgotten() -> None:
     assert chosen[29] == chosen[-1]
 
 
+def test_an_unbalanced_choice_is_balanced_without_time_to_gain() -> None:
+    """All pixels of few Gaussians are less sharp than fewer pixels of many, at the same cost."""
+    counts, budget_ms = (500_000, 125_000), 25.0
+    controller = ReductionController(0.25, counts)
+
+    def cost_ms(reduction: Reduction) -> float:
+        return 20.0 * counts[reduction.detail] / counts[0] + 20.0 * reduction.scale**2
+
+    for _ in range(20):
+        for known in (Reduction(1.0, 1), Reduction(0.25, 0), Reduction(0.25, 1)):
+            controller.observe(known, cost_ms(known))
+    controller.current = before = Reduction(1.0, 1)
+    chosen = [controller.choose(budget_ms, FULL_PIXELS) for _ in range(10)]
+    assert chosen[0] == before, "it waits for evidence"
+    assert chosen[-1].detail == 0 and chosen[-1] == chosen[-2]
+    assert cost_ms(chosen[-1]) <= 1.02 * cost_ms(before)
+    assert controller.sharpness(chosen[-1], FULL_PIXELS) > 1.05 * controller.sharpness(
+        before, FULL_PIXELS
+    )
+
+
 def test_losing_the_coarser_levels_returns_to_what_is_left() -> None:
     controller = ReductionController(0.25, (100, 10))
     controller.current = Reduction(0.5, 1)
