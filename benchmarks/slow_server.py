@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import TracebackType
+
+from splat.closing import Closing
 
 _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 _PIECE_BYTES = 1 << 15
@@ -28,7 +29,7 @@ class Line:
     bytes_per_s: float
 
 
-class SlowServer:
+class SlowServer(Closing):
     """Serves a folder's files, whole or in ranges, on a free port of this machine.
 
     Attributes:
@@ -64,17 +65,6 @@ class SlowServer:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
-
-    def __enter__(self) -> SlowServer:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class _Server(ThreadingHTTPServer):
