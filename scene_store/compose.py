@@ -155,6 +155,22 @@ class ComposedSource(FormatSource):
                 parts.append(placement.points(chosen).astype(np.float32))
         return np.concatenate(parts)
 
+    def sketch(self, count: int, time_s: float) -> Gaussians:
+        """See ``sketch.Sketchable``: of each part one sketch, for all of its copies."""
+        from scene_store.sketch import grown, sketch_scene  # which opens compositions, too
+
+        parts = []
+        for part, meta in zip(self.composition.parts, self._metas, strict=True):
+            copies = len(part.placements)
+            share = meta.count * copies / max(1, self.meta.count)
+            wanted = max(1, int(share * count / copies))
+            chosen = sketch_scene(part.name, wanted, share * time_s, lod=part.lod).gaussians
+            if len(chosen) > wanted:  # the coarsest level of detail may have more
+                step = -(-len(chosen) // wanted)
+                chosen = grown(chosen[::step], 1.0 / step)
+            parts += [placement.of(chosen) for placement in part.placements]
+        return Gaussians.concatenate(parts)
+
     def _batches(self, max_count: int) -> Iterator[Gaussians]:
         for part, meta in zip(self.composition.parts, self._metas, strict=True):
             several = len(part.placements) > 1

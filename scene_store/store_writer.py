@@ -55,6 +55,11 @@ def partial_folder(path: str | os.PathLike[str]) -> Path:
     return target.with_name(target.name + _PARTIAL_SUFFIX)
 
 
+def scratch_folder(path: str | os.PathLike[str]) -> Path:
+    """Where the build of the store ``path`` keeps files of its own."""
+    return partial_folder(path) / _SCRATCH_FOLDER
+
+
 class StoreWriter(Closing):
     """Writes a store in ``PATH.partial``, which becomes ``PATH`` when it is complete.
 
@@ -104,7 +109,7 @@ class StoreWriter(Closing):
     def scratch(self) -> Path:
         """An existing folder in the partial one for the build's own files (journal, sorted
         runs); survives a kill, and is removed by ``finish``."""
-        return self._folder / _SCRATCH_FOLDER
+        return scratch_folder(self.path)
 
     def clear(self) -> None:
         """Begins anew: removes what an earlier build left, its scratch files included.
@@ -127,7 +132,7 @@ class StoreWriter(Closing):
         with self._reporting():
             wanted = {}
             for stream, sizes in (("geometry", state.geometry_bytes), ("sh", state.sh_bytes)):
-                wanted.update({_page_name(stream, level): n for level, n in enumerate(sizes) if n})
+                wanted.update({page_name(stream, level): n for level, n in enumerate(sizes) if n})
             self._remove_all_but({_LOCK_FILE, _SCRATCH_FOLDER, *wanted})
             for name, size in wanted.items():
                 self._files[name] = _PageFile(self._folder / name, size)
@@ -202,13 +207,13 @@ class StoreWriter(Closing):
         self._release_lock()
 
     def _file(self, stream: str, level: int) -> _PageFile:
-        name = _page_name(stream, level)
+        name = page_name(stream, level)
         if name not in self._files:
             self._files[name] = _PageFile(self._folder / name, 0)
         return self._files[name]
 
     def _lengths(self, stream: str) -> tuple[int, ...]:
-        names = [_page_name(stream, level) for level in range(MAX_LEVELS)]
+        names = [page_name(stream, level) for level in range(MAX_LEVELS)]
         lengths = [self._files[name].length if name in self._files else 0 for name in names]
         used = max((level + 1 for level, length in enumerate(lengths) if length), default=0)
         return tuple(lengths[:used])
@@ -246,7 +251,7 @@ class StoreWriter(Closing):
     def _page(self, stream: str, level: int) -> PageFile:
         """The page file of a level; created empty where nothing was appended."""
         with self._reporting():
-            return PageFile(_page_name(stream, level), self._file(stream, level).length)
+            return PageFile(page_name(stream, level), self._file(stream, level).length)
 
     def _remove_all_but(self, names: set[str]) -> None:
         for entry in list(os.scandir(self._folder)):
@@ -327,7 +332,8 @@ class _PageFile:
         os.close(self._fd)
 
 
-def _page_name(stream: str, level: int) -> str:
+def page_name(stream: str, level: int) -> str:
+    """Of the file that holds a level's ``geometry`` or ``sh``."""
     return f"{stream}-{level:02d}.bin"
 
 

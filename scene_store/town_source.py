@@ -10,7 +10,8 @@ import numpy as np
 
 from scene_store.sampling import SAMPLES
 from scene_store.scene import SceneMeta
-from scene_store.town import TOWN_UP, plan_town, town_batches
+from scene_store.town import TOWN_UP, generate_town, plan_town, town_batches
+from scene_store.town.plan import MIN_COUNT
 from splat.closing import Closing
 from splat.errors import SceneError
 from splat.gaussians import Float32Array, Gaussians
@@ -81,6 +82,11 @@ class TownSource(Closing):
             low, high = (cell.x0, -_EAVES, cell.z0), (cell.x1, 0.0, cell.z1)
             parts.append(rng.uniform(low, high, (count, 3)).astype(np.float32))
         return np.concatenate(parts)
+
+    def sketch(self, count: int, time_s: float) -> Gaussians:
+        """See ``sketch.Sketchable``: a smaller town, which has the same centre."""
+        fewer = max(MIN_COUNT, min(count, self.meta.count))
+        return generate_town(fewer, sh_degree=self.meta.sh_degree, workers=1)
 
     def close(self) -> None:
         """Nothing is held."""

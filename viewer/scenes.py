@@ -19,6 +19,7 @@ from splat.errors import SceneError, SceneNotFoundError, SettingsError
 from viewer.start_view import StartView, choose_start_view
 
 TOWN_NAME = "Town"
+TOWN_WORD = "town"  # or town:N, in the place of a path
 TOWN_RADIUS = 40.0  # of the market square and what surrounds it: the scale to walk at
 FILES_NAMED_BY_FOLDER = ("lod-meta.json", "meta.json", "point_cloud.ply", MANIFEST_FILE)
 # Files that must be here to be read; of what is elsewhere, only chunks are.
@@ -30,7 +31,9 @@ def looks_like_scene(text: str) -> bool:
     """Whether a text could be meant as a scene, by its name alone."""
     path = PurePosixPath(text)
     suffixes = (*WHOLE_FILE_SUFFIXES, STORE_SUFFIX)
-    return is_remote(text) or path.name in FILES_NAMED_BY_FOLDER or path.suffix.lower() in suffixes
+    if is_remote(text) or text.startswith(f"{TOWN_WORD}:"):
+        return True
+    return path.name in FILES_NAMED_BY_FOLDER or path.suffix.lower() in suffixes
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +65,33 @@ class SceneChoice:
         up: Vector3 | None = None,
         fov_deg: float = 60.0,
     ) -> SceneChoice:
-        """The scene that a person named by a path or an address; None for the town."""
+        """The scene that a person named by a path, an address, ``town`` or ``town:N``; None for
+        the town.
+
+        Raises:
+            SceneError: If it begins like a town's name and goes on like none.
+        """
         if scene is not None and is_remote(scene):
             return cls(None, gaussians, lod, up, fov_deg, scene)
-        return cls(None if scene is None else Path(scene), gaussians, lod, up, fov_deg)
+        if scene is None or (scene == TOWN_WORD and not Path(scene).exists()):
+            return cls(None, gaussians, lod, up, fov_deg)
+        if scene.startswith(f"{TOWN_WORD}:") and not Path(scene).exists():
+            from scene_store.town_source import town_count  # its recipe takes a moment to load
+
+            return cls(None, town_count(scene) or gaussians, lod, up, fov_deg)
+        return cls(Path(scene), gaussians, lod, up, fov_deg)
+
+    @property
+    def is_town(self) -> bool:
+        """Whether it is the built-in town."""
+        return self.path is None and self.address is None
+
+    @property
+    def source_name(self) -> str:
+        """What a scene that is here is called wherever one may look for it (``open_named``)."""
+        if self.path is None:
+            return f"{TOWN_WORD}:{self.gaussians}"
+        return str(self.path.resolve())
 
     @property
     def is_streamed(self) -> bool:
@@ -137,8 +163,12 @@ def check_exists(choice: SceneChoice) -> None:
         raise SceneNotFoundError(f"{choice.path}: no such file or folder")
 
 
-def check_openable(choice: SceneChoice) -> None:
+def check_openable(choice: SceneChoice, *, whole: bool = True) -> None:
     """Fail early for whatever a look at a scene's description tells; servers are not asked.
+
+    Args:
+        choice: The scene.
+        whole: Whether all of it is to be in memory.
 
     Raises:
         BelvedereError: If the scene cannot be opened.
@@ -147,7 +177,7 @@ def check_openable(choice: SceneChoice) -> None:
     if choice.address is not None:
         return
     if choice.path is None:
-        _check_town(choice.gaussians)
+        _check_town(choice.gaussians, whole)
     elif choice.is_store:
         open_store(choice.store_folder).close()
     else:
@@ -156,7 +186,7 @@ def check_openable(choice: SceneChoice) -> None:
         open_source(choice.path, lod=choice.lod).close()
 
 
-def _check_town(count: int) -> None:
+def _check_town(count: int, whole: bool) -> None:
     from scene_store.town.generate import DEFAULT_SH_DEGREE
     from scene_store.town.plan import check_count
 
@@ -164,7 +194,10 @@ def _check_town(count: int) -> None:
         check_count(count)
     except ValueError as error:
         raise SettingsError(f"--gaussians: {error}") from None
-    require_memory("the town", count, DEFAULT_SH_DEGREE, factor=DRAW_FACTOR, remedy="ask for fewer")
+    if whole:
+        require_memory(
+            "the town", count, DEFAULT_SH_DEGREE, factor=DRAW_FACTOR, remedy="ask for fewer"
+        )
 
 
 def _check_address(choice: SceneChoice) -> None:

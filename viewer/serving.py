@@ -20,9 +20,9 @@ from splat.errors import BelvedereError
 from viewer.access import choose_policy
 from viewer.background import Background
 from viewer.details import add_details
-from viewer.opening import Ready, improve, open_first, shown_whole
+from viewer.opening import Ready, open_first, opens_in_parts, shown_whole
 from viewer.ports import find_port, is_loopback, outward_address
-from viewer.scenes import SceneChoice, check_openable, open_scene
+from viewer.scenes import SceneChoice, check_exists, check_openable, open_scene
 
 if TYPE_CHECKING:
     from viewer.server import ViewerServer
@@ -55,7 +55,8 @@ def serve(
     """
     began_s = time.monotonic()
     # Fail now rather than in a second, and before anybody is sent to a page.
-    check_openable(choice)
+    check_exists(choice)
+    check_openable(choice, whole=not opens_in_parts(choice, settings))
     choose_policy(settings.viewer.host, settings.viewer.token)
     find_port(settings.viewer, explicit=explicit_port)
     kept = contextlib.ExitStack()  # what must outlast the drawing
@@ -125,8 +126,10 @@ def _improve(
     works: list[Background[Any]],
     say: Say,
 ) -> None:
-    """Show the store of a scene of which there is a sample; else all of it; else the sample."""
-    if improve(ready, choice, settings, server, kept, say):
+    """Show the store of a scene of which there is a first look; else all of it; else that."""
+    from viewer.improving import improve  # the builder takes its time to import
+
+    if improve(ready, choice, settings, server, kept, works, say):
         return
     reading = Background(lambda progress: open_scene(choice, progress))
     works.append(reading)

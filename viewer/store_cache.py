@@ -17,7 +17,7 @@ from scene_store.store import STORE_SUFFIX, is_store
 log = logging.getLogger(__name__)
 
 # Counted up when a store is built in another way, so that old ones are not used.
-RECIPE = 1
+RECIPE = 2
 PARTIAL_SUFFIX = ".partial"
 
 
@@ -41,14 +41,17 @@ class StoreCache:
         self.folder = folder if folder is not None else cache_folder()
         self._budget = budget_bytes
 
-    def path_of(self, scene: Path) -> Path:
+    def path_of(self, scene: str) -> Path:
         """Where the store of a scene is, or would be; another one for changed files.
+
+        Args:
+            scene: As ``SceneChoice.source_name`` has it.
 
         Raises:
             SceneError: If the scene has too many files.
         """
-        digest = hashlib.sha256(f"{RECIPE}\n".encode())
-        for file in Fingerprint.of([str(scene.resolve())]).all_files:
+        digest = hashlib.sha256(f"{RECIPE}\n{scene}\n".encode())
+        for file in Fingerprint.of([scene]).all_files:
             digest.update(f"{file.path}\0{file.size_bytes}\0{file.modified_ns}\n".encode())
         return self.folder / f"{digest.hexdigest()[:24]}{STORE_SUFFIX}"
 

@@ -21,6 +21,7 @@ from splat.errors import BelvedereError
 
 NICENESS = 10
 INTERVAL_S = 0.1
+CHECKPOINT_S = 8.0  # what is finished then can be shown (``viewer.improving``)
 END_TIMEOUT_S = 0.3
 # Of the whole work, when a stage begins and how much it is, about.
 STAGE_SHARES = {
@@ -35,7 +36,7 @@ class StoreJob:
     """The process, as the viewer sees it.
 
     Args:
-        scene: What to build from.
+        scene: What to build from, as ``SceneChoice.source_name`` has it.
         store: Where to.
 
     Attributes:
@@ -44,11 +45,11 @@ class StoreJob:
         error: Why it failed, one line; "" if it did not.
     """
 
-    def __init__(self, scene: Path, store: Path) -> None:
+    def __init__(self, scene: str, store: Path) -> None:
         self.share, self.what, self.error = 0.0, "Making a store for the next time", ""
         self.done = threading.Event()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "viewer.store_job", str(scene.resolve()), str(store)],
+            [sys.executable, "-m", "viewer.store_job", scene, str(store)],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             stdin=subprocess.DEVNULL,
@@ -109,7 +110,8 @@ def main(words: Sequence[str]) -> int:
     scene, store = words
     os.nice(NICENESS)
     try:
-        build_store([scene], store, BuildOptions(rebuild_lod=True, replace=True), _Reporter())
+        options = BuildOptions(rebuild_lod=True, replace=True, checkpoint_s=CHECKPOINT_S)
+        build_store([scene], store, options, _Reporter())
     except BrokenPipeError:  # the viewer is gone
         return 1
     except BelvedereError as error:

@@ -11,11 +11,13 @@ import numpy as np
 from configs.settings import StreamSettings
 from rendering.base import PagingRasterizer
 from rendering.streamed_scene import StreamedScene, StreamPolicy
+from scene_store.chunk_sources import open_chunks
 from scene_store.chunks import ChunkSource
+from scene_store.ledger import Budgets
 from scene_store.memory import available_bytes
 from scene_store.scene import SceneMeta
 from scene_store.statistics import likely_up
-from scene_store.store import Store, open_store
+from scene_store.store import Store
 from scene_store.town_source import TOWN_NAME
 from scene_store.tree import LodTree
 from splat.errors import ChunkReadError, SceneError
@@ -52,7 +54,8 @@ class OpenedStream:
 
 
 def open_stream(choice: SceneChoice) -> OpenedStream:
-    """Open a store or a remote scene: its manifest, its tree and the coarsest chunks are read.
+    """Open a store, a streamed SOG or a remote scene: its description and the coarsest chunks
+    are read.
 
     Raises:
         SceneError: If it is damaged, or an option does not go with it.
@@ -70,30 +73,38 @@ def open_stream(choice: SceneChoice) -> OpenedStream:
 
 
 def open_chunk_source(choice: SceneChoice) -> ChunkSource:
-    """The chunks of a store or a remote scene.
+    """The chunks of a store, a streamed SOG or a remote scene.
 
     Raises:
         SceneError: If there are none, they are damaged or cannot be reached.
     """
-    if choice.address is None:
-        return open_store(choice.store_folder)
-    from scene_store.chunk_sources import open_chunks
-
     check_exists(choice)
+    if choice.address is None:
+        return open_chunks(choice.store_folder)
     return open_chunks(choice.address)
 
 
 def streamed(
-    opened: OpenedStream, rasterizer: PagingRasterizer, stream: StreamSettings
+    opened: OpenedStream,
+    rasterizer: PagingRasterizer,
+    stream: StreamSettings,
+    budgets: Budgets | None = None,
 ) -> StreamedScene:
     """The scene to be drawn, within budgets that the machine has; it closes the source.
+
+    Args:
+        opened: The scene.
+        rasterizer: What will draw it.
+        stream: How it is drawn, and the budgets if nothing else is said.
+        budgets: Other ones.
 
     Raises:
         BudgetError: If the budgets are more than there is, or too small for the scene; then
             the source is closed.
     """
     try:
-        budgets = choose_budgets(stream.host_budget, stream.device_budget, available_bytes())
+        if budgets is None:
+            budgets = choose_budgets(stream.host_budget, stream.device_budget, available_bytes())
         policy = StreamPolicy(stream.max_gaussians, 1e-3 * stream.fade_ms)
         return StreamedScene(opened.source, rasterizer, budgets, policy)
     except BaseException:

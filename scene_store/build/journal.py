@@ -79,6 +79,22 @@ class Journal:
             "checkpoint": None,
         }
 
+    @classmethod
+    def found_in(cls, folder: Path) -> Journal | None:
+        """The journal of whatever build is at work in this folder; it may change meanwhile."""
+        journal = cls(folder, {})
+        found = journal._read()
+        if found.get("version") != _VERSION or found.get("sorted") is None:
+            return None
+        journal._state = found
+        return journal
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What is built, how and of what."""
+        identity: dict[str, Any] = self._state["identity"]
+        return identity
+
     def exists(self) -> bool:
         """Whether anything was ever saved here."""
         return (self._folder / _JOURNAL_FILE).exists()

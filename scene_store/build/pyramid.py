@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Protocol
 
 import numpy as np
 
@@ -29,7 +30,7 @@ from scene_store.build.merging import (
 )
 from scene_store.build.node_log import NodeLog
 from scene_store.chunks import EncodedChunk
-from scene_store.store_writer import StoreWriter
+from scene_store.node_table import ChunkRef
 from splat.gaussians import Gaussians
 
 MIN_GROUP, MAX_GROUP = 3, 6
@@ -39,6 +40,13 @@ MERGE_RATIO = 4
 MOST_PAGES, LEAST_PAGES = 4.5, 3.0
 
 Encode = Callable[[Gaussians], EncodedChunk]
+
+
+class ChunkWriter(Protocol):
+    """Where chunks go."""
+
+    def append(self, level: int, count: int, encoded: EncodedChunk) -> ChunkRef:
+        """Keeps a chunk of ``count`` Gaussians."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,7 +91,7 @@ class Pyramid:
 
     def __init__(
         self,
-        writer: StoreWriter,
+        writer: ChunkWriter,
         log: NodeLog,
         encode: Encode,
         pool: Executor,

@@ -54,9 +54,9 @@ def first(choice: SceneChoice, stream: StreamSettings = LARGE) -> Iterator[Ready
 
 def build(scene: Path) -> Path:
     """The store of a scene, in the cache."""
-    path = StoreCache(1 << 30).path_of(scene)
+    path = StoreCache(1 << 30).path_of(str(scene.resolve()))
     path.parent.mkdir(parents=True, exist_ok=True)
-    job = StoreJob(scene, path)
+    job = StoreJob(str(scene), path)
     assert job.done.wait(WAIT_S)
     assert job.error == ""
     return path
@@ -139,14 +139,14 @@ def test_a_budget_too_small_for_a_store_is_an_error_of_the_user(wall_ply: Path) 
 
 def test_a_job_that_fails_says_why(tmp_path: Path) -> None:
     (tmp_path / "bad.ply").write_bytes(b"ply\nnothing")
-    job = StoreJob(tmp_path / "bad.ply", tmp_path / "bad.bvs")
+    job = StoreJob(str(tmp_path / "bad.ply"), tmp_path / "bad.bvs")
     assert job.done.wait(WAIT_S)
     assert "bad.ply" in job.error and "\n" not in job.error
     assert not (tmp_path / "bad.bvs").exists()
 
 
 def test_a_job_that_is_ended_says_so_and_leaves_no_store(wall_ply: Path, tmp_path: Path) -> None:
-    job = StoreJob(wall_ply, tmp_path / "wall.bvs")
+    job = StoreJob(str(wall_ply), tmp_path / "wall.bvs")
     job.close()
     assert job.done.wait(WAIT_S)
     assert job.error and not (tmp_path / "wall.bvs").exists()

@@ -1,4 +1,4 @@
-"""Something to look at while a large scene is read."""
+"""A coarse form of a whole scene, quickly."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from scene_store.formats.ply import write_ply
+from scene_store.sketch import RUN, Sketch, _starts, grown, sketch_scene
+from scene_store.town_source import TownSource
 from splat.gaussians import Gaussians
 from tests import scenes
-from viewer.quick_look import RUN, _starts, grown, quick_look
-from viewer.scenes import SceneChoice
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +24,12 @@ def line_ply(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def sketched(path: Path, count: int = 400_000, time_s: float = 5.0) -> Sketch:
+    return sketch_scene(str(path), count, time_s)
+
+
 def test_a_sample_is_spread_over_the_whole_file(line_ply: Path) -> None:
-    scene = quick_look(SceneChoice(line_ply, 1), count=5_000)
+    scene = sketched(line_ply, 5_000)
     places = np.sort(scene.gaussians.means[:, 0])
     assert scene.meta.count == 50_000
     assert 4_500 <= len(places) <= 5_000
@@ -37,28 +41,50 @@ def test_when_time_is_over_the_sample_is_smaller_but_not_one_sided(
     line_ply: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter(range(1000))
-    monkeypatch.setattr("viewer.quick_look.time.monotonic", lambda: float(next(clock)))
-    scene = quick_look(SceneChoice(line_ply, 1), count=20_000, time_s=15.0)
+    monkeypatch.setattr("scene_store.sketch.time.monotonic", lambda: float(next(clock)))
+    scene = sketched(line_ply, 20_000, 15.0)
     places = np.sort(scene.gaussians.means[:, 0])
     assert len(places) == 16 * RUN
     assert np.diff(places).max() < 50_000 / 8
 
 
 def test_a_small_file_is_taken_whole(line_ply: Path) -> None:
-    scene = quick_look(SceneChoice(line_ply, 1), count=60_000)
+    scene = sketched(line_ply, 60_000)
     assert len(scene.gaussians) == 50_000
     assert np.allclose(scene.gaussians.scales, 0.1), "and does not grow"
 
 
 def test_formats_read_from_the_start_are_thinned(data_dir: Path) -> None:
-    scene = quick_look(SceneChoice(data_dir / "biker.spz", 1), count=20_000, time_s=60)
+    scene = sketched(data_dir / "biker.spz", 20_000, 60)
     assert 10_000 < len(scene.gaussians) <= 21_000 < scene.meta.count
 
 
 def test_a_coarse_level_is_taken_where_there_is_one(data_dir: Path) -> None:
-    park = SceneChoice(data_dir / "park" / "lod-meta.json", 1)
-    assert quick_look(park, count=300_000).meta.count == 212_464
-    assert quick_look(park, count=10).meta.count == 212_464, "the coarsest at least"
+    park = data_dir / "park" / "lod-meta.json"
+    assert sketched(park, 300_000).meta.count == 212_464
+    assert sketched(park, 10).meta.count == 212_464, "the coarsest at least"
+
+
+def test_a_town_is_sketched_by_a_smaller_one_with_the_same_centre() -> None:
+    sketch = sketch_scene("town:3M", 5_000, 1.0)
+    assert (len(sketch.gaussians), sketch.total) == (5_000, 3_000_000)
+    low, high = TownSource(3_000_000).sample_means().min(axis=0), 40.0
+    near = np.abs(sketch.gaussians.means[:, [0, 2]]).max(axis=1) < high
+    assert low[0] < -high and near.sum() > 200
+
+
+def test_a_composition_is_sketched_copy_by_copy(line_ply: Path, tmp_path: Path) -> None:
+    text = (
+        f"scenes:\n  - path: {line_ply}\n    instances:\n      - translation: [0, 1, 0]\n"
+        f"      - translation: [0, 2, 0]\n  - path: {line_ply}\n"
+    )
+    (tmp_path / "three.yaml").write_text(text)
+    sketch = sketch_scene(str(tmp_path / "three.yaml"), 9_000, 5.0)
+    assert sketch.total == 150_000
+    for height in (0.0, 1.0, 2.0):
+        row = np.sort(sketch.gaussians.means[sketch.gaussians.means[:, 1] == height, 0])
+        assert 2_700 <= len(row) <= 3_000
+        assert np.diff(row).max() < 2 * RUN * 50_000 / 3_000
 
 
 @pytest.mark.parametrize("share", [1.0, 0.5, 0.1, 0.001])
@@ -74,7 +100,7 @@ def test_broken_values_are_left_out(tmp_path: Path) -> None:
     means[3] = np.nan
     mended = Gaussians(means, broken.quats, broken.scales, broken.opacities, broken.sh)
     write_ply(tmp_path / "b.ply", [mended], 10, 0)
-    scene = quick_look(SceneChoice(tmp_path / "b.ply", 1))
+    scene = sketched(tmp_path / "b.ply")
     assert len(scene.gaussians) == 9
 
 

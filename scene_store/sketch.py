@@ -1,53 +1,81 @@
-"""A coarse form of a large scene in a second or two: something to look at while more is read.
+"""A coarse form of a whole scene in a second or two.
 
 Formats with levels of detail have one; of those that decode any part of themselves every n-th
 small run is taken; others are read until the time is over. What is left out leaves holes, so
-the rest grows a little. Nothing of this is kept: the store that is built meanwhile replaces it.
+the rest grows a little. Scenes that know a better way tell it themselves (``Sketchable``).
 """
 
 from __future__ import annotations
 
 import math
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from scene_store.formats import open_scene
-from scene_store.loading import SMALLEST_SCALE, in_morton_order, usable_gaussians
+from scene_store.loading import SMALLEST_SCALE, usable_gaussians
+from scene_store.named_scene import open_named
 from scene_store.sampling import RandomAccess
-from scene_store.scene import Scene, SceneSource
+from scene_store.scene import SceneMeta, SceneSource
 from splat.gaussians import Gaussians
-from viewer.scenes import SceneChoice
 
-SAMPLE_COUNT = 400_000
 RUN = 64  # neighbours taken together: decoding has a price per run
 BATCH_COUNT = 1 << 16
-TIME_S = 1.2
 MOST_GROWTH = 3.0
 
 
-def quick_look(choice: SceneChoice, *, count: int = SAMPLE_COUNT, time_s: float = TIME_S) -> Scene:
-    """A sample of a file's Gaussians, in Morton order, to be looked at.
+@runtime_checkable
+class Sketchable(Protocol):
+    """A source that makes a coarse form of itself."""
+
+    def sketch(self, count: int, time_s: float) -> Gaussians:
+        """About ``count`` Gaussians that show all of it, made in about ``time_s``."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sketch:
+    """What ``sketch_scene`` found.
+
+    Attributes:
+        meta: Of the scene, at the level of detail that was read.
+        gaussians: Fit to be drawn; in no order.
+    """
+
+    meta: SceneMeta
+    gaussians: Gaussians
+
+    @property
+    def total(self) -> int:
+        """Gaussians of the scene, whatever level of detail was read."""
+        return self.meta.lod_counts[0] if self.meta.lod_counts else self.meta.count
+
+
+def sketch_scene(name: str, count: int, time_s: float, *, lod: int | None = None) -> Sketch:
+    """A coarse form of a scene.
 
     Args:
-        choice: The scene, a file.
-        count: About how many Gaussians.
+        name: A file or folder of any format, ``town`` or ``town:N``.
+        count: About how many Gaussians; the coarsest level of detail may have more.
         time_s: When to be content with what there is.
+        lod: Level of detail to take them from; None for a suitable one.
 
     Raises:
         SceneError: If the scene cannot be read.
     """
-    assert choice.path is not None
-    level = choice.lod if choice.lod is not None else _level(choice, count)
-    with open_scene(choice.path, lod=level) as source:
-        meta = source.meta
-        sample = _sample(source, count, time_s)
+    with open_named(name, lod=_level(name, count) if lod is None else lod) as source:
+        return Sketch(source.meta, sketch(source, count, time_s))
+
+
+def sketch(source: SceneSource, count: int, time_s: float) -> Gaussians:
+    """About ``count`` Gaussians that show all of an open scene."""
+    if isinstance(source, Sketchable):
+        return source.sketch(count, time_s)
+    sample = _sample(source, count, time_s)
     usable = usable_gaussians(sample)
     if usable is not None:
         sample = sample[usable]
-    share = len(sample) / max(1, meta.count)
-    return Scene(meta, in_morton_order(grown(sample, share)))
+    return grown(sample, len(sample) / max(1, source.meta.count))
 
 
 def grown(sample: Gaussians, share: float) -> Gaussians:
@@ -61,10 +89,9 @@ def grown(sample: Gaussians, share: float) -> Gaussians:
     return replace(sample, scales=scales, opacities=np.clip(sample.opacities, 0.0, 1.0))
 
 
-def _level(choice: SceneChoice, count: int) -> int | None:
+def _level(name: str, count: int) -> int | None:
     """The finest level of detail of at most ``count`` Gaussians, else the coarsest."""
-    assert choice.path is not None
-    with open_scene(choice.path) as source:
+    with open_named(name) as source:
         counts = source.meta.lod_counts
     fitting = [level for level, size in enumerate(counts) if size <= count]
     return (fitting[0] if fitting else len(counts) - 1) if counts else None
