@@ -10,6 +10,8 @@ from scene_store.scene import SceneMeta
 from scene_store.tree import LodTree
 from splat.gaussians import Gaussians
 
+Buffer = bytes | bytearray | memoryview
+
 
 @dataclass(frozen=True, slots=True)
 class EncodedChunk:
@@ -20,7 +22,7 @@ class EncodedChunk:
             geometry and spherical harmonics above degree 0 (empty for degree 0).
     """
 
-    parts: tuple[bytes, ...]
+    parts: tuple[Buffer, ...]
 
     @property
     def nbytes(self) -> int:

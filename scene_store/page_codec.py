@@ -9,23 +9,23 @@ from __future__ import annotations
 
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import zstandard
+from numpy.typing import ArrayLike, NDArray
 
-from scene_store.chunks import EncodedChunk
+from scene_store.chunks import Buffer, EncodedChunk
 from scene_store.manifest import Profile
 from scene_store.native import _store
-from splat.gaussians import SH_COUNT_OF_DEGREE, Gaussians
+from splat.gaussians import Gaussians
 
 # kind, profile, degree, columns, count
 _HEADER = struct.Struct("<BBBBI")
 _GEOMETRY, _SH = 0, 1
 _PROFILE_CODES = {Profile.LOSSLESS: 0, Profile.COMPACT: 1}
-_PARAMETER_BYTES = {(_GEOMETRY, 0): 0, (_GEOMETRY, 1): 104, (_SH, 0): 0, (_SH, 1): 4}
-_COLUMNS = {(_GEOMETRY, 0): 14, (_GEOMETRY, 1): 13}
 _KIND_NAMES = {_GEOMETRY: "geometry", _SH: "harmonics"}
 
 # The planes are noise with a skewed distribution: entropy coding is all there is to gain, and
@@ -101,22 +101,15 @@ def decode_chunk(encoded: EncodedChunk, count: int, sh_degree: int) -> Gaussians
 
     Args:
         encoded: Its two streams.
-        count: Gaussians that it should hold; others are refused before anything is allocated.
+        count: Gaussians that it should hold; others are refused before anything is allocated
+            for what it says it holds.
         sh_degree: Of the chunk. With an empty second stream, the harmonics above degree 0
             are zero.
 
     Raises:
         CorruptChunkError: If the bytes are no such chunk.
     """
-    bases = SH_COUNT_OF_DEGREE[sh_degree]
-    has_sh = bool(encoded.parts[_SH])
-    out = Gaussians(
-        np.empty((count, 3), np.float32),
-        np.empty((count, 4), np.float32),
-        np.empty((count, 3), np.float32),
-        np.empty(count, np.float32),
-        (np.empty if has_sh or bases == 1 else np.zeros)((count, bases, 3), np.float32),
-    )
+    out = Gaussians.allocate(count, sh_degree)
     decode_chunk_into(encoded, out)
     return out
 
@@ -125,14 +118,43 @@ def decode_chunk_into(encoded: EncodedChunk, out: Gaussians) -> None:
     """As ``decode_chunk``, into arrays that the caller owns.
 
     Args:
-        encoded: Its two streams; where the second is empty, ``out.sh[:, 1:]`` is left alone.
+        encoded: Its two streams.
         out: Of the chunk's count and degree. Its arrays are filled, and hold anything after
             an error.
     """
-    geometry, harmonics = encoded.parts
-    _decode_stream(_GEOMETRY, geometry, out)
-    if harmonics:
-        _decode_stream(_SH, harmonics, out)
+    (problem,) = decode_chunks_into([encoded], [len(out)], out)
+    if problem is not None:
+        raise CorruptChunkError(problem)
+
+
+def decode_chunks_into(
+    encoded: Sequence[EncodedChunk], counts: ArrayLike, out: Gaussians
+) -> list[str | None]:
+    """Decodes chunks into arrays that the caller owns, one after the other.
+
+    The interpreter's lock is let go for nearly all of it, however small the chunks are.
+
+    Args:
+        encoded: The two streams of each of B chunks.
+        counts: [B] Gaussians that each should hold.
+        out: Of the chunks' degree, and at least as many Gaussians as they hold together.
+
+    Returns:
+        What is wrong with each chunk, as a phrase; None for those that are well. ``out``
+        holds anything where a bad one should be.
+    """
+    sizes = np.asarray(counts, np.int64)
+    rows = np.stack([np.cumsum(sizes) - sizes, sizes], axis=1)
+    problems = _decode_streams(_GEOMETRY, [each.parts[_GEOMETRY] for each in encoded], rows, out)
+    if out.sh_degree == 0:
+        return problems
+    with_sh = [i for i, each in enumerate(encoded) if problems[i] is None and each.parts[_SH]]
+    for i in set(range(len(encoded))).difference(with_sh):
+        out.sh[rows[i, 0] : rows[i, 0] + rows[i, 1], 1:] = 0.0
+    streams = [encoded[i].parts[_SH] for i in with_sh]
+    for i, problem in zip(with_sh, _decode_streams(_SH, streams, rows[with_sh], out), strict=True):
+        problems[i] = problem
+    return problems
 
 
 def _require_encodable(gaussians: Gaussians) -> None:
@@ -175,53 +197,50 @@ def _compressed(planes: bytes, plane_bytes: int) -> Iterator[bytes]:
     yield frame.flush()
 
 
-def _decode_stream(kind: int, stream: bytes, out: Gaussians) -> None:
-    name = _KIND_NAMES[kind]
-    if len(stream) < _HEADER.size:
-        raise CorruptChunkError(f"its {name} is cut short")
-    found_kind, code, degree, columns, count = _HEADER.unpack_from(stream)
-    if found_kind != kind or (kind, code) not in _PARAMETER_BYTES:
-        raise CorruptChunkError(f"its {name} is of an unknown kind")
-    expected_degree = out.sh_degree if kind == _SH else 0
-    if (count, degree) != (len(out), expected_degree):
-        raise CorruptChunkError(
-            f"its {name} holds {count} Gaussians of degree {degree} instead of "
-            f"{len(out)} of degree {expected_degree}"
-        )
-    expected_columns = _COLUMNS.get((kind, code), 3 * (SH_COUNT_OF_DEGREE[degree] - 1))
-    widths_at = _HEADER.size + _PARAMETER_BYTES[kind, code]
-    frame_at = widths_at + columns
-    widths = stream[widths_at:frame_at]
-    if columns != expected_columns or len(widths) < columns or max(widths) > 4:
-        raise CorruptChunkError(f"the columns of its {name} make no sense")
-    planes = _decompressed(memoryview(stream)[frame_at:], count * sum(widths), name)
-    try:
-        _store.unpack_stream(
-            kind == _SH,
-            code == _PROFILE_CODES[Profile.LOSSLESS],
-            stream[_HEADER.size : widths_at],
-            widths,
-            planes,
-            out.means,
-            out.quats,
-            out.scales,
-            out.opacities,
-            out.sh,
-        )
-    except ValueError as error:
-        raise CorruptChunkError(f"its {name} is damaged: {error}") from None
+def _decode_streams(
+    kind: int, streams: Sequence[Buffer], rows: NDArray[np.int64], out: Gaussians
+) -> list[str | None]:
+    frames = np.empty((len(streams), 2), np.uint64)
+    problems = _store.inspect_streams(kind == _SH, out.sh_degree, streams, rows, frames)
+    good = [i for i, problem in enumerate(problems) if problem is None]
+    starts = frames[:, 0].tolist()
+    planes = _decompressed([memoryview(streams[i])[starts[i] :] for i in good], frames[good, 1])
+    for i, each in zip(good, planes, strict=True):
+        if each is None:
+            problems[i] = f"the planes of its {_KIND_NAMES[kind]} cannot be decompressed"
+    good = [i for i in good if problems[i] is None]
+    if good:
+        found = [each for each in planes if each is not None]
+        these = [streams[i] for i in good]
+        unpacked = _store.unpack_streams(kind == _SH, these, found, rows[good], *out.arrays)
+        for i, problem in zip(good, unpacked, strict=True):
+            problems[i] = problem
+    return problems
 
 
-def _decompressed(frame: memoryview, size: int, name: str) -> bytes:
+def _decompressed(frames: list[memoryview], sizes: NDArray[np.uint64]) -> list[Any]:
+    """What the frames hold, as buffers; None for those that are damaged.
+
+    Args:
+        frames: Whole frames.
+        sizes: [B] bytes that each says it holds, checked before they are believed.
+    """
+    if len(frames) > 1 and sizes.all():
+        try:
+            planes = _zstandard.decompressor.multi_decompress_to_buffer(
+                list[Any](frames), decompressed_sizes=sizes.tobytes(), threads=1
+            )
+            return [planes[i] for i in range(len(planes))]
+        except zstandard.ZstdError:
+            pass  # one of them is damaged: each by itself
+    return [
+        _decompressed_alone(frame, size) for frame, size in zip(frames, sizes.tolist(), strict=True)
+    ]
+
+
+def _decompressed_alone(frame: memoryview, size: int) -> bytes | None:
     try:
-        # Checked before it is believed: it is what the decompressor allocates.
-        if zstandard.get_frame_parameters(frame).content_size != size:
-            raise CorruptChunkError(f"the planes of its {name} have the wrong size")
-        planes = _zstandard.decompressor.decompress(
-            frame, read_across_frames=False, allow_extra_data=False
-        )
+        planes = _zstandard.decompressor.decompress(frame, read_across_frames=False)
     except zstandard.ZstdError:
-        raise CorruptChunkError(f"the planes of its {name} cannot be decompressed") from None
-    if len(planes) != size:
-        raise CorruptChunkError(f"the planes of its {name} have the wrong size")
-    return planes
+        return None
+    return planes if len(planes) == size else None

@@ -1,5 +1,10 @@
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
+
+Buffer = bytes | bytearray | memoryview
 
 # codec.cpp
 
@@ -13,18 +18,25 @@ def pack_stream(
     sh: NDArray[np.float32],
     steps: tuple[float, float, float, float, float, float],
 ) -> tuple[bytes, bytes, bytes]: ...
-def unpack_stream(
+def checksums(streams: Sequence[Buffer], out: NDArray[np.uint32]) -> None: ...
+def inspect_streams(
     is_sh: bool,
-    lossless: bool,
-    parameters: bytes,
-    widths: bytes,
-    planes: bytes,
+    degree: int,
+    streams: Sequence[Buffer],
+    rows: NDArray[np.int64],
+    frames: NDArray[np.uint64],
+) -> list[str | None]: ...
+def unpack_streams(
+    is_sh: bool,
+    streams: Sequence[Buffer],
+    planes: Sequence[Any],
+    rows: NDArray[np.int64],
     means: NDArray[np.float32],
     quats: NDArray[np.float32],
     scales: NDArray[np.float32],
     opacities: NDArray[np.float32],
     sh: NDArray[np.float32],
-) -> None: ...
+) -> list[str | None]: ...
 
 # morton.cpp
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import zlib
 
 import numpy as np
 import pytest
@@ -12,11 +13,13 @@ from numpy.typing import NDArray
 
 from scene_store.chunks import EncodedChunk
 from scene_store.manifest import Profile
+from scene_store.native import _store
 from scene_store.page_codec import (
     DEFAULT_STEPS,
     CorruptChunkError,
     decode_chunk,
     decode_chunk_into,
+    decode_chunks_into,
     encode_chunk,
 )
 from splat.gaussians import SH_COUNT_OF_DEGREE, Gaussians
@@ -206,6 +209,70 @@ def test_without_its_harmonics_a_chunk_has_none() -> None:
         decoded = decode_chunk(base_only, 50, degree)
         np.testing.assert_array_equal(decoded.sh[:, :1], full.sh[:, :1])
         assert not decoded.sh[:, 1:].any()
+
+
+@pytest.mark.parametrize("profile", list(Profile))
+@pytest.mark.parametrize("sh_degree", [0, 2])
+def test_a_batch_is_its_chunks_one_after_the_other(profile: Profile, sh_degree: int) -> None:
+    counts = [1, 700, 16, 513, 64]
+    scenes_of = [varied_gaussians(seed, count, sh_degree) for seed, count in enumerate(counts)]
+    encoded = [encode_chunk(each, profile) for each in scenes_of]
+    out = Gaussians.allocate(sum(counts) + 10, sh_degree)
+    assert decode_chunks_into(encoded, counts, out) == [None] * len(counts)
+    start = 0
+    for each, count in zip(encoded, counts, strict=True):
+        alone = decode_chunk(each, count, sh_degree)
+        for name in FIELDS:
+            rows = getattr(out, name)[start : start + count]
+            assert rows.tobytes() == getattr(alone, name).tobytes()
+        start += count
+
+
+def test_a_bad_chunk_of_a_batch_does_not_touch_its_neighbours() -> None:
+    """Bad in each of the places where that is noticed, among chunks that are well."""
+    gaussians = varied_gaussians(3, 300, 1)
+    good = encode_chunk(gaussians, Profile.COMPACT)
+    geometry, harmonics = (bytes(part) for part in good.parts)
+    scrambled = bytearray(harmonics)
+    scrambled[-len(harmonics) // 2 :] = b"\x5a" * (len(harmonics) // 2)
+    steps = bytearray(geometry)
+    steps[8 + 8 : 8 + 12] = (1).to_bytes(4, "little")  # of x: nearly every value is beyond it
+    bad = {
+        1: (geometry[:50], harmonics),
+        2: (geometry + b"\0", harmonics),
+        4: (bytes(steps), harmonics),
+        5: (geometry, bytes(scrambled)),
+    }
+    encoded = [EncodedChunk(bad.get(i, (geometry, harmonics))) for i in range(7)]
+    out = Gaussians.allocate(7 * 300, 1)
+    problems = decode_chunks_into(encoded, [300] * 7, out)
+    assert [i for i, problem in enumerate(problems) if problem] == sorted(bad)
+    assert problems[2] == "the planes of its geometry have the wrong size"
+    assert problems[4] == "its geometry is damaged: a value is out of range"
+    expected = decode_chunk(good, 300, 1)
+    for i in sorted({*range(7)} - set(bad)):
+        for name in FIELDS:
+            rows = getattr(out, name)[300 * i : 300 * (i + 1)]
+            assert rows.tobytes() == getattr(expected, name).tobytes()
+
+
+def test_harmonics_that_a_chunk_of_a_batch_lacks_are_zero() -> None:
+    geometry, harmonics = encode_chunk(varied_gaussians(5, 40, 2), Profile.COMPACT).parts
+    out = Gaussians.allocate(80, 2)
+    out.sh[:] = np.nan
+    encoded = [EncodedChunk((geometry, b"")), EncodedChunk((geometry, harmonics))]
+    assert decode_chunks_into(encoded, [40, 40], out) == [None, None]
+    assert not out.sh[:40, 1:].any()
+    assert out.sh[40:, 1:].any()
+    assert np.isfinite(out.sh).all()
+
+
+def test_checksums_are_those_of_zlib() -> None:
+    random = np.random.default_rng(1)
+    streams = [random.bytes(size) for size in (0, 1, 15, 16, 17, 33, 12_345)]
+    out = np.empty(len(streams), np.uint32)
+    _store.checksums(streams, out)
+    assert out.tolist() == [zlib.crc32(each) for each in streams]
 
 
 @pytest.mark.parametrize("field", FIELDS)

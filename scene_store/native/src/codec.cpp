@@ -1,15 +1,23 @@
 // Chunks as bytes: the Python face of compact.h, and the lossless profile. Compression itself
-// (Zstandard) is done by the caller.
+// (Zstandard) is done by the caller. Streams are decoded many at a time: a small chunk takes
+// less time than a wait for the interpreter's lock.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
 
 #include <algorithm>
 #include <bit>
+#include <limits>
+#include <optional>
 #include <tuple>
 
 #include "bindings.h"
 #include "compact.h"
+#include "crc32.h"
+#include "streams.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -19,7 +27,6 @@ namespace {
 
 using ConstFloats = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
 using Floats = nb::ndarray<float, nb::c_contig, nb::device::cpu>;
-
 
 // ---- The lossless profile: the bits of each value ------------------------------------------
 
@@ -82,7 +89,9 @@ void unpack_bits(std::size_t count, const ColumnReader& columns,
 
 void require_positive_scales(const MutableGaussians& g) {
   const float* end = g.scales + 3 * g.count;
-  require(std::all_of(static_cast<const float*>(g.scales), end, [](float s) { return s > 0; }), "a scale is not positive");
+  const bool positive = std::all_of(static_cast<const float*>(g.scales), end,
+                                    [](float s) { return s > 0; });
+  require(positive, "a scale is not positive");
 }
 
 // ---- Python --------------------------------------------------------------------------------
@@ -110,8 +119,6 @@ PackedStream to_python(const RawStream& raw) {
   return {bytes(raw.parameters), bytes(raw.widths), bytes(raw.planes)};
 }
 
-std::string_view text(const nb::bytes& bytes) { return {bytes.c_str(), bytes.size()}; }
-
 PackedStream pack(bool is_sh, bool lossless, const ConstFloats& means, const ConstFloats& quats,
                   const ConstFloats& scales, const ConstFloats& opacities, const ConstFloats& sh,
                   const std::tuple<double, double, double, double, double, double>& steps) {
@@ -133,23 +140,139 @@ PackedStream pack(bool is_sh, bool lossless, const ConstFloats& means, const Con
   return to_python(raw);
 }
 
-void unpack(bool is_sh, bool lossless, const nb::bytes& parameters, const nb::bytes& widths,
-            const nb::bytes& planes, const Floats& means, const Floats& quats,
-            const Floats& scales, const Floats& opacities, const Floats& sh) {
-  const MutableGaussians out = view(means, quats, scales, opacities, sh);
-  const std::string_view parameter_text = text(parameters), width_text = text(widths);
-  const std::string_view plane_text = text(planes);
+// The memory of Python objects that hold bytes, for as long as this lives.
+class ByteViews {
+ public:
+  explicit ByteViews(const nb::sequence& objects) {
+    const std::size_t size = nb::len(objects);
+    views_.reserve(size);
+    for (std::size_t i = 0; i < size; ++i) {
+      Py_buffer view;
+      if (PyObject_GetBuffer(nb::object(objects[i]).ptr(), &view, PyBUF_SIMPLE) != 0) {
+        release();
+        throw nb::python_error();
+      }
+      views_.push_back(view);
+    }
+  }
+  ~ByteViews() { release(); }
+  ByteViews(const ByteViews&) = delete;
+  ByteViews& operator=(const ByteViews&) = delete;
+
+  std::size_t size() const { return views_.size(); }
+  std::string_view operator[](std::size_t i) const {
+    return {static_cast<const char*>(views_[i].buf), static_cast<std::size_t>(views_[i].len)};
+  }
+
+ private:
+  void release() {
+    for (Py_buffer& view : views_) PyBuffer_Release(&view);
+    views_.clear();
+  }
+  std::vector<Py_buffer> views_;
+};
+
+using Rows = nb::ndarray<const std::int64_t, nb::shape<-1, 2>, nb::c_contig, nb::device::cpu>;
+using Problems = std::vector<std::optional<std::string>>;
+
+// What goes wrong with one stream is told, and the others go on.
+template <typename Work>
+Problems one_by_one(std::size_t count, const Work& work) {
+  Problems problems(count);
+  for (std::size_t i = 0; i < count; ++i) {
+    try {
+      work(i);
+    } catch (const std::invalid_argument& error) {
+      problems[i] = error.what();
+    }
+  }
+  return problems;
+}
+
+using Checksums = nb::ndarray<std::uint32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+void checksums(const nb::sequence& streams, const Checksums& out) {
+  const ByteViews views(streams);
+  require(out.size() == views.size(), "a checksum for each stream");
   nb::gil_scoped_release release;
-  const ColumnReader columns(out.count, width_text, plane_text);
-  if (lossless) {
-    require(parameter_text.empty(), "its parameters are too long");
+  for (std::size_t i = 0; i < views.size(); ++i) {
+    const std::string_view bytes = views[i];
+    out.data()[i] = crc32(reinterpret_cast<const std::uint8_t*>(bytes.data()), bytes.size());
+  }
+}
+
+void require_rows(const Rows& rows, std::size_t streams, std::size_t most) {
+  require(rows.shape(0) == streams, "rows for each stream");
+  for (std::size_t i = 0; i < streams; ++i) {
+    const std::int64_t first = rows.data()[2 * i], count = rows.data()[2 * i + 1];
+    require(first >= 0 && count > 0 && static_cast<std::size_t>(count) <= most &&
+                static_cast<std::size_t>(first) <= most - static_cast<std::size_t>(count),
+            "rows beyond the arrays");
+  }
+}
+
+ExpectedStream expected_stream(bool is_sh, int degree, const Rows& rows, std::size_t i) {
+  return {is_sh, static_cast<std::size_t>(rows.data()[2 * i + 1]), is_sh ? degree : 0};
+}
+
+Problems inspect(bool is_sh, int degree, const nb::sequence& streams, const Rows& rows,
+                 const nb::ndarray<std::uint64_t, nb::shape<-1, 2>, nb::c_contig,
+                                   nb::device::cpu>& frames) {
+  const ByteViews views(streams);
+  require_rows(rows, views.size(), std::numeric_limits<std::uint32_t>::max());
+  require(frames.shape(0) == views.size(), "a frame for each stream");
+  require(degree >= 0 && degree <= 3, "the degree is 0 to 3");
+  nb::gil_scoped_release release;
+  return one_by_one(views.size(), [&](std::size_t i) {
+    const StreamLayout layout = read_layout(views[i], expected_stream(is_sh, degree, rows, i));
+    frames.data()[2 * i] = layout.frame_offset;
+    frames.data()[2 * i + 1] = layout.raw_bytes;
+  });
+}
+
+MutableGaussians part(const MutableGaussians& g, std::size_t first, std::size_t count) {
+  return {count,
+          g.bases,
+          g.means + 3 * first,
+          g.quats + 4 * first,
+          g.scales + 3 * first,
+          g.opacities + first,
+          g.sh + 3 * g.bases * first};
+}
+
+void unpack_stream(bool is_sh, const StreamLayout& layout, std::string_view planes,
+                   const MutableGaussians& out) {
+  const ColumnReader columns(out.count, layout.widths, planes);
+  if (layout.lossless) {
     unpack_bits(out.count, columns, is_sh ? sh_columns(out) : geometry_columns(out));
     if (!is_sh) require_positive_scales(out);
   } else if (is_sh) {
-    unpack_compact_sh(parameter_text, columns, out);
+    unpack_compact_sh(layout.parameters, columns, out);
   } else {
-    unpack_compact_geometry(parameter_text, columns, out);
+    unpack_compact_geometry(layout.parameters, columns, out);
   }
+}
+
+Problems unpack(bool is_sh, const nb::sequence& streams, const nb::sequence& planes,
+                const Rows& rows, const Floats& means, const Floats& quats, const Floats& scales,
+                const Floats& opacities, const Floats& sh) {
+  const MutableGaussians out = view(means, quats, scales, opacities, sh);
+  const ByteViews views(streams), raw(planes);
+  require(raw.size() == views.size(), "planes for each stream");
+  require_rows(rows, views.size(), out.count);
+  const int degree = out.bases == 1 ? 0 : out.bases == 4 ? 1 : out.bases == 9 ? 2 : 3;
+  nb::gil_scoped_release release;
+  return one_by_one(views.size(), [&](std::size_t i) {
+    const ExpectedStream expected = expected_stream(is_sh, degree, rows, i);
+    const StreamLayout layout = read_layout(views[i], expected);
+    const auto first = static_cast<std::size_t>(rows.data()[2 * i]);
+    try {
+      unpack_stream(is_sh, layout, raw[i], part(out, first, expected.count));
+    } catch (const std::invalid_argument& error) {
+      throw std::invalid_argument(std::string("its ") + (is_sh ? "harmonics" : "geometry") +
+                                  " is damaged: " + error.what());
+    }
+  });
 }
 
 }  // namespace
@@ -158,10 +281,16 @@ void bind_codec(nb::module_& m) {
   m.def("pack_stream", &pack, "is_sh"_a, "lossless"_a, "means"_a, "quats"_a, "scales"_a,
         "opacities"_a, "sh"_a, "steps"_a,
         "One stream of a chunk before compression: parameters, widths and byte planes.");
-  m.def("unpack_stream", &unpack, "is_sh"_a, "lossless"_a, "parameters"_a, "widths"_a, "planes"_a,
+  m.def("checksums", &checksums, "streams"_a, "out"_a.noconvert(), "CRC-32 of each stream.");
+  m.def("inspect_streams", &inspect, "is_sh"_a, "degree"_a, "streams"_a, "rows"_a,
+        "frames"_a.noconvert(),
+        "Where the Zstandard frame of each stream begins, and how many bytes it holds. Returns "
+        "what is wrong with each, or None.");
+  m.def("unpack_streams", &unpack, "is_sh"_a, "streams"_a, "planes"_a, "rows"_a,
         "means"_a.noconvert(), "quats"_a.noconvert(), "scales"_a.noconvert(),
         "opacities"_a.noconvert(), "sh"_a.noconvert(),
-        "Fills the arrays from a stream: all of them but the harmonics above degree 0, or these.");
+        "Fills rows of the arrays from streams: all of them but the harmonics above degree 0, or "
+        "these. Returns what is wrong with each, or None.");
 }
 
 }  // namespace belvedere::store
