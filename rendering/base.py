@@ -12,7 +12,9 @@ be compared pixel by pixel:
    For a pinhole camera J is linearized at most 0.3 · tan(fov / 2) beyond the image's edge,
    as in gsplat: further out the linearization would blow Gaussians up.
    With ``antialiased`` its opacity is scaled by ``sqrt(det before / det after)`` (Mip-
-   Splatting), which compensates the dilation.
+   Splatting), which compensates the dilation. In a picture of lower ``resolution`` r, whose
+   pixels are larger, a dilation by ``r² · DILATION_PX2`` is as large as in the full picture;
+   the rest is compensated in the same way, so that both are equally bright.
 3. At a pixel centre ``alpha = min(ALPHA_MAX, opacity · exp(−½ dᵀ Σ⁻¹ d))``; contributions
    with ``alpha < ALPHA_CUT`` are skipped.
 4. Front to back by depth (ties by index), a pixel takes a Gaussian only while its
@@ -57,16 +59,31 @@ class RasterSettings:
     Attributes:
         background: Linear blend target behind everything, RGB in [0, 1].
         antialiased: Compensate the opacity for the dilation (image model, step 2).
+        resolution: In (0, 1]: pixels per side, of those of the full picture that this one
+            stands for.
         sh_degree: Highest SH degree evaluated; None for all the scene holds.
         outputs: Which images are wanted.
         threads: Threads to use; 0 for one a core.
+
+    Raises:
+        ValueError: If the resolution is out of range.
     """
 
     background: tuple[float, float, float] = (0.0, 0.0, 0.0)
     antialiased: bool = False
+    resolution: float = 1.0
     sh_degree: int | None = None
     outputs: Outputs = Outputs.COLOR
     threads: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.resolution <= 1:
+            raise ValueError(f"resolution must be above 0 and at most 1, got {self.resolution}")
+
+    @property
+    def kept_dilation_px2(self) -> float:
+        """Of the dilation, what opacities are not compensated for, square pixels."""
+        return 0.0 if self.antialiased else DILATION_PX2 * self.resolution**2
 
 
 @dataclass(frozen=True, slots=True)

@@ -272,8 +272,10 @@ def project(
     conics = torch.stack([yy, -covariance[:, 0, 1], xx], dim=1) / det[:, None]
 
     opacities = scene.opacities[index]
-    if settings.antialiased:
-        opacities = opacities * (raw_det / det).sqrt()
+    kept_px2 = settings.kept_dilation_px2
+    if kept_px2 < DILATION_PX2:
+        kept_det = raw_det + kept_px2 * raw_trace + kept_px2**2
+        opacities = opacities * (kept_det / det).sqrt()
     # alpha ≥ cut inside the ellipse dᵀ Σ'⁻¹ d ≤ 2 ln(opacity / cut).
     reach = 2 * (opacities / ALPHA_CUT).log()
     extents = (reach.clamp(min=0)[:, None] * torch.stack([xx, yy], dim=1)).sqrt()

@@ -209,6 +209,26 @@ class RasterizerContract:
         splat = Splat((8.7, 4.6), np.diag([0.09, 2.25]), 0.9 * factor)
         self.check(rasterizer, scene, view, [splat], replace(ALL, antialiased=True))
 
+    def test_a_smaller_picture_compensates_for_its_larger_pixels(
+        self, rasterizer: Rasterizer
+    ) -> None:
+        view = camera(CameraModel.ORTHO, width=17, height=9, focal=1.0)
+        scene = gaussians((0.2, 0.1, 1), scales=(0.3, 1.5, 1.0), opacities=0.9)
+        kept = 0.3 * 0.5**2
+        factor = math.sqrt((0.09 + kept) * (2.25 + kept) / (0.39 * 2.55))
+        splat = Splat((8.7, 4.6), np.diag([0.09, 2.25]), 0.9 * factor)
+        self.check(rasterizer, scene, view, [splat], replace(ALL, resolution=0.5))
+
+    def test_a_speck_is_as_bright_in_a_smaller_picture(self, rasterizer: Rasterizer) -> None:
+        scene = rasterizer.prepare(gaussians((0.03, 0.02, 2), scales=0.01, opacities=0.2))
+        full = camera(width=64, height=32, focal=60.0)
+        small = replace(full, K=np.diag([0.5, 0.5, 1.0]) @ full.K, width=32, height=16)
+        whole = rasterizer.render(scene, full, RasterSettings())
+        half = rasterizer.render(scene, small, RasterSettings(resolution=0.5))
+        assert 4 * half.alpha.sum() == pytest.approx(whole.alpha.sum(), rel=0.12)
+        grown = rasterizer.render(scene, small, RasterSettings())
+        assert 4 * grown.alpha.sum() > 1.5 * whole.alpha.sum()
+
     def test_antialiasing_hides_specks(self, rasterizer: Rasterizer) -> None:
         settings = replace(ALL, antialiased=True)
         scene = gaussians((0, 0, 1), scales=1e-6, opacities=1.0)

@@ -100,13 +100,17 @@ def compare(
     )
 
 
-@pytest.mark.parametrize("antialiased", [False, True])
+@pytest.mark.parametrize(("antialiased", "resolution"), [(False, 1.0), (True, 1.0), (False, 0.4)])
 @pytest.mark.parametrize("size", ODD_SIZES)
 @pytest.mark.parametrize("model", list(CameraModel))
 def test_equals_the_reference(
-    native: NativeRasterizer, model: CameraModel, size: tuple[int, int], antialiased: bool
+    native: NativeRasterizer,
+    model: CameraModel,
+    size: tuple[int, int],
+    antialiased: bool,
+    resolution: float,
 ) -> None:
-    how = replace(ALL, antialiased=antialiased, background=(0.2, 0.5, 0.8))
+    how = replace(ALL, antialiased=antialiased, resolution=resolution, background=(0.2, 0.5, 0.8))
     check_against_reference(native, 1, 800, model, size, how)
 
 
@@ -117,6 +121,7 @@ def test_equals_the_reference(
     model=st.sampled_from(CameraModel),
     size=st.tuples(st.integers(1, 90), st.integers(1, 90)),
     antialiased=st.booleans(),
+    resolution=st.floats(0.05, 1.0),
     sh_degree=st.sampled_from([None, 0, 1, 2, 3]),
 )
 def test_equals_the_reference_on_any_scene(
@@ -125,9 +130,10 @@ def test_equals_the_reference_on_any_scene(
     model: CameraModel,
     size: tuple[int, int],
     antialiased: bool,
+    resolution: float,
     sh_degree: int | None,
 ) -> None:
-    how = replace(ALL, antialiased=antialiased, sh_degree=sh_degree)
+    how = replace(ALL, antialiased=antialiased, resolution=resolution, sh_degree=sh_degree)
     check_against_reference(make_native(), seed, count, model, size, how)
 
 

@@ -90,7 +90,7 @@ def render(
     isa: str,
     *,
     background: tuple[float, float, float],
-    antialiased: bool,
+    kept_dilation_px2: float,
     sh_degree: int,
     threads: int,
     record_budget_bytes: int,
@@ -105,7 +105,7 @@ def project(
     camera: CameraParams,
     isa: str,
     *,
-    antialiased: bool,
+    kept_dilation_px2: float,
     sh_degree: int,
 ) -> tuple[
     NDArray[np.uint32],

@@ -198,7 +198,7 @@ class NativeRasterizer:
             cancel,
             self.instruction_set,
             background=settings.background,
-            antialiased=settings.antialiased,
+            kept_dilation_px2=settings.kept_dilation_px2,
             sh_degree=_degree(settings),
             threads=settings.threads,
             record_budget_bytes=self.record_budget_bytes,
@@ -238,7 +238,7 @@ class NativeRasterizer:
                 _listed(scene),
                 _camera_params(camera),
                 self.instruction_set,
-                antialiased=settings.antialiased,
+                kept_dilation_px2=settings.kept_dilation_px2,
                 sh_degree=_degree(settings),
             )
         )

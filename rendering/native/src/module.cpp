@@ -184,8 +184,8 @@ auto image_data(std::optional<Array>& array, const CameraParams& c, std::size_t 
 // if the render was cancelled.
 std::optional<RenderStats> render_scene(
     const OwningDrawList& scene, const CameraParams& camera, const Cancel& cancel,
-    const std::string& isa, std::tuple<float, float, float> background, bool antialiased,
-    int sh_degree, int threads, std::size_t record_budget_bytes, std::optional<MutableFloats> alpha,
+    const std::string& isa, std::tuple<float, float, float> background,
+    float kept_dilation_px2, int sh_degree, int threads, std::size_t record_budget_bytes, std::optional<MutableFloats> alpha,
     std::optional<MutableFloats> color, std::optional<MutableFloats> depth,
     std::optional<MutableFloats> median_depth, std::optional<MutableInts> count) {
   require(alpha.has_value(), "alpha is always rendered");
@@ -198,7 +198,7 @@ std::optional<RenderStats> render_scene(
   const Kernels& kernels = kernels_named(isa);
   const RenderOptions options{
       sh_degree,
-      antialiased,
+      kept_dilation_px2,
       {std::get<0>(background), std::get<1>(background), std::get<2>(background)},
       thread_count(threads),
       record_budget_bytes};
@@ -223,13 +223,13 @@ nb::object to_numpy(std::vector<T>&& values, std::size_t columns) {
 // The survivors of projection in the list's order: index, means2d, depths, conics, colors,
 // opacities, extents.
 nb::tuple project_scene(const OwningDrawList& scene, const CameraParams& camera,
-                        const std::string& isa, bool antialiased, int sh_degree) {
+                        const std::string& isa, float kept_dilation_px2, int sh_degree) {
   const Kernels& kernels = kernels_named(isa);
   std::vector<std::uint32_t> index;
   std::vector<float> means2d, depths, conics, colors, opacities, extents;
   {
     nb::gil_scoped_release release;
-    const ProjectTask task{&camera, sh_degree, antialiased};
+    const ProjectTask task{&camera, sh_degree, kept_dilation_px2};
     std::vector<Splat> splats(kChunkGaussians);
     constexpr float kLn2 = 0.69314718f;
     for (const ChunkDraw& chunk : scene.list.chunks) {
@@ -313,12 +313,12 @@ NB_MODULE(_native, m) {
   m.def("camera_params", &camera_params, "viewmat"_a, "K"_a, "width"_a, "height"_a, "near"_a,
         "far"_a, "model"_a);
   m.def("render", &render_scene, "scene"_a, "camera"_a, "cancel"_a, "isa"_a, nb::kw_only(),
-        "background"_a, "antialiased"_a, "sh_degree"_a, "threads"_a, "record_budget_bytes"_a,
+        "background"_a, "kept_dilation_px2"_a, "sh_degree"_a, "threads"_a, "record_budget_bytes"_a,
         "alpha"_a,
         "color"_a.none() = nb::none(), "depth"_a.none() = nb::none(),
         "median_depth"_a.none() = nb::none(), "count"_a.none() = nb::none());
-  m.def("project", &project_scene, "scene"_a, "camera"_a, "isa"_a, nb::kw_only(), "antialiased"_a,
-        "sh_degree"_a);
+  m.def("project", &project_scene, "scene"_a, "camera"_a, "isa"_a, nb::kw_only(),
+        "kept_dilation_px2"_a, "sh_degree"_a);
   m.def("pairs_per_second_limit", &pairs_per_second_limit, "isa"_a, "threads"_a, "repeats"_a);
   m.def("idle_workspaces", [] {
     const WorkspacePool::Idle idle = workspaces().idle();

@@ -153,9 +153,9 @@ BELVEDERE_INLINE void scaled_axes(const GeometryBlock& g, int lane, const Screen
   q1 = {dot(s.m1, c0) * s0, dot(s.m1, c1) * s1, dot(s.m1, c2) * s2};
 }
 
-// The dilated covariance Q Qᵀ + dilation · I, its determinant, and that before the dilation.
+// The dilated covariance Q Qᵀ + dilation · I, and its determinant.
 struct Footprint {
-  VF xx, xy, yy, det, raw_det;
+  VF xx, xy, yy, det;
 };
 
 BELVEDERE_INLINE Footprint footprint(const V3& q0, const V3& q1, VF dilation) {
@@ -164,8 +164,7 @@ BELVEDERE_INLINE Footprint footprint(const V3& q0, const V3& q1, VF dilation) {
                      fma(q0.x, q1.y, -(q0.y * q1.x))};
   Footprint f;
   f.xx = raw_xx + dilation, f.xy = dot(q0, q1), f.yy = raw_yy + dilation;
-  f.raw_det = dot(minors, minors);
-  f.det = fma(dilation, (raw_xx + raw_yy) + dilation, f.raw_det);
+  f.det = fma(dilation, (raw_xx + raw_yy) + dilation, dot(minors, minors));
   return f;
 }
 
@@ -338,8 +337,10 @@ std::uint32_t project_chunk(const ProjectTask& task, const ChunkDraw& draw, Spla
         unit = unit_for(q0, q1);
         f = footprint(scaled(q0, unit), scaled(q1, unit), kDilationPx2 * unit * unit);
       }
-      if (task.antialiased) {
-        const VF ratio = max(f.raw_det / f.det, splat(1e-20f));
+      if (task.kept_dilation_px2 < kDilationPx2) {
+        const VF kept = footprint(scaled(q0, unit), scaled(q1, unit),
+                                  task.kept_dilation_px2 * unit * unit).det;
+        const VF ratio = max(kept / f.det, splat(1e-20f));
         log2_opacity = fma(splat(0.5f), log2(ratio), log2_opacity);
         alive = both(alive, greater_equal(log2_opacity, splat(kLog2AlphaCut)));
       }

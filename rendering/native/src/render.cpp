@@ -133,7 +133,8 @@ bool project(const Frame& frame, TileWindow window, std::size_t budget_bytes) {
     worker.bins.reset(window, workspace.pages);
     worker.visible = 0;
   }
-  const ProjectTask task{&frame.camera, frame.options.sh_degree, frame.options.antialiased};
+  const ProjectTask task{&frame.camera, frame.options.sh_degree,
+                         frame.options.kept_dilation_px2};
   ThreadPool::instance().parallel_for(
       frame.list.chunks.size(), frame.options.threads, [&](std::size_t i, int thread) {
         if (frame.cancelled() || workspace.pages.exhausted()) return;

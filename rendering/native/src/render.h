@@ -19,7 +19,7 @@ using CancelFlag = std::atomic<bool>;
 
 struct RenderOptions {
   int sh_degree;
-  bool antialiased;
+  float kept_dilation_px2;  // as in ProjectTask
   float background[3];
   int threads;
   // For splats on their way to tiles (TileBins), of all threads together. Exceeded only where

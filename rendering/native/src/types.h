@@ -108,7 +108,8 @@ struct ImageTargets {  // row-major; null where not wanted, alpha is always ther
 struct ProjectTask {
   const CameraParams* camera;
   int sh_degree;  // the highest to evaluate
-  bool antialiased;
+  // Of the dilation, what the picture keeps; opacities are compensated for the rest.
+  float kept_dilation_px2;
 };
 
 // Readers of a tile's records may look this far past its end.
