@@ -172,7 +172,7 @@ class BrowserView:
         if self._boxes is not None:
             self._boxes.hide()
         self._add_stream_panel()
-        self.session.refresh()
+        self.session.replaced()
 
     def show_work(self, share: float, what: str) -> None:
         """Tell how far the work behind the page is."""

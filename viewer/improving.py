@@ -217,10 +217,12 @@ def _warm_up(scene: StreamedScene, server: ViewerServer) -> None:
         if (cameras := view.cameras)
     ]
     while requests and time.monotonic() < end_s:
-        requests = [request for request in requests if not _complete(scene, request)]
+        requests = [request for request in requests if not _is_whole(scene, request)]
         time.sleep(0.02)
 
 
-def _complete(scene: StreamedScene, request: FrameRequest) -> bool:
+def _is_whole(scene: StreamedScene, request: FrameRequest) -> bool:
+    """Whether the picture would lack nothing, and nothing coarse would still fade out of it."""
     with scene.acquire(request) as drawable:
-        return drawable.stream is None or drawable.stream.complete
+        stream = drawable.stream
+    return stream is None or (stream.complete and not stream.fading)

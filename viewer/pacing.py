@@ -268,7 +268,7 @@ class Pacer:
         self._started_s = -math.inf
         self._sent_s: float | None = None
         self._transit_s = 0.0
-        self._incomplete = self._fading = self._arrived = False
+        self._incomplete = self._fading = self._arrived = self._replaced = False
 
     @property
     def in_transit(self) -> bool:
@@ -294,7 +294,7 @@ class Pacer:
             return self._after(now_s, self._earliest_start_s(), still=False)
         if not started.still:
             return self._after(now_s, self._changed_s + self.policy.refine_delay_s, still=True)
-        if self._fading or (self._incomplete and self._arrived):
+        if self._fading or self._replaced or (self._incomplete and self._arrived):
             return self._after(now_s, self._started_s + REPEAT_S, still=True)
         if self._incomplete:
             return self._after(now_s, self._started_s + STALLED_S, still=True)
@@ -304,7 +304,7 @@ class Pacer:
         """``plan`` was handed to the engine."""
         self._started = plan
         self._started_s = now_s
-        self._incomplete = self._fading = self._arrived = False
+        self._incomplete = self._fading = self._arrived = self._replaced = False
 
     def abandon(self) -> None:
         """The picture that was started will not come; draw its view again."""
@@ -326,6 +326,10 @@ class Pacer:
     def arrived(self) -> None:
         """More of a streamed scene can be drawn than a moment ago."""
         self._arrived = True
+
+    def replaced(self) -> None:
+        """The scene has another form: a picture at rest is drawn again, and stays sharp."""
+        self._replaced = True
 
     def drawn(
         self, plan: FramePlan, cost_ms: float, sharers: int = 1, gaussians: int | None = None

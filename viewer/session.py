@@ -224,6 +224,12 @@ class Session:
             if self._pose is not None:
                 self._changed()
 
+    def replaced(self) -> None:
+        """The scene has another form, which is drawn from now on; returns at once."""
+        with self._wake:
+            self._pacer.replaced()
+            self._wake.notify_all()
+
     def arrived(self) -> None:
         """More of a streamed scene can be drawn; returns at once."""
         with self._wake:

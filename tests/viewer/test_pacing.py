@@ -315,6 +315,19 @@ def test_what_came_while_a_picture_was_drawn_is_not_forgotten() -> None:
     assert isinstance(pacer.plan(11.0 + REPEAT_S), FramePlan)
 
 
+def test_another_form_of_the_scene_is_drawn_once_and_sharp() -> None:
+    pacer = resting_pacer()
+    plan = pacer.plan(11.0)
+    assert isinstance(plan, FramePlan)
+    pacer.start(plan, 11.0)
+    pacer.replaced()
+    pacer.streamed(complete=True, fading=False)  # of the form before
+    again = pacer.plan(11.0 + REPEAT_S)
+    assert isinstance(again, FramePlan) and again.still
+    still_of_a_stream(pacer, 11.0 + REPEAT_S, complete=True)
+    assert pacer.plan(20.0) is None
+
+
 def test_a_fading_picture_is_repeated_until_it_is_not() -> None:
     pacer = resting_pacer()
     now_s = 11.0
