@@ -209,6 +209,14 @@ class PagePool(Protocol):
             ValueError: If they are more than a page holds.
         """
 
+    def pack_many(self, gaussians: Gaussians, rows: NDArray[np.int64]) -> Sequence[Any]:
+        """As ``pack``, for many pages at once: all of them, or none.
+
+        Args:
+            gaussians: Those of all pages.
+            rows: [P, 2] first row and number of rows of each page.
+        """
+
     def keep_free(self, pages: int) -> None:
         """Hold at most so many unused pages; the others' memory goes back to the system."""
 

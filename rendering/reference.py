@@ -127,6 +127,10 @@ class ReferencePagePool:
             raise ValueError("more Gaussians than fit a page")
         return self._rasterizer.prepare(gaussians)
 
+    def pack_many(self, gaussians: Gaussians, rows: NDArray[np.int64]) -> list[ReferenceScene]:
+        """Rows of Gaussians in pages of their own."""
+        return [self.pack(gaussians[first : first + count]) for first, count in rows.tolist()]
+
     def keep_free(self, pages: int) -> None:
         """Nothing is held."""
 

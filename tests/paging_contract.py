@@ -49,6 +49,23 @@ class PagingContract:
         assert bytes_of(paged) == bytes_of(whole)
         assert paged.stats.gaussians == len(scene)
 
+    def test_pages_packed_together_are_those_packed_alone(
+        self, rasterizer: PagingRasterizer
+    ) -> None:
+        scene = random_scene(4, 2100)
+        pool = rasterizer.new_pool(PAGE_GAUSSIANS, 3)
+        rows = np.array([[0, 1024], [1024, 7], [1031, 1024], [2055, 45]], np.int64)
+        together = rasterizer.compose([ScenePart(p) for p in pool.pack_many(scene, rows)])
+        drawn = rasterizer.render(together, view(), EVERYTHING)
+        whole = rasterizer.render(rasterizer.prepare(scene), view(), EVERYTHING)
+        assert bytes_of(drawn) == bytes_of(whole)
+
+    def test_pages_packed_together_come_all_or_none(self, rasterizer: PagingRasterizer) -> None:
+        scene = random_scene(4, PAGE_GAUSSIANS + 1)
+        pool = rasterizer.new_pool(PAGE_GAUSSIANS, 3)
+        with pytest.raises(ValueError, match="than fit"):
+            pool.pack_many(scene, np.array([[0, 5], [0, PAGE_GAUSSIANS + 1]], np.int64))
+
     def test_equal_depths_are_drawn_in_the_order_of_the_parts(
         self, rasterizer: PagingRasterizer
     ) -> None:

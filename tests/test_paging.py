@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import os
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +17,11 @@ from splat.gaussians import Gaussians
 from tests.paging_contract import PAGE_GAUSSIANS, PagingContract, view
 from tests.rasterizer_contract import bytes_of
 from tests.scenes import gaussians, random_scene
+
+
+def resident_bytes() -> int:
+    """Memory that this process has of the system."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 class TestNativePaging(PagingContract):
@@ -60,6 +67,36 @@ class TestNativePaging(PagingContract):
         with ThreadPoolExecutor(4) as threads:
             assert all(threads.map(draw, range(64)))
         gc.collect()
+        assert pool.pages_in_use == 0
+
+    def test_memory_goes_back_page_by_page_and_comes_again(
+        self, rasterizer: NativeRasterizer
+    ) -> None:
+        """The address space of a scene may be in use by a few of its pages: that is all they
+        take."""
+        pool = rasterizer.new_pool(1024, 0)
+        pool.keep_free(0)
+        scene = random_scene(7, 1024, sh_degree=0)
+        rows = np.tile(np.array([[0, 1024]], np.int64), (1000, 1))
+        pages = list(pool.pack_many(scene, rows))
+        full = resident_bytes()
+        kept = pages[::100]
+        del pages
+        gc.collect()
+        assert pool.pages_in_use == len(kept)
+        assert full - resident_bytes() > 0.9 * 1000 * pool.page_bytes
+        again = [*kept, *pool.pack_many(scene, rows)]
+        first, *others = (
+            bytes_of(rasterizer.render(rasterizer.compose([ScenePart(page)]), view()))
+            for page in again[::90]
+        )
+        assert all(other == first for other in others)
+
+    def test_rows_beyond_the_arrays_are_refused(self, rasterizer: NativeRasterizer) -> None:
+        pool = rasterizer.new_pool(1024, 0)
+        for row in ([90, 11], [-1, 5], [101, 0], [0, -1]):
+            with pytest.raises(ValueError, match="beyond the arrays"):
+                pool.pack_many(random_scene(7, 100, sh_degree=0), np.array([row], np.int64))
         assert pool.pages_in_use == 0
 
     def test_a_tint_takes_the_place_of_colours(self, rasterizer: NativeRasterizer) -> None:

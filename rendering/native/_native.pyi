@@ -32,6 +32,16 @@ class PagePool:
         sh: NDArray[np.float32],
         threads: int,
     ) -> PackedPage: ...
+    def pack_many(
+        self,
+        means: NDArray[np.float32],
+        quats: NDArray[np.float32],
+        scales: NDArray[np.float32],
+        opacities: NDArray[np.float32],
+        sh: NDArray[np.float32],
+        rows: NDArray[np.int64],
+        threads: int,
+    ) -> list[PackedPage]: ...
 
 class DrawList:
     def __init__(

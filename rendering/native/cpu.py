@@ -95,6 +95,15 @@ class NativePagePool:
         except MemoryError as error:
             raise BudgetError("not enough memory for another page of Gaussians") from error
 
+    def pack_many(
+        self, gaussians: Gaussians, rows: NDArray[np.int64]
+    ) -> Sequence[_native.PackedPage]:
+        """Rows of Gaussians in pages of their own; see ``rendering.base.PagePool``."""
+        try:
+            return self._pool.pack_many(*gaussians.arrays, rows, 1)
+        except MemoryError as error:
+            raise BudgetError("not enough memory for another page of Gaussians") from error
+
 
 class NativeRasterizer:
     """SIMD rasterizer; see ``rendering/native/src/composite.h`` for how it works.

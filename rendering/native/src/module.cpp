@@ -119,6 +119,26 @@ std::unique_ptr<PackedPage> pack_page(const std::shared_ptr<PagePool>& pool,
   return std::make_unique<PackedPage>(pool, arrays, thread_count(threads));
 }
 
+using RowArray =
+    nb::ndarray<const std::int64_t, nb::shape<-1, 2>, nb::c_contig, nb::device::cpu>;
+
+std::vector<std::unique_ptr<PackedPage>> pack_many(
+    const std::shared_ptr<PagePool>& pool, const FloatArray& means, const FloatArray& quats,
+    const FloatArray& scales, const FloatArray& opacities, const FloatArray& sh,
+    const RowArray& rows, int threads) {
+  const GaussianArrays arrays = gaussian_arrays(means, quats, scales, opacities, sh);
+  std::vector<PageRows> wanted(rows.shape(0));
+  for (std::size_t i = 0; i < wanted.size(); ++i) {
+    const std::int64_t first = rows.data()[2 * i], count = rows.data()[2 * i + 1];
+    const auto most = static_cast<std::int64_t>(arrays.count);
+    require(first >= 0 && count >= 0 && first <= most && count <= most - first,
+            "rows beyond the arrays");
+    wanted[i] = {static_cast<std::size_t>(first), static_cast<std::size_t>(count)};
+  }
+  nb::gil_scoped_release release;
+  return pack_pages(pool, arrays, wanted, thread_count(threads));
+}
+
 // A list to draw, with the scenes it points to.
 struct OwningDrawList {
   DrawList list;
@@ -290,7 +310,9 @@ NB_MODULE(_native, m) {
       .def_prop_ro("pages_in_use", &PagePool::pages_in_use)
       .def("keep_free", &PagePool::keep_free, "pages"_a)
       .def("pack", &pack_page, "means"_a, "quats"_a, "scales"_a, "opacities"_a, "sh"_a,
-           "threads"_a);
+           "threads"_a)
+      .def("pack_many", &pack_many, "means"_a, "quats"_a, "scales"_a, "opacities"_a, "sh"_a,
+           "rows"_a, "threads"_a, "A page for each (first, count) of `rows`, all or none.");
   nb::class_<OwningDrawList>(m, "DrawList", "Packed Gaussians to draw together, in this order.")
       .def(nb::new_(&draw_list), "parts"_a)
       .def_prop_ro("count", [](const OwningDrawList& l) { return l.list.count; });

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <vector>
 
 #include "scene.h"
@@ -12,8 +13,19 @@ namespace belvedere {
 
 // Hands out pages with room for `page_gaussians` and gives their memory back to the system.
 // Safe to use from several threads.
+//
+// Pages lie side by side in slabs, whose addresses are asked for in huge pages: a page of the
+// system costs a fault and a search whenever it is new, and a fault takes longer than what is
+// written there. A page that is not needed gives its memory back by itself; its slab's
+// addresses follow when none of its pages has memory.
 class PagePool {
  public:
+  struct Slab;
+  struct Page {
+    std::byte* memory;
+    Slab* slab;
+  };
+
   PagePool(std::size_t page_gaussians, int sh_degree);
   ~PagePool();
   PagePool(const PagePool&) = delete;
@@ -27,17 +39,23 @@ class PagePool {
   void keep_free(std::size_t pages);
   std::size_t pages_in_use() const;
 
-  std::byte* take();
-  void give_back(std::byte* page) noexcept;
-  SceneMemory memory_of(std::byte* page) const;
+  // Throws std::bad_alloc if there is no memory. What the page holds is undefined.
+  Page take();
+  void give_back(Page page) noexcept;
+  SceneMemory memory_of(Page page) const;
 
  private:
+  Slab& slab_with_room();
+  void return_to_system(Page page) noexcept;
+
   std::size_t page_gaussians_;
   int sh_degree_;
-  std::size_t rest_offset_, scale_offset_, bounds_offset_, page_bytes_;
-  mutable std::mutex mutex_;
-  std::vector<std::byte*> free_;
-  std::size_t most_free_ = 8, in_use_ = 0;
+  std::size_t rest_offset_, scale_offset_, bounds_offset_, page_bytes_, slab_pages_;
+  mutable std::mutex mutex_;  // guards all that follows
+  std::vector<std::unique_ptr<Slab>> slabs_;
+  std::vector<Slab*> open_;  // those with a page that has no memory
+  std::vector<Page> free_;   // pages that have memory, and no use
+  std::size_t most_free_, in_use_ = 0;
 };
 
 // Gaussians in a page of a pool; the page goes back with them.
@@ -53,7 +71,17 @@ class PackedPage : public PackedGaussians {
 
  private:
   std::shared_ptr<PagePool> pool_;
-  std::byte* page_;
+  PagePool::Page page_;
 };
+
+// Rows of arrays, as a page of their own.
+struct PageRows {
+  std::size_t first, count;
+};
+
+// A page for each of `rows`, all or none; exceptions as of PackedPage.
+std::vector<std::unique_ptr<PackedPage>> pack_pages(const std::shared_ptr<PagePool>& pool,
+                                                    const GaussianArrays& in,
+                                                    std::span<const PageRows> rows, int threads);
 
 }  // namespace belvedere

@@ -10,12 +10,32 @@
 namespace belvedere {
 namespace {
 
-void pack_geometry(const GaussianArrays& in, std::size_t block, GeometryBlock& out) {
-  const int bases = (in.sh_degree + 1) * (in.sh_degree + 1);
-  for (int lane = 0; lane < kPackLanes; ++lane) {
-    const std::size_t i = block * kPackLanes + lane;
-    const bool real = i < in.count;
-    const std::size_t from = real ? i : in.count - 1;  // padding repeats, but is never drawn
+// Sixteen rows of an array to lanes.
+template <std::size_t kWidth>
+void to_lanes(const float* from, std::size_t stride, float (&to)[kWidth][kPackLanes]) {
+  for (std::size_t k = 0; k < kWidth; ++k) {
+    for (std::size_t lane = 0; lane < kPackLanes; ++lane) to[k][lane] = from[lane * stride + k];
+  }
+}
+
+void pack_full_block(const GaussianArrays& in, std::size_t first, GeometryBlock& out) {
+  const auto bases = static_cast<std::size_t>((in.sh_degree + 1) * (in.sh_degree + 1));
+  to_lanes(in.means + 3 * first, 3, out.mean);
+  to_lanes(in.quats + 4 * first, 4, out.quat);
+  to_lanes(in.scales + 3 * first, 3, out.scale);
+  to_lanes(in.sh + 3 * bases * first, 3 * bases, out.dc);
+  for (std::size_t lane = 0; lane < kPackLanes; ++lane) {
+    const float opacity = in.opacities[first + lane];
+    out.log2_opacity[lane] =
+        opacity > 0 ? std::log2(opacity) : -std::numeric_limits<float>::infinity();
+  }
+}
+
+void pack_last_block(const GaussianArrays& in, std::size_t first, GeometryBlock& out) {
+  const auto bases = static_cast<std::size_t>((in.sh_degree + 1) * (in.sh_degree + 1));
+  for (std::size_t lane = 0; lane < kPackLanes; ++lane) {
+    const bool real = first + lane < in.count;
+    const std::size_t from = real ? first + lane : in.count - 1;  // padding is never drawn
     for (int k = 0; k < 3; ++k) out.mean[k][lane] = in.means[from * 3 + k];
     for (int k = 0; k < 4; ++k) out.quat[k][lane] = in.quats[from * 4 + k];
     for (int k = 0; k < 3; ++k) out.scale[k][lane] = in.scales[from * 3 + k];
@@ -23,6 +43,15 @@ void pack_geometry(const GaussianArrays& in, std::size_t block, GeometryBlock& o
     const float opacity = in.opacities[from];
     out.log2_opacity[lane] = real && opacity > 0 ? std::log2(opacity)
                                                  : -std::numeric_limits<float>::infinity();
+  }
+}
+
+void pack_geometry(const GaussianArrays& in, std::size_t block, GeometryBlock& out) {
+  const std::size_t first = block * kPackLanes;
+  if (first + kPackLanes <= in.count) {
+    pack_full_block(in, first, out);
+  } else {
+    pack_last_block(in, first, out);
   }
 }
 
