@@ -73,11 +73,12 @@ def merge(parts: Sequence[Content], target: int) -> Content:
     sizes = np.concatenate([part.sizes for part in parts])
     if target >= len(gaussians):
         return Content(gaussians, sizes, displacement(gaussians, sizes))
+    first = all(part.error == 0 for part in parts)
     labels = np.empty(len(gaussians), np.uint32)
-    _store.cluster(*gaussians.arrays, target, labels)
+    _store.cluster(*gaussians.arrays, first, target, labels)
     merged = Gaussians.allocate(target, gaussians.sh_degree)
     merged_sizes = np.empty(target, np.float32)
-    _store.merge_clusters(*gaussians.arrays, sizes, labels, *merged.arrays, merged_sizes)
+    _store.merge_clusters(*gaussians.arrays, first, sizes, labels, *merged.arrays, merged_sizes)
     return Content(merged, merged_sizes, displacement(merged, merged_sizes))
 
 

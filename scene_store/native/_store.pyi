@@ -56,6 +56,7 @@ def cluster(
     scales: NDArray[np.float32],
     opacities: NDArray[np.float32],
     sh: NDArray[np.float32],
+    original: bool,
     target: int,
     out: NDArray[np.uint32],
 ) -> None: ...
@@ -65,6 +66,7 @@ def merge_clusters(
     scales: NDArray[np.float32],
     opacities: NDArray[np.float32],
     sh: NDArray[np.float32],
+    original: bool,
     sizes: NDArray[np.float32],
     labels: NDArray[np.uint32],
     new_means: NDArray[np.float32],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,9 +11,18 @@ from splat.gaussians import Gaussians
 
 Float64Array = NDArray[np.float64]
 
-WEIGHT_FOOTPRINT, OPACITY_FOOTPRINT = 1.0, 0.06
+WEIGHT_FOOTPRINT, SHAPE_FOOTPRINT = 1.0, 0.1
+ORIGINAL_OPACITY_FOOTPRINT, MERGED_OPACITY_FOOTPRINT = 0.2, 0.03
 MIN_OPACITY, MAX_OPACITY = 1e-6, 8.0
 FLATNESS, COLOR_WEIGHT, COLOR_OF_SH0 = 0.02, 5.0, 0.28209479
+
+
+class Footprints(NamedTuple):
+    """What Gaussians are thought to be widened by, world units²."""
+
+    weight: float
+    opacity: float
+    shape: float
 
 
 def rotation_matrices(quats: NDArray[np.floating]) -> Float64Array:
@@ -42,12 +53,14 @@ def areas(matrices: Float64Array, footprint: float) -> Float64Array:
     return means
 
 
-def footprints(gaussians: Gaussians, target: int) -> tuple[float, float]:
-    """For weights, and for opacity mass; world units²."""
+def footprints(gaussians: Gaussians, target: int, *, original: bool = True) -> Footprints:
+    """For weights, for opacity mass, and for the cost of a pair."""
     masses = np.sort(gaussians.opacities * areas(covariances(gaussians), 0.0))
     count = len(gaussians)
     squared_spacing = masses[count // 2] * count / target / (2 * np.pi)
-    return WEIGHT_FOOTPRINT * squared_spacing, OPACITY_FOOTPRINT * squared_spacing
+    opacity = ORIGINAL_OPACITY_FOOTPRINT if original else MERGED_OPACITY_FOOTPRINT
+    shares = (WEIGHT_FOOTPRINT, opacity, SHAPE_FOOTPRINT)
+    return Footprints(*(share * squared_spacing for share in shares))
 
 
 def weights(gaussians: Gaussians, footprint: float) -> Float64Array:
@@ -57,11 +70,11 @@ def weights(gaussians: Gaussians, footprint: float) -> Float64Array:
 
 
 def merged(
-    gaussians: Gaussians, labels: NDArray[np.uint32], target: int
+    gaussians: Gaussians, labels: NDArray[np.uint32], target: int, *, original: bool = True
 ) -> tuple[Float64Array, Float64Array, Float64Array, Float64Array]:
     """Means [T, 3], covariances [T, 3, 3], opacities [T] and harmonics [T, K, 3]."""
-    for_weights, for_opacity = footprints(gaussians, target)
-    w, masses = weights(gaussians, for_weights), weights(gaussians, for_opacity)
+    footprint = footprints(gaussians, target, original=original)
+    w, masses = weights(gaussians, footprint.weight), weights(gaussians, footprint.opacity)
     sigma = covariances(gaussians)
     means, matrices, opacities, sh = [], [], [], []
     for label in range(target):
@@ -71,7 +84,7 @@ def merged(
         d = gaussians.means[members] - mean
         spread = sigma[members] + np.einsum("ni,nj->nij", d, d)
         matrix = np.einsum("n,nij->ij", share, spread)
-        area = areas(matrix[None], for_opacity)[0]
+        area = areas(matrix[None], footprint.opacity)[0]
         means.append(mean)
         matrices.append(matrix)
         opacities.append(np.clip(masses[members].sum() / area, MIN_OPACITY, MAX_OPACITY))
@@ -79,15 +92,15 @@ def merged(
     return np.array(means), np.array(matrices), np.array(opacities), np.array(sh)
 
 
-def pair_cost(gaussians: Gaussians, w: Float64Array, i: int, j: int) -> float:
-    """Runnalls' bound with the flatness limited, and the spread of colours."""
+def pair_cost(gaussians: Gaussians, w: Float64Array, footprint: float, i: int, j: int) -> float:
+    """Runnalls' bound of widened covariances of limited flatness, and the spread of colours."""
     pair = np.array([i, j])
     sigma, means = covariances(gaussians[pair]), gaussians.means[pair].astype(np.float64)
     colors = gaussians.sh[pair, 0].astype(np.float64) * COLOR_OF_SH0
     a = w[pair] / w[pair].sum()
     d, dc = means[1] - means[0], colors[1] - colors[0]
     both = a[0] * sigma[0] + a[1] * sigma[1] + a[0] * a[1] * np.outer(d, d)
-    flat = FLATNESS * np.trace(both) * np.eye(3)
+    flat = (FLATNESS * np.trace(both) + footprint) * np.eye(3)
     logs = [np.linalg.slogdet(matrix + flat)[1] for matrix in (both, *sigma)]
     shape = 0.5 * (w[i] * (logs[0] - logs[1]) + w[j] * (logs[0] - logs[2]))
     return float(shape + COLOR_WEIGHT * w[pair].sum() * a[0] * a[1] * (dc @ dc))

@@ -24,9 +24,9 @@ def random_gaussians(count: int, *, sh_degree: int = 0, seed: int = 0) -> Gaussi
     return Gaussians(*(array.astype(np.float32) for array in arrays))
 
 
-def clusters(gaussians: Gaussians, target: int) -> NDArray[np.uint32]:
+def clusters(gaussians: Gaussians, target: int, *, original: bool = True) -> NDArray[np.uint32]:
     labels = np.empty(len(gaussians), np.uint32)
-    _store.cluster(*gaussians.arrays, target, labels)
+    _store.cluster(*gaussians.arrays, original, target, labels)
     return labels
 
 
@@ -46,7 +46,7 @@ def test_moments_are_those_of_plain_numpy(sh_degree: int) -> None:
 def test_opacity_mass_is_preserved() -> None:
     gaussians = random_gaussians(3000, seed=3)
     result = merge([original(gaussians)], 750).gaussians
-    _, footprint = slow_merge.footprints(gaussians, 750)
+    footprint = slow_merge.footprints(gaussians, 750).opacity
     below_cap = result.opacities < slow_merge.MAX_OPACITY
     assert below_cap.mean() > 0.99
     before = slow_merge.weights(gaussians, footprint).sum()
@@ -60,6 +60,16 @@ def test_the_target_is_met_exactly(target: int) -> None:
     labels = clusters(gaussians, target)
     assert np.array_equal(np.unique(labels), np.arange(target))
     assert len(merge([original(gaussians)], target).gaussians) == target
+
+
+def test_what_was_merged_before_is_widened_less() -> None:
+    level = merge([original(random_gaussians(600, seed=14))], 150)
+    labels = clusters(level.gaussians, 40, original=False)
+    result = merge([level], 40).gaussians
+    expected = slow_merge.merged(level.gaussians, labels, 40, original=False)[2]
+    np.testing.assert_allclose(result.opacities, expected, rtol=1e-5)
+    widened = slow_merge.merged(level.gaussians, labels, 40)[2]
+    assert widened.mean() > 1.05 * expected.mean()
 
 
 def test_two_alike_become_one_like_them() -> None:
@@ -90,9 +100,10 @@ def test_a_cheap_pair_goes_before_a_dear_one() -> None:
 def test_pairs_are_nearly_as_cheap_as_any() -> None:
     count, target = 80, 70  # a single round: every cluster is one or two
     gaussians = random_gaussians(count, seed=6)
-    w = slow_merge.weights(gaussians, slow_merge.footprints(gaussians, target)[0])
+    footprint = slow_merge.footprints(gaussians, target)
+    w = slow_merge.weights(gaussians, footprint.weight)
     costs = {
-        (i, j): slow_merge.pair_cost(gaussians, w, i, j)
+        (i, j): slow_merge.pair_cost(gaussians, w, footprint.shape, i, j)
         for i in range(count)
         for j in range(i + 1, count)
     }
@@ -107,6 +118,22 @@ def test_pairs_are_nearly_as_cheap_as_any() -> None:
     typical = np.median(list(costs.values())) * (count - target)
     assert chosen < 0.2 * typical
     assert chosen < 3 * cheapest
+
+
+def test_what_is_dear_to_merge_is_left_alone() -> None:
+    # Groups of eight that are nearly one, and as many that have nothing to do with each other:
+    # the former go first, though that takes several rounds.
+    groups, size = 20, 8
+    gaussians = random_gaussians(2 * groups * size, seed=15)
+    gaussians.scales[:] = 0.01
+    gaussians.opacities[:] = 0.5
+    alike = np.arange(groups * size).reshape(groups, size)
+    gaussians.sh[alike] = gaussians.sh[alike[:, :1]]
+    gaussians.means[alike] = gaussians.means[alike[:, :1]]
+    gaussians.means[alike] += np.random.default_rng(1).normal(0, 3e-3, (groups, size, 3))
+    labels = clusters(gaussians, groups + groups * size)
+    alone = len(np.unique(labels[groups * size :]))
+    assert alone > 0.8 * groups * size
 
 
 @pytest.mark.parametrize("power", [-15, 12])
@@ -199,6 +226,6 @@ def test_labels_that_do_not_fit_are_refused() -> None:
     sizes, new_sizes = np.zeros(10, np.float32), np.zeros(3, np.float32)
     for labels in (np.full(10, 3, np.uint32), np.zeros(10, np.uint32)):
         with pytest.raises(ValueError, match="label"):
-            _store.merge_clusters(*gaussians.arrays, sizes, labels, *out.arrays, new_sizes)
+            _store.merge_clusters(*gaussians.arrays, True, sizes, labels, *out.arrays, new_sizes)
     with pytest.raises(ValueError, match="target"):
         clusters(gaussians, 11)

@@ -1,14 +1,15 @@
 // Which Gaussians to merge: rounds of pairing neighbours along the Z-curve.
 //
 // In each round every Gaussian looks at the next few on both sides and picks the one with which
-// it would lose least; where two pick each other they become one. Every other round the
-// curve's cells are shifted, so that no cell border keeps neighbours apart for good. The last
-// round takes only the cheapest pairs, so that exactly `target` remain.
+// it would lose least; the cheapest pairs that picked each other become one. Few pairs a round,
+// so that what is dear to merge stays as it is while there is something cheaper. Every other
+// round the curve's cells are shifted, so that no cell border keeps neighbours apart for good.
 //
 // The cost of a pair is Runnalls' upper bound on the Kullback–Leibler divergence between the
 // two and their moment-matched merge ("Kullback–Leibler Approach to Gaussian Mixture
-// Reduction", 2007), of covariances kept from being flatter than kFlatness, plus the spread of
-// colours. It is proportional to weight: what contributes little to an image is merged first.
+// Reduction", 2007), plus the spread of colours. Covariances are kept from being flatter than
+// kFlatness and widened by a footprint, because shapes that no pixel shows cost nothing. It is
+// proportional to weight: what contributes little to an image is merged first.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -32,6 +33,7 @@ namespace {
 constexpr int kWindow = 8;            // neighbours on each side
 constexpr float kFlatness = 0.02f;    // of the trace, added to each variance
 constexpr float kColorWeight = 5.0f;  // nats for a squared difference of 1 in displayed colour
+constexpr double kRoundShare = 0.15;  // of the Gaussians that are left, pairs merged in a round
 constexpr float kColorOfSh0 = 0.28209479f;
 constexpr double kLargestDeviation = 1e6;  // of the chunk's size: keeps determinants in range
 constexpr double kWeightRange = 1e12;
@@ -42,6 +44,7 @@ enum Column { X, Y, Z, XX, XY, XZ, YY, YZ, ZZ, WEIGHT, RED, GREEN, BLUE, kColumn
 
 struct Columns {
   std::vector<float> column[kColumns];
+  float footprint = 0;  // added to each variance of a pair
 
   std::size_t size() const { return column[0].size(); }
   void resize(std::size_t count) {
@@ -65,6 +68,7 @@ Columns columns_of(const MergeInput& in, const Weighed& weighed) {
   const double per_weight = total > 0 ? static_cast<double>(in.count) / total : 1.0;
   Columns out;
   out.resize(in.count);
+  out.footprint = static_cast<float>(weighed.footprints.shape * scale * scale);
   for (std::size_t i = 0; i < in.count; ++i) {
     for (int k = 0; k < 3; ++k) {
       out.column[X + k][i] = static_cast<float>((in.means[3 * i + k] - center[k]) * scale);
@@ -126,8 +130,8 @@ struct Best {
 
 // Costs of the pairs (i, i + offset) for i in [first, first + size).
 BELVEDERE_VERSIONS
-void pair_costs(const float* const* column, std::size_t first, std::size_t size, int offset,
-                float* __restrict cost) {
+void pair_costs(const float* const* column, float footprint, std::size_t first, std::size_t size,
+                int offset, float* __restrict cost) {
   constexpr float kHalfLn2 = 0.34657359f;
   struct Side {
     const float *x, *y, *z, *xx, *xy, *xz, *yy, *yz, *zz, *weight, *red, *green, *blue;
@@ -149,7 +153,7 @@ void pair_costs(const float* const* column, std::size_t first, std::size_t size,
     const float myy = a * p.yy[i] + b * q.yy[i] + ab * dy * dy;
     const float myz = a * p.yz[i] + b * q.yz[i] + ab * dy * dz;
     const float mzz = a * p.zz[i] + b * q.zz[i] + ab * dz * dz;
-    const float e = kFlatness * (mxx + myy + mzz) + 1e-12f;
+    const float e = kFlatness * (mxx + myy + mzz) + footprint + 1e-12f;
     const float merged = fast_log2(determinant(mxx + e, mxy, mxz, myy + e, myz, mzz + e));
     const float one = fast_log2(
         determinant(p.xx[i] + e, p.xy[i], p.xz[i], p.yy[i] + e, p.yz[i], p.zz[i] + e));
@@ -173,7 +177,7 @@ void find_best(const Columns& columns, Best& best) {
       const std::size_t ahead = static_cast<std::size_t>(offset);
       if (first + ahead >= count) break;
       const std::size_t size = std::min(kBlock, count - ahead - first);
-      pair_costs(column, first, size, offset, cost);
+      pair_costs(column, columns.footprint, first, size, offset, cost);
       for (std::size_t i = 0; i < size; ++i) {
         best.offer(first + i, first + i + ahead, cost[i], offset);
       }
@@ -293,14 +297,16 @@ void contract(Columns& columns, Columns& scratch, const std::vector<Pair>& pairs
 
 std::vector<std::uint32_t> cluster(const MergeInput& in, const Weighed& weighed,
                                    std::size_t target) {
-  Columns columns = columns_of(in, weighed), scratch;
+  Columns columns = columns_of(in, weighed), scratch = columns;
   Best best;
   std::vector<std::uint32_t> labels(in.count), sorted, contracted;
   for (std::size_t i = 0; i < in.count; ++i) labels[i] = static_cast<std::uint32_t>(i);
   for (bool shifted = false; columns.size() > target; shifted = !shifted) {
     reorder(columns, scratch, shifted, sorted);
     find_best(columns, best);
-    contract(columns, scratch, mutual_pairs(best, columns.size() - target), contracted);
+    const auto round = static_cast<std::size_t>(kRoundShare * static_cast<double>(columns.size()));
+    const std::size_t most = std::min(columns.size() - target, std::max<std::size_t>(round, 1));
+    contract(columns, scratch, mutual_pairs(best, most), contracted);
     for (auto& label : labels) label = contracted[sorted[label]];
   }
   reorder(columns, scratch, false, sorted);

@@ -30,7 +30,10 @@ using NewLabels = nb::ndarray<std::uint32_t, nb::ndim<1>, nb::c_contig, nb::devi
 constexpr double kTwoPi = 6.283185307179586;
 // Of the squared spacing of the merged Gaussians. Found by rendering (docs/adr/0006).
 constexpr double kWeightFootprint = 1.0;
-constexpr double kOpacityFootprint = 0.06;
+constexpr double kShapeFootprint = 0.1;
+// Merged Gaussians have been widened already when they were merged.
+constexpr double kOriginalOpacityFootprint = 0.2;
+constexpr double kMergedOpacityFootprint = 0.03;
 constexpr double kMinOpacity = 1e-6;       // so that weights are never all zero
 constexpr double kMinScale = 1e-20;        // as scenes are loaded (scene_store/loading.py)
 constexpr double kMaxOpacity = 8.0;        // what the compact profile covers
@@ -76,7 +79,9 @@ Footprints footprints_of(const MergeInput& in, std::size_t target) {
   std::nth_element(masses.begin(), middle, masses.end());
   const double each = static_cast<double>(in.count) / static_cast<double>(target);
   const double squared_spacing = *middle * each / kTwoPi;
-  return {kWeightFootprint * squared_spacing, kOpacityFootprint * squared_spacing};
+  const double opacity = in.original ? kOriginalOpacityFootprint : kMergedOpacityFootprint;
+  return {kWeightFootprint * squared_spacing, opacity * squared_spacing,
+          kShapeFootprint * squared_spacing};
 }
 
 struct MergeOutput {
@@ -157,7 +162,8 @@ void merge_harmonics(const MergeInput& in, const Weighed& weighed, const std::ui
 }
 
 MergeInput checked(const Floats& means, const Floats& quats, const Floats& scales,
-                   const Floats& opacities, const Floats& sh, std::size_t target) {
+                   const Floats& opacities, const Floats& sh, bool original,
+                   std::size_t target) {
   const std::size_t count = means.ndim() == 2 ? means.shape(0) : 0;
   const auto is = [count](const Floats& a, std::size_t width) {
     return a.ndim() == 2 && a.shape(0) == count && a.shape(1) == width;
@@ -168,13 +174,13 @@ MergeInput checked(const Floats& means, const Floats& quats, const Floats& scale
   require(target >= 1 && target <= count, "target must be 1 to N");
   require(count < UINT32_MAX, "too many Gaussians for one merge");
   return {means.data(), quats.data(), scales.data(), opacities.data(),
-          sh.data(),    count,        sh.shape(1)};
+          sh.data(),    count,        sh.shape(1),   original};
 }
 
 void bound_cluster(const Floats& means, const Floats& quats, const Floats& scales,
-                   const Floats& opacities, const Floats& sh, std::size_t target,
-                   const NewLabels& out) {
-  const MergeInput in = checked(means, quats, scales, opacities, sh, target);
+                   const Floats& opacities, const Floats& sh, bool original,
+                   std::size_t target, const NewLabels& out) {
+  const MergeInput in = checked(means, quats, scales, opacities, sh, original, target);
   require(out.shape(0) == in.count, "labels must be [N]");
   std::uint32_t* to = out.data();
   nb::gil_scoped_release released;
@@ -183,12 +189,12 @@ void bound_cluster(const Floats& means, const Floats& quats, const Floats& scale
 }
 
 void bound_merge(const Floats& means, const Floats& quats, const Floats& scales,
-                 const Floats& opacities, const Floats& sh, const Floats& sizes,
-                 const Labels& labels, const NewFloats& new_means, const NewFloats& new_quats,
+                 const Floats& opacities, const Floats& sh, bool original,
+                 const Floats& sizes, const Labels& labels, const NewFloats& new_means, const NewFloats& new_quats,
                  const NewFloats& new_scales, const NewFloats& new_opacities,
                  const NewFloats& new_sh, const NewFloats& new_sizes) {
   const std::size_t target = new_sizes.size();
-  const MergeInput in = checked(means, quats, scales, opacities, sh, target);
+  const MergeInput in = checked(means, quats, scales, opacities, sh, original, target);
   require(sizes.size() == in.count && labels.shape(0) == in.count, "one size and label each");
   require(new_means.size() == 3 * target && new_quats.size() == 4 * target &&
               new_scales.size() == 3 * target && new_opacities.size() == target &&
@@ -243,9 +249,9 @@ Weighed weigh(const MergeInput& in, std::size_t target) {
 
 void bind_merge(nb::module_& m) {
   m.def("cluster", &bound_cluster, "means"_a, "quats"_a, "scales"_a, "opacities"_a, "sh"_a,
-        "target"_a, "out"_a);
+        "original"_a, "target"_a, "out"_a);
   m.def("merge_clusters", &bound_merge, "means"_a, "quats"_a, "scales"_a, "opacities"_a, "sh"_a,
-        "sizes"_a, "labels"_a, "new_means"_a, "new_quats"_a, "new_scales"_a, "new_opacities"_a,
+        "original"_a, "sizes"_a, "labels"_a, "new_means"_a, "new_quats"_a, "new_scales"_a, "new_opacities"_a,
         "new_sh"_a, "new_sizes"_a);
 }
 

@@ -16,6 +16,7 @@ struct MergeInput {
   const float* sh;
   std::size_t count;
   std::size_t bases;
+  bool original;  // of the scene itself, not merged before
 };
 
 struct Covariance {
@@ -31,10 +32,11 @@ struct Covariance {
 // The squared widths by which Gaussians are thought to be widened when they are weighed, world
 // units². A chunk of `target` merged Gaussians is drawn where they are about as large as
 // pixels, and there the image model widens everything by a part of a pixel: what is thinner
-// than that counts for more than its own area. Both are relative to the spacing of the merged.
+// than that counts for more than its own area. All are relative to the spacing of the merged.
 struct Footprints {
   double weight;   // for weights in the moments
   double opacity;  // for the opacity mass that is preserved
+  double shape;    // for the cost of merging two of different shapes
 };
 
 // ∫ exp(−½ dᵀ S⁻¹ d) of the projection S of a covariance widened by `footprint`: the root of
