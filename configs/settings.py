@@ -37,6 +37,7 @@ class Size(Range):
 
 
 MEMORY = Size(2**20, 2**60)
+PATIENCE_S = Range(0.01, 3600)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +133,31 @@ class StreamSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class RemoteSettings:
+    """How scenes on servers are read.
+
+    Attributes:
+        cache: Keep on disk what was read, for the next session. A file that must be here as a
+            whole is kept even so.
+        cache_folder: Where; None for ``belvedere/ranges`` in the user's cache folder.
+        cache_budget: What it may take, bytes; None for the smaller of 10 GiB and a tenth of
+            what the disk has free. Files that were downloaded as a whole may take as much.
+        connect_s: Patience for a connection, seconds.
+        stall_s: Patience without a single byte, seconds.
+    """
+
+    cache: bool = True
+    cache_folder: str | None = None
+    cache_budget: Annotated[int, MEMORY] | None = None
+    connect_s: Annotated[float, PATIENCE_S] = 10.0
+    stall_s: Annotated[float, PATIENCE_S] = 20.0
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything that can be configured, by room."""
 
     render: RenderSettings = field(default_factory=RenderSettings)
     viewer: ViewerSettings = field(default_factory=ViewerSettings)
     stream: StreamSettings = field(default_factory=StreamSettings)
+    remote: RemoteSettings = field(default_factory=RemoteSettings)

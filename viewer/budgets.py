@@ -13,19 +13,25 @@ MOST_HOST_BYTES = 4 << 30
 UNKNOWN_BYTES = 4 << 30  # taken to be available where the system does not tell
 
 
-def choose_budgets(host: int | None, device: int | None, available: int | None) -> Budgets:
+def choose_budgets(
+    host: int | None, device: int | None, available: int | None, overhead: int = 0
+) -> Budgets:
     """The budgets of a scene whose device is the processor: both are host memory.
 
     Args:
         host, device: The user's, bytes; None for a share of what is left.
         available: What the machine can still give (``scene_store.memory.available_bytes``);
             None if it does not tell.
+        overhead: Host memory that reading the scene takes beside its chunks; the user's host
+            budget includes it, what is returned does not.
 
     Raises:
-        BudgetError: If the user asks for more than there is.
+        BudgetError: If the user asks for more than there is, or for less than reading takes.
     """
-    free = UNKNOWN_BYTES if available is None else available
+    free = max(0, (UNKNOWN_BYTES if available is None else available) - overhead)
     _require_room(host, device, available)
+    if host is not None and overhead:
+        host = _without(overhead, host)
     usable = int(USABLE_SHARE * free)
     if host is None:
         share = min(MOST_HOST_BYTES, int(HOST_SHARE * usable))
@@ -35,6 +41,36 @@ def choose_budgets(host: int | None, device: int | None, available: int | None) 
         # A host budget beyond its share comes out of the unused rest, as far as that goes.
         device = max(usable - host, (free - host) // 2, 0)
     return Budgets(host, device)
+
+
+def require_room(budgets: Budgets, available: int | None, held: int) -> None:
+    """Refuses budgets that the machine cannot give.
+
+    Args:
+        budgets: Of a scene that is open.
+        available: As in ``choose_budgets``.
+        held: What the scene has taken already, bytes.
+
+    Raises:
+        BudgetError: If both together are more than there is.
+    """
+    asked = budgets.host_bytes + budgets.device_bytes
+    if available is None or asked <= available + held:
+        return
+    raise BudgetError(
+        f"{memory_size(budgets.host_bytes)} for the host and {memory_size(budgets.device_bytes)} "
+        f"for the device are more than the {memory_size(available + held)} that there are; the "
+        f"budgets stay as they were"
+    )
+
+
+def _without(overhead: int, host: int) -> int:
+    if host <= overhead:
+        raise BudgetError(
+            f"--host-budget {memory_size(host)}: reading this scene takes "
+            f"{memory_size(overhead)} of it beside the chunks; raise it"
+        )
+    return host - overhead
 
 
 def _require_room(host: int | None, device: int | None, available: int | None) -> None:

@@ -40,8 +40,9 @@ A viewer for 3D Gaussian Splatting scenes, fast on machines without a GPU.
   belvedere bench                  measure speed and exactness on this machine
 
 SCENE is a file or folder: 3DGS .ply, .compressed.ply, .splat, .ksplat, .spz, .sog, a streamed
-lod-meta.json, a training folder, or a store (.bvs); or the address of a store or a streamed
-SOG (https://, s3://). Without it, a procedural town is shown.
+lod-meta.json, a training folder, a composition (.yaml), or a store (.bvs); the address of a
+store, a streamed SOG or a single file (https://, s3://); or town:N, a procedural town of N
+Gaussians, which is also what is shown without a scene.
 
   belvedere COMMAND --help         the options of a command, with units and defaults
   belvedere --version

@@ -14,8 +14,10 @@ from numpy.typing import ArrayLike, NDArray
 from rendering.engine import RenderEngine
 from rendering.streamed_scene import StreamedScene
 from scene_store.ledger import Budgets
+from scene_store.memory import available_bytes
 from splat.camera import Camera
 from splat.errors import CameraError
+from viewer.budgets import require_room
 from viewer.chunk_boxes import ChunkBoxes
 from viewer.display import ViserScreen, move_camera, read_pose
 from viewer.pacing import PacingPolicy, full_size
@@ -23,7 +25,7 @@ from viewer.panel import Panel
 from viewer.pose import PageSpace, Pose
 from viewer.session import Session, ViewOptions
 from viewer.start_view import StartView, point_ahead
-from viewer.stream_panel import StreamPanel
+from viewer.stream_panel import StreamBounds, StreamPanel
 
 # Poses sent before a change of the page's space arrive after it; they are dropped while
 # they are this far (page units) from where the camera was put, for this long.
@@ -155,7 +157,8 @@ class BrowserView:
         self._panel.show_stats(stats)
         stream = self._scene.stream
         if stream is not None and self._stream_panel is not None:
-            self._stream_panel.show(stream.stats(), stats.stream)
+            most = stream.policy.max_gaussians
+            self._stream_panel.show(stream.stats(), stats.stream, most)
             self._update_boxes(stream)
         with self._lock:
             overdue = self._expected_page is not None and self._is_overdue()
@@ -166,12 +169,15 @@ class BrowserView:
         """The same scene in another form; the camera stays where it is."""
         self._scene = scene
         self._panel.show_facts(scene.facts)
-        if self._stream_panel is not None:
-            self._stream_panel.remove()
-            self._stream_panel = None
         if self._boxes is not None:
             self._boxes.hide()
-        self._add_stream_panel()
+        if scene.stream is None:
+            self._remove_stream_panel()
+        elif self._stream_panel is None:
+            self._add_stream_panel()
+        else:
+            self._boxes = ChunkBoxes(self._client, scene.stream.source.tree)
+            self._stream_panel.rebase(_stream_bounds(scene))
         self.session.replaced()
 
     def show_work(self, share: float, what: str) -> None:
@@ -184,8 +190,11 @@ class BrowserView:
         self.session.set_options(options)
 
     def set_budgets(self, budgets: Budgets) -> None:
-        if self._scene.stream is not None and budgets != self._scene.stream.budgets:
-            self._scene.stream.set_budgets(budgets)
+        stream = self._scene.stream
+        if stream is not None and budgets != stream.budgets:
+            held = stream.stats()
+            require_room(budgets, available_bytes(), held.host_bytes + held.device_bytes)
+            stream.set_budgets(budgets)
             self._on_limits()
 
     def set_max_gaussians(self, count: int) -> None:
@@ -260,14 +269,17 @@ class BrowserView:
         self._boxes = ChunkBoxes(self._client, stream.source.tree)
         self._stream_panel = StreamPanel(
             self._client.gui,
-            least=stream.least_budgets,
-            most_bytes=self._scene.most_memory,
+            bounds=_stream_bounds(self._scene),
             budgets=stream.budgets,
-            gaussians=stream.source.meta.count,
             max_gaussians=stream.policy.max_gaussians,
             actions=self,
             order=4.5,
         )
+
+    def _remove_stream_panel(self) -> None:
+        if self._stream_panel is not None:
+            self._stream_panel.remove()
+        self._stream_panel = self._boxes = None
 
     def _update_boxes(self, stream: StreamedScene) -> None:
         """At a low rate: a box is twelve lines, and the page draws them itself."""
@@ -315,3 +327,10 @@ class BrowserView:
 
     def _is_overdue(self) -> bool:
         return time.monotonic() > self._expected_until_s
+
+
+def _stream_bounds(scene: ShownScene) -> StreamBounds:
+    assert scene.stream is not None
+    return StreamBounds(
+        scene.stream.least_budgets, scene.most_memory, scene.stream.source.meta.count
+    )

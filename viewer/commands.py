@@ -5,175 +5,54 @@ The docstrings below are the help texts. Every command imports what it needs whe
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
-from configs.settings import RenderSettings, ViewerSettings
+from configs.settings import ViewerSettings
 from splat.errors import SettingsError
+from viewer.option_groups import (
+    TOWN_GAUSSIANS,
+    CameraOptions,
+    CommonOptions,
+    DrawingOptions,
+    MemoryOptions,
+    SceneOptions,
+    ServerOptions,
+    load,
+    picture_settings,
+)
 from viewer.option_types import (
     NO_HINT,
     Bytes,
-    Color,
     Count,
     Degrees,
-    EngineName,
     File,
     Flag,
     ModeName,
-    Number,
     Pixels,
     ProfileName,
-    Switch,
     Text,
-    Vector,
     Whole,
     hint,
 )
-from viewer.ranges import JPEG_QUALITY, LOD, require_in_range
+from viewer.ranges import JPEG_QUALITY, require_in_range
 
 if TYPE_CHECKING:
-    from configs.settings import Settings
     from viewer.info import SceneReport
     from viewer.scenes import SceneChoice
     from viewer.store_info import StoreReport
+    from viewer.stream_info import StreamReport
 
 log = logging.getLogger(__name__)
 
-TOWN_GAUSSIANS = 2_000_000
 Say = Callable[[str], None]
-RENDER, VIEWER = RenderSettings(), ViewerSettings()
-
-
-@dataclass(frozen=True, slots=True)
-class CommonOptions:
-    """Where settings come from, and what is logged."""
-
-    config: Annotated[File, NO_HINT] = None
-    """Settings file (YAML): what differs from configs/default.yaml. Options win over it."""
-    debug: Flag = False
-    """Log more, and show where an error came from."""
-
-
-@dataclass(frozen=True, slots=True)
-class SceneOptions:
-    """What is read."""
-
-    scene: Annotated[Positional[str | None], arg(metavar="[SCENE]", help_behavior_hint="")] = None
-    """File or folder of any format that belvedere --help lists, or the address of a store or a
-    streamed SOG; without it, the built-in town."""
-    gaussians: Annotated[Count, hint("2M")] = None
-    """Size of the town, such as 500k, 2M or 2e6; files keep their own."""
-    lod: Annotated[Whole, hint("the finest")] = None
-    """Level of detail to read from formats that have several, 0 the finest."""
-    up: Annotated[Vector, hint("found out")] = None
-    """The direction that is up, in the scene's axes, such as 0 -1 0."""
-
-    def choice(self, fov_deg: float) -> SceneChoice:
-        """The scene as the commands know it.
-
-        Raises:
-            SettingsError: If an option makes no sense.
-        """
-        from viewer.scenes import SceneChoice
-
-        require_in_range("--lod", self.lod, LOD)
-        if self.up is not None and not any(self.up):
-            raise SettingsError("--up: 0 0 0 is no direction")
-        gaussians = self.gaussians or TOWN_GAUSSIANS
-        choice = SceneChoice.of(self.scene, gaussians, self.lod, self.up, fov_deg)
-        if self.scene is not None and self.gaussians is not None:
-            log.warning("warning: --gaussians is for the town; %s keeps its own", choice.shown)
-        return choice
-
-
-@dataclass(frozen=True, slots=True)
-class CameraOptions:
-    """Where the picture is taken from; what is not given, a view chosen from the scene fills in."""
-
-    position: Annotated[Vector, hint("chosen from the scene")] = None
-    """Where the camera stands, world coordinates."""
-    look_at: Annotated[Vector, hint("chosen from the scene")] = None
-    """The point the camera looks at, world coordinates."""
-    fov: Annotated[Degrees, hint(f"{VIEWER.fov_deg:g}")] = None
-    """Vertical field of view, 1 to 170 degrees."""
-    near: Annotated[Number, hint(f"{RENDER.near_ratio:g} of the scene's radius")] = None
-    """Nothing nearer than this is drawn, world units."""
-
-
-@dataclass(frozen=True, slots=True)
-class DrawingOptions:
-    """How the Gaussians are drawn."""
-
-    background: Annotated[Color, hint("0 0 0, black")] = None
-    """Colour behind everything, red green blue, each 0 to 1."""
-    antialiased: Annotated[Switch, hint("no")] = None
-    """Compensate opacities for the screen-space dilation, for Mip-Splatting scenes."""
-    sh_degree: Annotated[Whole, hint("all there is")] = None
-    """View-dependent colour up to this degree of spherical harmonics, 0 to 3."""
-    threads: Annotated[Whole, hint(f"{RENDER.threads}, one a core")] = None
-    """CPU threads a picture may use."""
-    engine: Annotated[EngineName | None, arg(metavar="{native,reference}"), hint(RENDER.engine)] = (
-        None
-    )
-    """The rasterizer; the reference is exact and very slow, for comparisons."""
-
-
-@dataclass(frozen=True, slots=True)
-class MemoryOptions:
-    """What a scene of chunks may take; the defaults are shares of the memory that is free."""
-
-    host_budget: Annotated[Bytes, hint("about an eighth")] = None
-    """Host memory for chunks as they are in the files, such as 2GiB or 512MiB."""
-    device_budget: Annotated[Bytes, hint("about a half")] = None
-    """Memory for the chunks that can be drawn; on a processor this is host memory, too."""
-
-    @property
-    def settings(self) -> dict[str, tuple[str, int | None]]:
-        """By option, the setting and its value."""
-        return {
-            "--host-budget": ("stream.host_budget", self.host_budget),
-            "--device-budget": ("stream.device_budget", self.device_budget),
-        }
-
-
-def load(
-    config: Path | None, camera: CameraOptions, drawing: DrawingOptions, more: dict[str, Any]
-) -> Settings:
-    """The defaults, the settings file, then the options that were given.
-
-    Args:
-        config: The settings file.
-        camera, drawing: Options of every picture.
-        more: Those of one command, by option: ``{"--port": ("viewer.port", 8080)}``.
-
-    Raises:
-        SettingsError: Naming the file and key, or the option.
-    """
-    from configs.loading import load_settings
-
-    options = {
-        "--fov": ("viewer.fov_deg", camera.fov),
-        "--near": ("render.near", camera.near),
-        "--background": ("render.background", drawing.background),
-        "--antialiased": ("render.antialiased", drawing.antialiased),
-        "--sh-degree": ("render.sh_degree", drawing.sh_degree),
-        "--threads": ("render.threads", drawing.threads),
-        "--engine": ("render.engine", drawing.engine),
-        **more,
-    }
-    given = {option: pair for option, pair in options.items() if pair[1] is not None}
-    try:
-        return load_settings(config, dict(given.values()))
-    except SettingsError as error:
-        message = str(error)
-        for option, (key, _) in given.items():  # a person knows the option, not its key
-            message = message.replace(f"option: {key}:", f"{option}:")
-        raise SettingsError(message) from None
+VIEWER = ViewerSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +90,7 @@ class View:
     camera: CameraOptions = field(default_factory=CameraOptions)
     drawing: DrawingOptions = field(default_factory=DrawingOptions)
     memory: MemoryOptions = field(default_factory=MemoryOptions)
+    server: ServerOptions = field(default_factory=ServerOptions)
     page: PageOptions = field(default_factory=PageOptions)
     common: CommonOptions = field(default_factory=CommonOptions)
 
@@ -219,9 +99,8 @@ class View:
         page = self.page
         settings = load(
             self.common.config,
-            self.camera,
-            self.drawing,
             {
+                **picture_settings(self.camera, self.drawing),
                 "--host": ("viewer.host", page.host),
                 "--port": ("viewer.port", page.port),
                 "--token": ("viewer.token", page.token),
@@ -229,12 +108,13 @@ class View:
                 "--jpeg-quality": ("viewer.still_quality", page.jpeg_quality),
                 "--no-store": ("stream.store", False if page.no_store else None),
                 **self.memory.settings,
+                **self.server.settings,
             },
         )
         from viewer.serving import serve
 
         serve(
-            self.scene.choice(settings.viewer.fov_deg),
+            self.scene.choice(settings),
             settings,
             explicit_port=page.port is not None,
             position=self.camera.position,
@@ -291,6 +171,7 @@ class Export:
     camera: CameraOptions = field(default_factory=CameraOptions)
     drawing: DrawingOptions = field(default_factory=DrawingOptions)
     memory: MemoryOptions = field(default_factory=MemoryOptions)
+    server: ServerOptions = field(default_factory=ServerOptions)
     common: CommonOptions = field(default_factory=CommonOptions)
 
     def run(self, say: Say) -> int:
@@ -298,7 +179,14 @@ class Export:
         from viewer.export import CameraChoice, Targets, export
         from viewer.status_line import status_line
 
-        settings = load(self.common.config, self.camera, self.drawing, self.memory.settings)
+        settings = load(
+            self.common.config,
+            {
+                **picture_settings(self.camera, self.drawing),
+                **self.memory.settings,
+                **self.server.settings,
+            },
+        )
         output, frame = self.output, self.frame
         require_in_range("--jpeg-quality", output.jpeg_quality, JPEG_QUALITY)
         targets = Targets(output.image, output.depth, output.alpha, output.jpeg_quality)
@@ -312,7 +200,7 @@ class Export:
             height=frame.height,
             downscale_factor=frame.downscale_factor,
         )
-        choice = self.scene.choice(settings.viewer.fov_deg)
+        choice = self.scene.choice(settings)
         problems: list[str] = []
         with status_line() as progress:
             export(
@@ -344,27 +232,33 @@ class Info:
     scene: SceneOptions = field(default_factory=SceneOptions)
     json: Flag = False
     """Print JSON instead of tables."""
-    debug: Flag = False
-    """Log more, and show where an error came from."""
+    server: ServerOptions = field(default_factory=ServerOptions)
+    common: CommonOptions = field(default_factory=CommonOptions)
 
     def run(self, say: Say) -> None:
         """Print it."""
-        choice = self.scene.choice(VIEWER.fov_deg)
-        report = _report(choice)
+        settings = load(self.common.config, self.server.settings)
+        report = _report(self.scene.choice(settings))
         if self.json:
             say(report.to_json())
         else:
             report.print_table()
 
 
-def _report(choice: SceneChoice) -> SceneReport | StoreReport:
-    if choice.is_streamed:
-        from viewer.store_info import store_report
+def _report(choice: SceneChoice) -> SceneReport | StoreReport | StreamReport:
+    from viewer.downloads import at_hand
+    from viewer.status_line import status_line
 
-        return store_report(choice)
-    from viewer.info import scene_report
+    with contextlib.ExitStack() as kept:
+        with status_line() as progress:
+            choice = at_hand(choice, kept, progress)
+        if choice.is_streamed:
+            from viewer.store_info import stream_report
 
-    return scene_report(choice)
+            return stream_report(choice)
+        from viewer.info import scene_report
+
+        return scene_report(choice)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from rendering.base import Outputs, PagingRasterizer, RasterImage, RasterSetting
 from scene_store.scene import Vector3
 from splat.camera import MAX_IMAGE_SIDE, Camera, fov_y_from_fov_x
 from splat.errors import CameraError, OutputError, SettingsError
+from viewer.downloads import at_hand
 from viewer.engines import create_rasterizer
 from viewer.image_files import (
     MAP_SUFFIXES,
@@ -211,7 +212,9 @@ def export(
     if camera_choice.training_camera is None:
         targets.check_size(*camera_choice.size(*USUAL_SIZE))
     shown = Mode(mode)
-    opened = open_stream(choice) if choice.is_streamed else open_scene(choice, progress)
+    with contextlib.ExitStack() as kept:
+        choice = at_hand(choice, kept, progress)
+        opened = open_stream(choice) if choice.is_streamed else open_scene(choice, progress)
     camera = choose_camera(camera_choice, opened, render)
     targets.check_size(camera.width, camera.height)
     settings = RasterSettings(

@@ -23,6 +23,7 @@ from scene_store.sketch import Sketch, sketch_scene
 from scene_store.statistics import likely_up
 from splat.errors import SceneError
 from splat.gaussians import Gaussians
+from viewer.downloads import at_hand
 from viewer.engines import create_rasterizer
 from viewer.scenes import OpenedScene, Progress, SceneChoice, in_town, open_scene
 from viewer.start_view import choose_start_view
@@ -52,6 +53,7 @@ class Ready:
         shown: What browsers are told of it.
         engine: Draws it; whoever takes this closes it.
         count: Gaussians of the scene.
+        choice: The scene, where it was opened.
         gaussians: The one reference to those in memory, at most one; for coarser forms of them.
         store: Where the store is to be built of which this is a first look; None if this is all.
     """
@@ -59,6 +61,7 @@ class Ready:
     shown: ShownScene
     engine: RenderEngine
     count: int
+    choice: SceneChoice
     gaussians: list[Gaussians]
     store: Path | None = None
 
@@ -75,31 +78,33 @@ def open_first(
     Args:
         choice: The scene.
         settings: All of them.
-        stack: Keeps a store of the cache from being removed until it is closed.
+        stack: Keeps files of caches from being removed until it is closed.
         progress: Hears how far it is.
 
     Raises:
         BelvedereError: If it cannot be shown.
     """
+    choice = at_hand(choice, stack, progress)
     if choice.is_streamed:
-        return _stream(open_stream(choice), settings)
+        return _stream(open_stream(choice), choice, settings)
     if not opens_in_parts(choice, settings):
         return open_whole(choice, settings, progress)
     if choice.path is not None and can_stream(choice.path):
-        return _stream(open_stream(choice), settings)
+        return _stream(open_stream(choice), choice, settings)
     cached = cached_store(choice, settings, stack)
     if cached is not None:
-        return _stream(cached, settings)
+        return _stream(cached, choice, settings)
     return _first_look(choice, settings, store_cache(settings).path_of(choice.source_name))
 
 
 def opens_in_parts(choice: SceneChoice, settings: Settings) -> bool:
-    """Whether a scene is not to be read whole: a look at its description.
+    """Whether a scene is not to be read whole: a look at its description. Of one on a server
+    nothing is asked.
 
     Raises:
         SceneError: If it cannot be read.
     """
-    if choice.is_streamed:
+    if choice.address is not None or choice.is_store:
         return True
     if choice.lod is not None or not settings.stream.store:
         return False
@@ -114,7 +119,7 @@ def open_whole(choice: SceneChoice, settings: Settings, progress: Progress) -> R
     """
     opened = open_scene(choice, progress)
     progress(1.0, "Preparing …")
-    return _resident(opened, settings)
+    return _resident(opened, choice, settings)
 
 
 def store_cache(settings: Settings) -> StoreCache:
@@ -165,7 +170,8 @@ def _first_look(choice: SceneChoice, settings: Settings, store: Path) -> Ready:
         fov_y_rad=math.radians(choice.fov_deg),
     )
     start = in_town(start) if choice.is_town else start
-    ready = _resident(OpenedScene(choice.title, Scene(sketch.meta, gaussians), start), settings)
+    opened = OpenedScene(choice.title, Scene(sketch.meta, gaussians), start)
+    ready = _resident(opened, choice, settings)
     shown = replace(ready.shown, facts=sketch_facts(sketch, "a first look"))
     return replace(ready, shown=shown, gaussians=[], store=store)
 
@@ -176,21 +182,21 @@ def sketch_facts(sketch: Sketch, what: str) -> str:
     return f"{sketch.meta.format_name} · {what}: {count:,} of {sketch.total:,} Gaussians"
 
 
-def _resident(opened: OpenedScene, settings: Settings) -> Ready:
+def _resident(opened: OpenedScene, choice: SceneChoice, settings: Settings) -> Ready:
     from rendering.engine import RenderEngine
 
     gaussians = opened.scene.gaussians
     engine = RenderEngine(create_rasterizer(settings.render.engine), gaussians)
-    return Ready(shown_whole(opened), engine, len(gaussians), [gaussians])
+    return Ready(shown_whole(opened), engine, len(gaussians), choice, [gaussians])
 
 
-def _stream(opened: OpenedStream, settings: Settings) -> Ready:
+def _stream(opened: OpenedStream, choice: SceneChoice, settings: Settings) -> Ready:
     from rendering.engine import RenderEngine
 
     rasterizer = create_rasterizer(settings.render.engine, streamed=True)
     scene = streamed(opened, rasterizer, settings.stream)
     shown = shown_stream(opened, scene)
-    return Ready(shown, RenderEngine(rasterizer, scene), opened.meta.count, [])
+    return Ready(shown, RenderEngine(rasterizer, scene), opened.meta.count, choice, [])
 
 
 def shown_whole(opened: OpenedScene) -> ShownScene:

@@ -13,6 +13,7 @@ import numpy as np
 from scene_store.manifest import MANIFEST_FILE
 from scene_store.memory import DRAW_FACTOR, require_memory
 from scene_store.remote.address import Address, is_remote
+from scene_store.remote.options import RemoteOptions
 from scene_store.scene import Scene, SceneMeta, Vector3
 from scene_store.store import STORE_SUFFIX, is_store, open_store
 from splat.errors import SceneError, SceneNotFoundError, SettingsError
@@ -22,15 +23,16 @@ TOWN_NAME = "Town"
 TOWN_WORD = "town"  # or town:N, in the place of a path
 TOWN_RADIUS = 40.0  # of the market square and what surrounds it: the scale to walk at
 FILES_NAMED_BY_FOLDER = ("lod-meta.json", "meta.json", "point_cloud.ply", MANIFEST_FILE)
-# Files that must be here to be read; of what is elsewhere, only chunks are.
-WHOLE_FILE_SUFFIXES = (".ply", ".splat", ".ksplat", ".spz", ".sog", ".zip", ".yaml", ".yml")
+# What is downloaded where it is elsewhere: one file is the whole scene.
+FILE_SUFFIXES = (".ply", ".splat", ".ksplat", ".spz", ".sog", ".zip")
+COMPOSITION_SUFFIXES = (".yaml", ".yml")
 Progress = Callable[[float, str], None]
 
 
 def looks_like_scene(text: str) -> bool:
     """Whether a text could be meant as a scene, by its name alone."""
     path = PurePosixPath(text)
-    suffixes = (*WHOLE_FILE_SUFFIXES, STORE_SUFFIX)
+    suffixes = (*FILE_SUFFIXES, *COMPOSITION_SUFFIXES, STORE_SUFFIX)
     if is_remote(text) or text.startswith(f"{TOWN_WORD}:"):
         return True
     return path.name in FILES_NAMED_BY_FOLDER or path.suffix.lower() in suffixes
@@ -47,6 +49,7 @@ class SceneChoice:
         up: Upward direction, where the user knows better.
         fov_deg: Vertical field of view of the start view.
         address: Of a remote scene, as the user wrote it; it may hold secrets (``shown``).
+        remote: How to deal with its server.
     """
 
     path: Path | None
@@ -55,6 +58,7 @@ class SceneChoice:
     up: Vector3 | None = None
     fov_deg: float = 60.0
     address: str | None = field(default=None, repr=False)
+    remote: RemoteOptions = field(default=RemoteOptions(), repr=False)
 
     @classmethod
     def of(
@@ -95,8 +99,16 @@ class SceneChoice:
 
     @property
     def is_streamed(self) -> bool:
-        """Whether chunks are read as they are wanted: of a store, and of any remote scene."""
-        return self.address is not None or self.is_store
+        """Whether chunks are read as they are wanted: of a store, and of a remote scene that
+        is more than one file."""
+        return self.is_store if self.address is None else not self.is_download
+
+    @property
+    def is_download(self) -> bool:
+        """Whether it is one file on a server, which must be here to be opened."""
+        if self.address is None:
+            return False
+        return Address.of(self.address).path.lower().endswith(FILE_SUFFIXES)
 
     @property
     def shown(self) -> str:
@@ -203,10 +215,11 @@ def _check_town(count: int, whole: bool) -> None:
 def _check_address(choice: SceneChoice) -> None:
     assert choice.address is not None
     name = PurePosixPath(Address.of(choice.address).path).name
-    if name == "meta.json" or name.lower().endswith(WHOLE_FILE_SUFFIXES):
+    if name == "meta.json" or name.lower().endswith(COMPOSITION_SUFFIXES):
         raise SceneError(
-            f"{choice.shown}: of remote scenes, stores (.bvs) and streamed SOGs (lod-meta.json) "
-            f"are read; download this one, or put there what belvedere build makes of it"
+            f"{choice.shown}: of remote scenes, stores (.bvs), streamed SOGs (lod-meta.json) and "
+            f"single files are read; download this one, or put there what belvedere build makes "
+            f"of it"
         )
 
 

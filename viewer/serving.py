@@ -89,7 +89,7 @@ def serve(
             took_s = time.monotonic() - began_s
             if ready.store is not None:
                 say(f"First look: {ready.count:,} Gaussians after {took_s:.1f} s")
-                _improve(ready, choice, settings, server, kept, works, say)
+                _improve(ready, ready.choice, settings, server, kept, works, say)
             else:
                 say(f"Ready: {ready.count:,} Gaussians after {took_s:.1f} s")
                 if ready.gaussians:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ from scene_store.range_reader import RangeReadError, insist
 from scene_store.scene import Vector3
 from scene_store.statistics import likely_up
 from scene_store.store import Store
-from splat.errors import SceneError
 from viewer.scenes import SceneChoice
+from viewer.stream_info import StreamReport
 from viewer.streams import open_chunk_source, overview
 from viewer.text import byte_size, vector_text
 
@@ -130,18 +130,15 @@ class StoreReport:
         return table
 
 
-def store_report(choice: SceneChoice) -> StoreReport:
-    """Open a store and see whether its files are there.
+def stream_report(choice: SceneChoice) -> StoreReport | StreamReport:
+    """Open a store and see whether its files are there; or a streamed SOG on a server.
 
     Raises:
         SceneError: If it cannot be opened.
     """
     with contextlib.closing(open_chunk_source(choice)) as store:
         if not isinstance(store, Store):
-            raise SceneError(
-                f"{choice.shown}: a streamed SOG on a server, of which info knows nothing; "
-                f"download it, or look at it with belvedere view"
-            )
+            return StreamReport.of(choice, store)
         up = choice.up or _up(store)
         return StoreReport(
             choice.shown if choice.path is None else str(choice.store_folder),
@@ -165,16 +162,16 @@ def _up(store: Store) -> Vector3:
 
 def _faults_of(choice: SceneChoice, manifest: Manifest) -> list[str]:
     if choice.address is not None:
-        return _remote_faults(choice.address, manifest)
+        return _remote_faults(choice, manifest)
     return _faults(choice.store_folder, manifest)
 
 
-def _remote_faults(address: str, manifest: Manifest) -> list[str]:
+def _remote_faults(choice: SceneChoice, manifest: Manifest) -> list[str]:
     """What the last byte of each file, which is asked for, tells of it."""
     from scene_store.remote.opening import open_folder
-    from scene_store.remote.options import RemoteOptions
 
-    reader, _ = open_folder(address, MANIFEST_FILE, RemoteOptions(cache=None))
+    assert choice.address is not None
+    reader, _ = open_folder(choice.address, MANIFEST_FILE, replace(choice.remote, cache=None))
     faults = []
     with contextlib.closing(reader):
         for page in page_files(manifest):

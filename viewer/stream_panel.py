@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import html
 import math
-from typing import Protocol
+import time
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import viser
 
@@ -12,11 +14,14 @@ from rendering.frame import StreamStats
 from rendering.streamed_scene import LEVEL_TINTS
 from scene_store.ledger import Budgets, ChunkState
 from scene_store.residency_stats import ResidencyStats
+from splat.errors import BudgetError
 from viewer.callbacks import contained
 from viewer.text import byte_size, memory_size, short_count
 
 MIB = 1 << 20
 SHOWN_FAILURES = 4
+SETTLES_S = 1.0  # a slider that is being dragged is left alone
+NOTE_S = 10.0
 STATE_NAMES = {
     ChunkState.DEVICE: "drawable",
     ChunkState.PROMOTING: "decoding",
@@ -34,7 +39,7 @@ class StreamActions(Protocol):
         """Take no more memory than this.
 
         Raises:
-            BudgetError: If it is too little.
+            BudgetError: If it is too little, or more than there is.
         """
 
     def set_max_gaussians(self, count: int) -> None:
@@ -50,15 +55,47 @@ class StreamActions(Protocol):
         """Outline the chunks that are drawn."""
 
 
+@dataclass(frozen=True, slots=True)
+class StreamBounds:
+    """What the sliders can be set to.
+
+    Attributes:
+        least: Budgets that the scene cannot do without.
+        most_bytes: What either budget may be raised to.
+        gaussians: Of the scene.
+    """
+
+    least: Budgets
+    most_bytes: int
+    gaussians: int
+
+    @property
+    def host_mib(self) -> tuple[int, int]:
+        """Of the host budget, MiB."""
+        return self._mib(self.least.host_bytes)
+
+    @property
+    def device_mib(self) -> tuple[int, int]:
+        """Of the device budget, MiB."""
+        return self._mib(self.least.device_bytes)
+
+    @property
+    def kilo_gaussians(self) -> tuple[int, int]:
+        """Of a picture's Gaussians, in thousands."""
+        return 1, max(2, math.ceil(self.gaussians / 1000))
+
+    def _mib(self, least: int) -> tuple[int, int]:
+        low = math.ceil(least / MIB)
+        return low, max(low + 1, math.ceil(self.most_bytes / MIB))
+
+
 class StreamPanel:
     """The folder of one browser.
 
     Args:
         gui: Where to build.
-        least: Budgets that the scene cannot do without.
-        most_bytes: What either budget may be raised to.
+        bounds: Of the sliders.
         budgets: Those in force.
-        gaussians: Of the scene.
         max_gaussians: Of a picture, at present.
         actions: What the controls do.
         order: Place among the folders.
@@ -68,31 +105,29 @@ class StreamPanel:
         self,
         gui: viser.GuiApi,
         *,
-        least: Budgets,
-        most_bytes: int,
+        bounds: StreamBounds,
         budgets: Budgets,
-        gaussians: int,
         max_gaussians: int,
         actions: StreamActions,
         order: float,
     ) -> None:
         self._actions = actions
-        self._text = ""
+        self._text = self._note = ""
+        self._note_until_s = self._touched_s = -math.inf
         self._folder = gui.add_folder("Streaming", order=order)
         with self._folder:
             self._numbers = gui.add_html("")
-            self._host = _budget_slider(
-                gui, "Host MiB", least.host_bytes, most_bytes, budgets.host_bytes,
+            self._host = _slider(
+                gui, "Host MiB", bounds.host_mib, budgets.host_bytes // MIB,
                 "Memory for chunks as they are in the files",
             )  # fmt: skip
-            self._device = _budget_slider(
-                gui, "Device MiB", least.device_bytes, most_bytes, budgets.device_bytes,
+            self._device = _slider(
+                gui, "Device MiB", bounds.device_mib, budgets.device_bytes // MIB,
                 "Memory for the chunks that can be drawn",
             )  # fmt: skip
-            most = max(1, math.ceil(gaussians / 1000))
-            self._most_gaussians = gui.add_slider(
-                "Max kGaussians", 1, max(2, most), 1, min(most, max(1, max_gaussians // 1000)),
-                hint="No picture is drawn from more, in thousands",
+            self._most_gaussians = _slider(
+                gui, "Max kGaussians", bounds.kilo_gaussians, max_gaussians // 1000,
+                "No picture is drawn from more, in thousands",
             )  # fmt: skip
             tint = gui.add_checkbox(
                 "Colour by level", False, hint="From blue, the originals, to red, the coarsest"
@@ -102,19 +137,26 @@ class StreamPanel:
             )
             boxes = gui.add_checkbox("Chunk boxes", False, hint="Outline what is drawn")
         for slider in (self._host, self._device):
-            slider.on_update(contained(lambda _: self._set_budgets()))
-        self._most_gaussians.on_update(
-            contained(
-                lambda _: actions.set_max_gaussians(1000 * max(1, int(self._most_gaussians.value)))
-            )
-        )
+            slider.on_update(contained(self._set_budgets))
+        self._most_gaussians.on_update(contained(self._set_most_gaussians))
         tint.on_update(contained(lambda _: actions.tint_levels(bool(tint.value))))
         freeze.on_update(contained(lambda _: actions.freeze(bool(freeze.value))))
         boxes.on_update(contained(lambda _: actions.show_boxes(bool(boxes.value))))
 
-    def show(self, held: ResidencyStats, drawn: StreamStats | None) -> None:
-        """Bring the numbers up to date; sends nothing when none changed."""
-        text = stream_html(held, drawn)
+    def rebase(self, bounds: StreamBounds) -> None:
+        """The scene has another form, with other bounds."""
+        _bound(self._host, bounds.host_mib)
+        _bound(self._device, bounds.device_mib)
+        _bound(self._most_gaussians, bounds.kilo_gaussians)
+
+    def show(self, held: ResidencyStats, drawn: StreamStats | None, max_gaussians: int) -> None:
+        """Bring numbers and sliders up to date; sends nothing when none changed."""
+        now_s = time.monotonic()
+        if now_s >= self._touched_s + SETTLES_S:  # whoever changed them
+            _follow(self._host, held.budgets.host_bytes // MIB)
+            _follow(self._device, held.budgets.device_bytes // MIB)
+            _follow(self._most_gaussians, max_gaussians // 1000)
+        text = stream_html(held, drawn, self._note if now_s < self._note_until_s else "")
         if text != self._text:
             self._text = text
             self._numbers.content = text
@@ -123,22 +165,53 @@ class StreamPanel:
         """Take the folder away."""
         self._folder.remove()
 
-    def _set_budgets(self) -> None:
-        self._actions.set_budgets(
-            Budgets(MIB * int(self._host.value), MIB * int(self._device.value))
-        )
+    def _set_budgets(self, event: Any) -> None:
+        if not self._is_touched(event):
+            return
+        budgets = Budgets(MIB * int(self._host.value), MIB * int(self._device.value))
+        try:
+            self._actions.set_budgets(budgets)
+            self._note = ""
+        except BudgetError as error:
+            self._note, self._note_until_s = str(error), time.monotonic() + NOTE_S
+
+    def _set_most_gaussians(self, event: Any) -> None:
+        if self._is_touched(event):
+            self._actions.set_max_gaussians(1000 * max(1, int(self._most_gaussians.value)))
+
+    def _is_touched(self, event: Any) -> bool:
+        """Whether a person moved a slider; else it followed."""
+        if event.client_id is None:
+            return False
+        self._touched_s = time.monotonic()
+        return True
 
 
-def _budget_slider(
-    gui: viser.GuiApi, label: str, least: int, most: int, value: int, hint: str
+def _slider(
+    gui: viser.GuiApi, label: str, bounds: tuple[int, int], value: int, hint: str
 ) -> viser.GuiSliderHandle[int]:
-    low = math.ceil(least / MIB)
-    high = max(low + 1, math.ceil(most / MIB))
-    return gui.add_slider(label, low, high, 1, min(max(low, value // MIB), high), hint=hint)
+    low, high = bounds
+    return gui.add_slider(label, low, high, 1, min(max(low, value), high), hint=hint)
 
 
-def stream_html(held: ResidencyStats, drawn: StreamStats | None) -> str:
-    """The numbers as small tables."""
+def _bound(slider: viser.GuiSliderHandle[int], bounds: tuple[int, int]) -> None:
+    slider.min, slider.max = bounds
+
+
+def _follow(slider: viser.GuiSliderHandle[int], value: int) -> None:
+    value = min(max(int(slider.min), value), int(slider.max))
+    if int(slider.value) != value:
+        slider.value = value  # type: ignore[misc]
+
+
+def stream_html(held: ResidencyStats, drawn: StreamStats | None, note: str = "") -> str:
+    """The numbers as small tables.
+
+    Args:
+        held: What is in memory.
+        drawn: The last picture.
+        note: What a control was answered.
+    """
     budgets, tally = held.budgets, held.tally
     states = [
         f"{held.chunks[state]:,} {name}"
@@ -157,6 +230,8 @@ def stream_html(held: ResidencyStats, drawn: StreamStats | None) -> str:
     if lost:
         rows.append(("Lost", f"{len(lost):,} chunks; coarser ones stand in"))
     rows += [("", failure.text) for failure in held.failures[:SHOWN_FAILURES]]
+    if note:
+        rows.append(("Note", note))
     table = "".join(
         f'<tr><td style="opacity:0.7;padding:0 1em 0 0;vertical-align:top">{name}</td>'
         f'<td style="padding:0;overflow-wrap:anywhere">{html.escape(value)}</td></tr>'

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -31,6 +32,11 @@ log = logging.getLogger(__name__)
 
 # Of the coarsest chunks, which the start view is chosen from.
 MOST_OVERVIEW_CHUNKS = 8
+
+
+@runtime_checkable
+class _HasOverhead(Protocol):
+    overhead_bytes: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,7 +87,7 @@ def open_chunk_source(choice: SceneChoice) -> ChunkSource:
     check_exists(choice)
     if choice.address is None:
         return open_chunks(choice.store_folder)
-    return open_chunks(choice.address)
+    return open_chunks(choice.address, remote=choice.remote)
 
 
 def streamed(
@@ -104,12 +110,22 @@ def streamed(
     """
     try:
         if budgets is None:
-            budgets = choose_budgets(stream.host_budget, stream.device_budget, available_bytes())
+            budgets = choose_budgets(
+                stream.host_budget,
+                stream.device_budget,
+                available_bytes(),
+                overhead_bytes(opened.source),
+            )
         policy = StreamPolicy(stream.max_gaussians, 1e-3 * stream.fade_ms)
         return StreamedScene(opened.source, rasterizer, budgets, policy)
     except BaseException:
         opened.source.close()
         raise
+
+
+def overhead_bytes(source: ChunkSource) -> int:
+    """Host memory that a source takes beside the chunks that residency counts, at most."""
+    return source.overhead_bytes if isinstance(source, _HasOverhead) else 0
 
 
 def stream_start(choice: SceneChoice, source: ChunkSource) -> StartView:

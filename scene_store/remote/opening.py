@@ -26,17 +26,24 @@ def open_folder(
     """
     options = options or RemoteOptions()
     address = Address.of(text, main_file)
-    reader: RemoteReader
-    # Each takes its time to import.
-    if address.scheme in ("http", "https"):
-        from scene_store.remote.http_reader import HttpReader
-
-        reader = HttpReader(address, options)
-    else:
-        from scene_store.remote.object_reader import ObjectReader
-
-        reader = ObjectReader(address, options)
+    reader = open_reader(address, options)
     if options.cache is None:
         return reader, address.shown()
     cache = RangeCache.of(options.cache)
     return CachedReader(reader, address, cache), address.shown()
+
+
+def open_reader(address: Address, options: RemoteOptions) -> RemoteReader:
+    """A reader without a cache.
+
+    Raises:
+        BackendUnavailable: If reading it needs a package that is not installed.
+    """
+    # Each takes its time to import.
+    if address.scheme in ("http", "https"):
+        from scene_store.remote.http_reader import HttpReader
+
+        return HttpReader(address, options)
+    from scene_store.remote.object_reader import ObjectReader
+
+    return ObjectReader(address, options)

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scene_store.ledger import Budgets
 from splat.errors import BudgetError
-from viewer.budgets import UNKNOWN_BYTES, choose_budgets
+from viewer.budgets import UNKNOWN_BYTES, choose_budgets, require_room
 from viewer.text import memory_size
 
 GIB = 1 << 30
@@ -67,3 +68,25 @@ def test_memory_is_written_in_powers_of_two() -> None:
         "1000 MiB",
         "1.5 GiB",
     ]
+
+
+def test_what_reading_takes_beside_the_chunks_is_set_aside() -> None:
+    overhead = GIB // 8
+    assert choose_budgets(GIB, 2 * GIB, 8 * GIB, overhead) == Budgets(GIB - overhead, 2 * GIB)
+    without, budgets = (
+        choose_budgets(None, None, 8 * GIB),
+        choose_budgets(None, None, 8 * GIB, overhead),
+    )
+    both = budgets.host_bytes + budgets.device_bytes
+    assert both + overhead <= 8 * GIB
+    assert both < without.host_bytes + without.device_bytes
+    with pytest.raises(BudgetError, match=r"--host-budget 64 MiB: .* takes 128 MiB .* raise it"):
+        choose_budgets(GIB // 16, None, 8 * GIB, overhead)
+
+
+def test_a_scene_that_is_open_may_keep_what_it_has() -> None:
+    budgets = Budgets(GIB, 3 * GIB)
+    require_room(budgets, 2 * GIB, held=2 * GIB)
+    require_room(budgets, None, held=0)
+    with pytest.raises(BudgetError, match=r"1 GiB for the host and 3 GiB .* more than the 3.5 GiB"):
+        require_room(budgets, 2 * GIB, held=3 * GIB // 2)

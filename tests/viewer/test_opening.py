@@ -18,7 +18,7 @@ from tests.viewer.test_serving import line_with, viewing
 from tests.viewer.wire import camera_message, open_socket, unpacked
 from viewer.background import Background
 from viewer.opening import Ready, open_first
-from viewer.scenes import Progress, SceneChoice
+from viewer.scenes import TOWN_RADIUS, Progress, SceneChoice
 from viewer.store_cache import StoreCache
 from viewer.store_job import StoreJob
 
@@ -107,6 +107,38 @@ def test_a_file_of_more_than_half_of_the_memory_is_streamed(
     monkeypatch.setattr("viewer.opening.available_bytes", lambda: 2 * 1600 * 56)
     with first(SceneChoice(wall_ply, 1), StreamSettings()) as ready:
         assert ready.store is not None
+
+
+def test_a_large_streamed_sog_is_streamed_by_its_own_levels(data_dir: Path) -> None:
+    path = data_dir / "playbot" / "lod-meta.json"
+    with first(SceneChoice(path, 1), replace(LARGE, host_budget=256 << 20)) as ready:
+        assert ready.store is None and ready.count == 500_000
+        assert ready.shown.stream is not None
+        assert "streamed SOG · 500,000 Gaussians" in ready.shown.facts
+        assert ready.shown.stream.budgets.host_bytes < 160 << 20, "textures need their part"
+    with first(SceneChoice(path, 1, lod=6), LARGE) as ready:
+        assert ready.shown.stream is None and ready.count < 500_000
+
+
+def test_a_large_town_is_looked_at_from_its_centre(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("viewer.opening.SKETCH_COUNT", 5_000)
+    choice = SceneChoice.of("town:200e6", 1)
+    with first(choice, StreamSettings()) as ready:
+        assert ready.store == StoreCache(1).path_of("town:200000000")
+        assert ready.shown.title == "Town"
+        assert "a first look: 5,000 of 200,000,000" in ready.shown.facts
+        assert ready.shown.start.radius == TOWN_RADIUS
+    assert StoreCache(1).path_of("town:3000000") != ready.store
+
+
+def test_a_large_composition_is_streamed_like_a_file(wall_ply: Path, tmp_path: Path) -> None:
+    path = tmp_path / "walls.yaml"
+    path.write_text(
+        f"scenes:\n  - path: {wall_ply}\n    grid: {{counts: [20, 1, 20], pitch: [3, 0, 3]}}\n"
+    )
+    with first(SceneChoice(path, 1)) as ready:
+        assert ready.store is not None
+        assert "a first look: 3" in ready.shown.facts and "of 640,000" in ready.shown.facts
 
 
 def test_a_store_in_the_cache_is_used_and_kept_while_it_is(wall_ply: Path) -> None:

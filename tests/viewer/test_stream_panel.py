@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
+import viser
 
 from rendering.frame import StreamStats
 from scene_store.demands import Tier
 from scene_store.failures import Failure
 from scene_store.ledger import Budgets, ChunkState
 from scene_store.residency_stats import ResidencyStats, Tally
+from splat.errors import BudgetError
 from tests.store.small_stores import sample_chunks, sample_tree
 from viewer.chunk_boxes import MOST_BOXES, box_lines, nearest_boxes
-from viewer.stream_panel import level_color, stream_html
+from viewer.stream_panel import StreamBounds, StreamPanel, level_color, stream_html
 
 MIB = 1 << 20
+IN_FORCE = Budgets(64 * MIB, 512 * MIB)
 
 
 def held(**more: object) -> ResidencyStats:
@@ -96,3 +103,87 @@ def test_of_many_boxes_the_nearest_are_outlined(monkeypatch: pytest.MonkeyPatch)
     (nearest,) = nearest_boxes(tree, (1, 2, 3), eye)
     assert nearest == 1 + int(np.argmin(distances))
     assert MOST_BOXES < 2000
+
+
+@dataclass
+class Keeper:
+    """Keeps the budgets it is given, unless they are too large."""
+
+    budgets: Budgets = IN_FORCE
+    max_gaussians: int = 2_000_000
+
+    def set_budgets(self, budgets: Budgets) -> None:
+        if budgets.device_bytes > 900 * MIB:
+            raise BudgetError("more than the 900 MiB that there are")
+        self.budgets = budgets
+
+    def set_max_gaussians(self, count: int) -> None:
+        self.max_gaussians = count
+
+    def tint_levels(self, on: bool) -> None: ...
+
+    def freeze(self, on: bool) -> None: ...
+
+    def show_boxes(self, on: bool) -> None: ...
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[viser.ViserServer]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = viser.ViserServer(host="127.0.0.1", port=port, verbose=False)
+    yield server
+    server.stop()
+
+
+def panel_of(server: viser.ViserServer, keeper: Keeper) -> StreamPanel:
+    bounds = StreamBounds(Budgets(2 * MIB, 16 * MIB), 4096 * MIB, 4_000_000)
+    return StreamPanel(
+        server.gui, bounds=bounds, budgets=keeper.budgets, max_gaussians=keeper.max_gaussians,
+        actions=keeper, order=1,
+    )  # fmt: skip
+
+
+def moved(slider: viser.GuiSliderHandle[int], value: int) -> None:
+    """As a person moves it."""
+    slider._impl.value = value
+    for callback in slider._impl.update_cb:
+        callback(viser.GuiEvent(client_id=0, client=None, target=slider))
+
+
+def test_sliders_follow_what_others_set(server: viser.ViserServer) -> None:
+    keeper = Keeper()
+    panel = panel_of(server, keeper)
+    assert (panel._host.value, panel._device.value, panel._most_gaussians.value) == (64, 512, 2000)
+    panel.show(held(budgets=Budgets(32 * MIB, 256 * MIB)), None, 1_000_000)
+    assert (panel._host.value, panel._device.value, panel._most_gaussians.value) == (32, 256, 1000)
+    assert keeper == Keeper(), "following changes nothing"
+    panel.rebase(StreamBounds(Budgets(48 * MIB, 300 * MIB), 8192 * MIB, 500_000))
+    panel.show(held(budgets=Budgets(32 * MIB, 256 * MIB)), None, 1_000_000)
+    assert (panel._host.value, panel._device.value, panel._most_gaussians.value) == (48, 300, 500)
+
+
+def test_a_slider_that_is_being_moved_is_left_alone(server: viser.ViserServer) -> None:
+    keeper = Keeper()
+    panel = panel_of(server, keeper)
+    moved(panel._device, 700)
+    moved(panel._most_gaussians, 3000)
+    assert keeper == Keeper(Budgets(64 * MIB, 700 * MIB), 3_000_000)
+    panel.show(held(), None, 2_000_000)
+    assert (panel._device.value, panel._most_gaussians.value) == (700, 3000)
+
+
+def test_more_than_there_is_is_said_and_undone(
+    server: viser.ViserServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = Keeper()
+    panel = panel_of(server, keeper)
+    monkeypatch.setattr("viewer.stream_panel.SETTLES_S", 0.0)
+    moved(panel._device, 1000)
+    panel.show(held(), None, keeper.max_gaussians)
+    assert "more than the 900 MiB" in panel._text
+    assert panel._device.value == 512 and keeper == Keeper()
+    moved(panel._device, 600)
+    panel.show(held(budgets=keeper.budgets), None, keeper.max_gaussians)
+    assert "more than" not in panel._text and panel._device.value == 600
