@@ -18,8 +18,9 @@ from benchmarks.streaming import StreamedEngine
 from rendering.base import RasterSettings
 from rendering.native.cpu import NativeRasterizer
 from rendering.streamed_scene import StreamPolicy
+from scene_store.chunks import Buffer
 from scene_store.ledger import Budgets
-from scene_store.range_reader import FolderReader
+from scene_store.range_reader import ByteRange, FolderReader
 from scene_store.store import Store
 
 MIB = 1 << 20
@@ -75,6 +76,14 @@ class CountingReader(FolderReader):
         part = super().read(name, offset, size, cancelled)
         self.bytes_read += len(part or b"")
         return part
+
+    def read_ranges(
+        self, name: str, ranges: Sequence[ByteRange], cancelled: Callable[[], bool]
+    ) -> list[Buffer] | None:
+        """See ``RangeReader``."""
+        parts = super().read_ranges(name, ranges, cancelled)
+        self.bytes_read += sum(map(len, parts or ()))
+        return parts
 
 
 def probe(path: Path) -> Probe:

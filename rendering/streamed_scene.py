@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -70,11 +71,20 @@ class ChunkPages:
         self._page_gaussians = page_gaussians
         self._pages: dict[int, tuple[Any, ...]] = {}
 
-    def upload(self, chunk: int, gaussians: Gaussians) -> None:
-        """Pack a chunk into pages of its own."""
+    def upload(self, chunks: Sequence[int], gaussians: Gaussians, rows: NDArray[np.int64]) -> None:
+        """Pack chunks into pages of their own."""
         size = self._page_gaussians
-        starts = range(0, len(gaussians), size)
-        self._pages[chunk] = tuple(self._pool.pack(gaussians[s : s + size]) for s in starts)
+        pages = [
+            [
+                (start, min(size, first + count - start))
+                for start in range(first, first + count, size)
+            ]
+            for first, count in rows.tolist()
+        ]
+        flat = np.array([page for each in pages for page in each], np.int64).reshape(-1, 2)
+        packed = iter(self._pool.pack_many(gaussians, flat))
+        for chunk, each in zip(chunks, pages, strict=True):
+            self._pages[chunk] = tuple(islice(packed, len(each)))
 
     def free(self, chunk: int) -> None:
         """Give a chunk's pages back."""

@@ -39,6 +39,9 @@ class _Demand:
 class Demands:
     """Tiers and ranks of the chunks of one tree. A parent's tier is never below its child's.
 
+    What a new demand costs follows from its own length and the last one's, not from the size
+    of the tree.
+
     Attributes:
         tier: [N] uint8 of ``Tier``. Roots are always VISIBLE.
         rank: [N] int32, place in the queue of what is missing, the most urgent first;
@@ -47,6 +50,7 @@ class Demands:
         order: [Q] the chunks that have a rank, by rank.
         last_used: [N] float64, when the chunk was last VISIBLE or PREFETCH; a parent's is
             never before its child's.
+        visible: [V] the chunks whose tier is VISIBLE, in any order.
     """
 
     def __init__(self, tree: LodTree) -> None:
@@ -54,6 +58,8 @@ class Demands:
         self.rank = np.full(len(tree), NO_RANK, np.int32)
         self.order: ChunkArray = _none()
         self.last_used = np.full(len(tree), -np.inf)
+        self.visible: ChunkArray = _none()
+        self._predicted: ChunkArray = _none()  # those whose tier is PREFETCH
         self._parent = tree.parent
         self._roots = tree.roots.astype(np.intp)
         self._of_client: dict[Hashable, _Demand] = {}
@@ -79,27 +85,37 @@ class Demands:
             held: [N] what need not be fetched any more.
             now: Seconds.
         """
-        self.tier[:] = Tier.RECENT
+        for raised in (self.visible, self._predicted):
+            self.tier[raised] = Tier.RECENT
         demands = list(self._of_client.values())
         in_view = [self._roots, *(d.wants for d in demands), *(d.touched for d in demands)]
-        self._raise(in_view, Tier.VISIBLE)
-        self._raise([d.prefetch for d in demands], Tier.PREFETCH)
-        self.last_used[self.tier > Tier.RECENT] = now
+        self.visible = self._raise(in_view, Tier.VISIBLE)
+        self._predicted = self._raise([d.prefetch for d in demands], Tier.PREFETCH)
+        for raised in (self.visible, self._predicted):
+            self.last_used[raised] = now
         queues = (
             [self._roots],
             [d.wants for d in demands],
             [d.prefetch for d in demands],
         )
         missing = [[chunks[~held[chunks]] for chunks in queue] for queue in queues]
-        self.order = _first_of_each(np.concatenate([_in_turn(queue) for queue in missing]))
-        self._give_ranks()
+        self.rank[self.order] = NO_RANK
+        self.order = self._first_of_each(np.concatenate([_in_turn(queue) for queue in missing]))
         if not self._parents_come_first(held):
+            self.rank[self.order] = NO_RANK
             self.order = self._with_parents(held)
-            self._give_ranks()
+            self.rank[self.order] = np.arange(len(self.order), dtype=np.int32)
 
-    def _give_ranks(self) -> None:
-        self.rank[:] = NO_RANK
-        self.rank[self.order] = np.arange(len(self.order), dtype=np.int32)
+    def _first_of_each(self, chunks: ChunkArray) -> ChunkArray:
+        """Without repetitions, in the same order; their ranks are set."""
+        places = np.arange(len(chunks), dtype=np.int32)
+        # Of assignments to one place the last one counts.
+        self.rank[chunks[::-1]] = places[::-1]
+        first = self.rank[chunks] == places
+        if not first.all():
+            chunks = chunks[first]
+            self.rank[chunks] = np.arange(len(chunks), dtype=np.int32)
+        return chunks
 
     def _parents_come_first(self, held: NDArray[np.bool_]) -> bool:
         """Whether the queue is as ``select_lod`` makes it."""
@@ -118,23 +134,33 @@ class Demands:
             queued.update(dict.fromkeys(reversed(way)))
         return np.array(list(queued), np.intp)
 
-    def _raise(self, lists: Sequence[ChunkArray], tier: Tier) -> None:
-        """Gives chunks and their ancestors at least this tier."""
+    def _raise(self, lists: Sequence[ChunkArray], tier: Tier) -> ChunkArray:
+        """Gives chunks and their ancestors at least this tier; those whose tier it became."""
         chunks = np.concatenate([_none(), *lists])
+        raised = [_none()]
         while len(chunks):
-            chunks = chunks[self.tier[chunks] < tier]
+            chunks = self._distinct(chunks[self.tier[chunks] < tier])
             self.tier[chunks] = tier
+            raised.append(chunks)
             parents = self._parent[chunks]
-            chunks = np.unique(parents[parents != NO_PARENT]).astype(np.intp)
+            chunks = parents[parents != NO_PARENT].astype(np.intp)
+        return np.concatenate(raised)
+
+    def _distinct(self, chunks: ChunkArray) -> ChunkArray:
+        """Each once. Ranks serve as the scratch: they are worked out anew afterwards."""
+        places = np.arange(len(chunks), dtype=np.int32)
+        before = self.rank[chunks]
+        self.rank[chunks] = places
+        first = self.rank[chunks] == places
+        self.rank[chunks] = before
+        distinct: ChunkArray = chunks[first]
+        return distinct
 
 
 def _in_turn(lists: Sequence[ChunkArray]) -> ChunkArray:
     """One of each list in turn, so that no client's wants wait for all of another's."""
-    places = np.concatenate([_none(), *(np.arange(len(chunks)) for chunks in lists)])
-    return np.concatenate([_none(), *lists])[np.argsort(places, kind="stable")]
-
-
-def _first_of_each(chunks: ChunkArray) -> ChunkArray:
-    """Without repetitions, in the same order."""
-    _, first = np.unique(chunks, return_index=True)
-    return chunks[np.sort(first)]
+    filled = [chunks for chunks in lists if len(chunks)]
+    if len(filled) < 2:
+        return filled[0] if filled else _none()
+    places = np.concatenate([np.arange(len(chunks)) for chunks in filled])
+    return np.concatenate(filled)[np.argsort(places, kind="stable")]

@@ -64,6 +64,27 @@ ALLOWED_MOVES = frozenset(
 )
 _HOLDS_ENCODED = frozenset({_S.LOADING, _S.HOST, _S.PROMOTING})
 _HOLDS_PAGES = frozenset({_S.PROMOTING, _S.DEVICE})
+_HOLDS_NOTHING = frozenset({_S.ABSENT, _S.QUEUED})
+
+
+@dataclass(frozen=True, slots=True)
+class _Move:
+    """What a move adds (1) or takes away (-1)."""
+
+    encoded: int
+    decoded: int
+    device: int
+
+
+def _move(before: ChunkState, after: ChunkState) -> _Move:
+    def change(holds: frozenset[ChunkState]) -> int:
+        return (after in holds) - (before in holds)
+
+    return _Move(change(_HOLDS_ENCODED), change(frozenset({_S.PROMOTING})), change(_HOLDS_PAGES))
+
+
+# By numbers: chunks move five times each, and a scene has hundreds of thousands.
+_MOVES = {(int(a), int(b)): _move(a, b) for a, b in ALLOWED_MOVES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +132,7 @@ class Ledger:
     """States and sums of the chunks of one tree.
 
     Attributes:
-        state: [N] uint8 of ``ChunkState``. Read it; ``move`` alone writes it.
+        state: [N] uint8 of ``ChunkState``. Read it; ``move`` and ``move_all`` alone write it.
         held_bytes: Host memory of encoded chunks, in flight or not.
         decoding_bytes: Host memory of decodings in progress.
         device_bytes: Device memory of chunks, decoded or being decoded.
@@ -123,9 +144,15 @@ class Ledger:
         self.state = np.zeros(len(tree), np.uint8)
         self.device_children = np.zeros(len(tree), np.int32)
         self.held_bytes = self.decoding_bytes = self.device_bytes = 0
-        self._parent = tree.parent
-        self._count = np.zeros(len(ChunkState), np.int64)
-        self._count[_S.ABSENT] = len(tree)
+        # Single numbers are read and written much faster through a view than through the array.
+        self._state = self.state.data
+        self._parent = tree.parent.data
+        self._children = self.device_children.data
+        self._encoded = costs.encoded.data
+        self._decoded = costs.decoded.data
+        self._device = costs.device.data
+        self._count = [len(tree)] + [0] * (len(ChunkState) - 1)
+        self._in_flight: dict[ChunkState, set[int]] = {_S.LOADING: set(), _S.HOST: set()}
         self._most_decoded = int(costs.decoded.max())
         self._least_host = int(costs.encoded.max()) + self._most_decoded
         self._least_device = int(costs.device[tree.roots].sum())
@@ -166,27 +193,35 @@ class Ledger:
 
     def count(self, state: ChunkState) -> int:
         """Chunks in a state."""
-        return int(self._count[state])
+        return self._count[state]
 
     def of(self, chunk: int) -> ChunkState:
         """The chunk's state."""
-        return ChunkState(int(self.state[chunk]))
+        return ChunkState(self._state[chunk])
 
-    def chunks_in(self, state: ChunkState) -> NDArray[np.intp]:
-        """Indices of the chunks in a state, ascending."""
-        return np.flatnonzero(self.state == state)
+    def is_in(self, chunk: int, state: ChunkState) -> bool:
+        """Whether the chunk is in this state."""
+        return self._state[chunk] == state
+
+    def loading(self) -> NDArray[np.intp]:
+        """Indices of the chunks that are being read, ascending."""
+        return _ascending(self._in_flight[_S.LOADING])
+
+    def in_host(self) -> NDArray[np.intp]:
+        """Indices of the chunks that are read and not yet decoded, ascending."""
+        return _ascending(self._in_flight[_S.HOST])
 
     def has_held_parent(self, chunks: NDArray[np.intp]) -> NDArray[np.bool_]:
         """[M] whether each of [M] chunks is a root, or its parent is held or being read."""
-        parents = self._parent[chunks]
+        parents = np.asarray(self._parent)[chunks]
         states = self.state[parents]
         held = (states >= _S.LOADING) & (states <= _S.DEVICE)
         return np.asarray((parents == NO_PARENT) | held)
 
     def has_device_parent(self, chunk: int) -> bool:
         """Whether the chunk is a root, or its parent can be drawn."""
-        parent = int(self._parent[chunk])
-        return parent == NO_PARENT or self.of(parent) is _S.DEVICE
+        parent = self._parent[chunk]
+        return parent == NO_PARENT or self._state[parent] == _S.DEVICE
 
     def move(self, chunk: int, state: ChunkState) -> None:
         """Puts the chunk into another state and moves its bytes with it.
@@ -194,23 +229,43 @@ class Ledger:
         Raises:
             ValueError: If no chunk may go that way.
         """
-        before = self.of(chunk)
-        if (before, state) not in ALLOWED_MOVES:
-            raise ValueError(f"chunk {chunk} cannot go from {before.name} to {state.name}")
-        self._add(chunk, before, -1)
-        self._add(chunk, state, +1)
-        self.state[chunk] = state
+        before = self._state[chunk]
+        move = _MOVES.get((before, int(state)))
+        if move is None:
+            was = ChunkState(before).name
+            raise ValueError(f"chunk {chunk} cannot go from {was} to {state.name}")
+        self._state[chunk] = state
+        self._count[before] -= 1
+        self._count[state] += 1
+        if before in self._in_flight:
+            self._in_flight[ChunkState(before)].discard(chunk)
+        if state in self._in_flight:
+            self._in_flight[state].add(chunk)
+        if move.encoded:
+            self.held_bytes += move.encoded * self._encoded[chunk]
+        if move.decoded:
+            self.decoding_bytes += move.decoded * self._decoded[chunk]
+        if move.device:
+            self.device_bytes += move.device * self._device[chunk]
+            parent = self._parent[chunk]
+            if parent != NO_PARENT:
+                self._children[parent] += move.device
 
-    def _add(self, chunk: int, state: ChunkState, sign: int) -> None:
-        self._count[state] += sign
-        if state in _HOLDS_ENCODED:
-            self.held_bytes += sign * int(self.costs.encoded[chunk])
-        if state is _S.PROMOTING:
-            self.decoding_bytes += sign * int(self.costs.decoded[chunk])
-        if state in _HOLDS_PAGES:
-            self.device_bytes += sign * int(self.costs.device[chunk])
-            if self._parent[chunk] != NO_PARENT:
-                self.device_children[self._parent[chunk]] += sign
+    def move_all(self, chunks: NDArray[np.intp], before: ChunkState, state: ChunkState) -> None:
+        """Puts many different chunks from one state that holds nothing into another.
+
+        Raises:
+            ValueError: If one of the states holds something.
+        """
+        if not {before, state} <= _HOLDS_NOTHING:
+            raise ValueError(f"many chunks at once cannot go from {before.name} to {state.name}")
+        self.state[chunks] = state
+        self._count[before] -= len(chunks)
+        self._count[state] += len(chunks)
+
+
+def _ascending(chunks: set[int]) -> NDArray[np.intp]:
+    return np.sort(np.fromiter(chunks, np.intp, len(chunks)))
 
 
 def _require(budget: int, least: int, memory: str, purpose: str) -> None:

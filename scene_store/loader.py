@@ -1,8 +1,10 @@
 """The threads that carry out what residency decides: read, decode, upload, give back.
 
 ``Residency`` is the policy and is entered under one lock; reading, decoding and uploading go on
-outside it. A frame never waits for a chunk: it draws what is there (``Loader.frame``), and
-hears of arrivals by a callback.
+outside it, a batch of chunks at a time. Small chunks take less time than to speak of each: for a
+batch one thread is woken, residency thinks once, and listeners hear once. Batches are short, so
+that what becomes urgent or unwanted does not wait for long. A frame never waits for a chunk: it
+draws what is there (``Loader.frame``), and hears of arrivals by a callback.
 """
 
 from __future__ import annotations
@@ -13,16 +15,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from types import TracebackType
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scene_store.chunks import ChunkSource, EncodedChunk
+from scene_store.chunks import ChunkSource, DecodedChunks, EncodedChunk, ReadOutcome, in_batches
 from scene_store.ledger import Budgets
 from scene_store.prefetch import LoadLatency
+from scene_store.read_pace import ReadPace
 from scene_store.residency import Actions, Residency
 from scene_store.residency_stats import ResidencyStats
 from splat.closing import Closing
@@ -35,6 +37,7 @@ CLOSING_TIME_S = 0.8
 
 READERS = 8  # enough to hide the latency of a server
 DECODERS = 2
+DECODED_BYTES = 1 << 20  # of a batch, unless it is a single chunk: stays in a core's cache
 # What to do next takes residency longer to say than a small chunk takes to read: while all
 # threads have work, it is asked only after so many.
 MOST_UNTHOUGHT = 16
@@ -43,9 +46,15 @@ MOST_UNTHOUGHT = 16
 class DevicePool(Protocol):
     """Pages of a device. Residency sees to it that an uploaded chunk finds its pages free."""
 
-    def upload(self, chunk: int, gaussians: Gaussians) -> None:
-        """Puts a chunk into pages of its own. Called by several threads; may take its time.
-        After an exception nothing of the chunk is left."""
+    def upload(self, chunks: Sequence[int], gaussians: Gaussians, rows: NDArray[np.int64]) -> None:
+        """Puts chunks into pages of their own, all of them or none. Called by several threads;
+        may take its time. The arrays are the caller's again afterwards.
+
+        Args:
+            chunks: B of them.
+            gaussians: Those of all.
+            rows: [B, 2] first row and number of rows of each.
+        """
 
     def free(self, chunk: int) -> None:
         """Gives a chunk's pages back. Called under the loader's lock: must be quick, and must
@@ -73,23 +82,24 @@ Choose = Callable[[NDArray[np.bool_], NDArray[np.bool_]], Demand]
 """From what is resident and what is lost (each [N] bool) to a frame's demand."""
 
 
-Report = Callable[[], bool]
-"""Tells residency what came of one job, under the lock; whether more can be drawn now."""
-
-
 class Lease:
     """Chunks that stay until it is released, at the latest at the end of its ``with`` block."""
 
-    def __init__(self, loader: Loader, chunks: tuple[int, ...]) -> None:
-        self.chunks = chunks
+    def __init__(self, loader: Loader, chunks: NDArray[np.intp]) -> None:
         self._loader = loader
+        self._chunks = chunks
         self._held = True
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """Which."""
+        return tuple(self._chunks.tolist())
 
     def release(self) -> None:
         """Nothing happens the second time."""
         if self._held:
             self._held = False
-            self._loader._release(self.chunks)
+            self._loader._release(self._chunks)
 
     def __enter__(self) -> Lease:
         return self
@@ -131,38 +141,32 @@ class Loader(Closing):
         readers: int = READERS,
         decoders: int = DECODERS,
     ) -> None:
-        self._source = source
+        self._source = in_batches(source)
         self._pool = pool
         self._residency = residency
         self._on_arrival = on_arrival
         self._clock = clock
-        self._changed = threading.Condition()  # its lock guards all that follows
+        self._decoders = decoders
+        lock = threading.RLock()  # guards all that follows
+        # Each wakes those who can go on, and nobody else.
+        self._work_to_read, self._work_to_decode = (threading.Condition(lock) for _ in range(2))
+        self._settled = threading.Condition(lock)
+        self._lock = lock
+        self._awaiting_settled = 0
         self._closed = False
         self._encoded: dict[int, EncodedChunk] = {}
-        self._to_read: deque[int] = deque()
+        self._to_read: deque[list[int]] = deque()
         self._to_decode: deque[int] = deque()
-        self._cancel_flags: dict[int, threading.Event] = {}
-        self._unthought = 0  # reports since residency was last asked
+        self._cancelled: set[int] = set()
+        self._unthought = 0  # chunks reported since residency was last asked
+        self._pace = ReadPace()
         self._read_latency, self._decode_latency = LoadLatency(), LoadLatency()
         self.threads = [
-            *self._start_threads("reader", readers, self._to_read, self._read),
-            *self._start_threads("decoder", decoders, self._to_decode, self._decode),
+            *_start_threads("reader", readers, self._serve_reads),
+            *_start_threads("decoder", decoders, self._serve_decodings),
         ]
-        with self._changed:
+        with self._lock:
             self._carry_out(self._residency.step(self._clock()))
-
-    def _start_threads(
-        self, name: str, count: int, jobs: deque[int], work: Callable[[int], Report]
-    ) -> list[threading.Thread]:
-        threads = [
-            threading.Thread(
-                target=self._serve, args=(jobs, work), name=f"chunk-{name}-{index}", daemon=True
-            )
-            for index in range(count)
-        ]
-        for thread in threads:
-            thread.start()
-        return threads
 
     # --- For frames --------------------------------------------------------------------------
 
@@ -174,10 +178,10 @@ class Loader(Closing):
                 must not call the loader.
             client: Whose view it is; it replaces the client's last one.
         """
-        with self._changed:
+        with self._lock:
             self._require_open()
             demand = choose(self._residency.resident, self._residency.lost)
-            chunks = tuple(int(chunk) for chunk in demand.draw)
+            chunks = np.array(demand.draw, np.intp)
             self._residency.lease(chunks)
             self._carry_out(
                 self._residency.update(
@@ -188,7 +192,7 @@ class Loader(Closing):
 
     def forget(self, client: Hashable) -> None:
         """The client is gone."""
-        with self._changed:
+        with self._lock:
             if not self._closed:
                 self._carry_out(self._residency.forget(client, self._clock()))
 
@@ -198,20 +202,20 @@ class Loader(Closing):
         Raises:
             BudgetError: If they are too small for this scene; the old ones stay.
         """
-        with self._changed:
+        with self._lock:
             self._require_open()
             self._carry_out(self._residency.set_budgets(budgets, self._clock()))
 
     def stats(self) -> ResidencyStats:
         """A snapshot."""
-        with self._changed:
+        with self._lock:
             return self._residency.stats()
 
     @property
     def latency_s(self) -> float:
         """Seconds in which nearly all chunks come from the source to the device; 0 before the
         first."""
-        with self._changed:
+        with self._lock:
             return self._read_latency.bound_s + self._decode_latency.bound_s
 
     def wait_until_settled(self, timeout_s: float) -> bool:
@@ -220,12 +224,16 @@ class Loader(Closing):
         Returns:
             Whether that came about in time; False also when the loader was closed meanwhile.
         """
-        with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._residency.settled, timeout_s)
+        with self._settled:
+            self._awaiting_settled += 1
+            try:
+                self._settled.wait_for(lambda: self._closed or self._residency.settled, timeout_s)
+            finally:
+                self._awaiting_settled -= 1
             return not self._closed and self._residency.settled
 
-    def _release(self, chunks: tuple[int, ...]) -> None:
-        with self._changed:
+    def _release(self, chunks: NDArray[np.intp]) -> None:
+        with self._lock:
             self._residency.release(chunks)
             if not self._closed:
                 self._carry_out(self._residency.step(self._clock()))
@@ -239,14 +247,13 @@ class Loader(Closing):
     def close(self) -> None:
         """Stops within a second. A read that does not heed its flag is left to itself: what it
         brings is forgotten. Pages stay as they are; the pool is the caller's."""
-        with self._changed:
+        with self._lock:
             self._closed = True
-            for flag in self._cancel_flags.values():
-                flag.set()
             self._to_read.clear()
             self._to_decode.clear()
             self._encoded.clear()
-            self._changed.notify_all()
+            for condition in (self._work_to_read, self._work_to_decode, self._settled):
+                condition.notify_all()
         deadline = time.monotonic() + CLOSING_TIME_S
         for thread in self.threads:
             if thread is not threading.current_thread():
@@ -259,95 +266,159 @@ class Loader(Closing):
             del self._encoded[chunk]
         for chunk in actions.evict:
             self._pool.free(chunk)
-        for chunk in actions.cancel_loads:
-            self._cancel_flags[chunk].set()
-        for chunk in actions.start_loads:
-            self._cancel_flags[chunk] = threading.Event()
-        self._to_decode.extend(actions.promote)
-        self._to_read.extend(actions.start_loads)
-        self._changed.notify_all()
+        self._cancelled.update(actions.cancel_loads)
+        if actions.promote:
+            self._to_decode.extend(actions.promote)
+            self._work_to_decode.notify(self._decoders)
+        if actions.start_loads:
+            most_bytes = self._pace.batch_bytes
+            self._to_read.extend(self._source.read_batches(actions.start_loads, most_bytes))
+            self._work_to_read.notify()
+        if self._awaiting_settled and self._residency.settled:
+            self._settled.notify_all()
 
-    def _next_job(self, jobs: deque[int]) -> int | None:
+    def _next_to_read(self) -> list[int] | None:
         """Waits for work; None at the end."""
-        while not jobs and not self._closed:
+        while not self._to_read and not self._closed:
             retry = self._residency.next_retry()
             wait_s = None if retry is None else retry - self._clock()
             if wait_s is not None and wait_s <= 0:
                 self._carry_out(self._residency.step(self._clock()))
                 continue
-            self._changed.wait(wait_s)
-        return None if self._closed else jobs.popleft()
+            self._work_to_read.wait(wait_s)
+        if self._closed:
+            return None
+        batch = self._to_read.popleft()
+        if self._to_read or self._residency.next_retry() is not None:
+            self._work_to_read.notify()  # one after the other, so that none wakes in vain
+        return batch
 
-    # --- The threads -------------------------------------------------------------------------
+    def _next_to_decode(self) -> list[int] | None:
+        """Waits for work; None at the end. What there is is shared among the threads."""
+        while not self._to_decode and not self._closed:
+            self._work_to_decode.wait()
+        if self._closed:
+            return None
+        share = -(-len(self._to_decode) // self._decoders)
+        decoded = self._residency.costs.decoded
+        batch = [self._to_decode.popleft()]
+        size = int(decoded[batch[0]])
+        while self._to_decode and len(batch) < share:
+            size += int(decoded[self._to_decode[0]])
+            if size > DECODED_BYTES:
+                break
+            batch.append(self._to_decode.popleft())
+        return batch
 
-    def _serve(self, jobs: deque[int], work: Callable[[int], Report]) -> None:
-        while True:
-            with self._changed:
-                chunk = self._next_job(jobs)
-            if chunk is None:
-                return
-            report = work(chunk)
-            with self._changed:
-                if self._closed:
-                    return
-                arrived = report()
-                self._step_soon()
-            if arrived:
-                self._tell_of_arrival()
-
-    def _step_soon(self) -> None:
+    def _reported(self, chunks: int) -> None:
         """Has residency think about what to do next: at the latest when threads would be idle."""
-        self._unthought += 1
+        self._unthought += chunks
         busy = self._to_read and self._to_decode
-        if not busy or self._unthought == MOST_UNTHOUGHT:
+        if not busy or self._unthought >= MOST_UNTHOUGHT:
             self._unthought = 0
             self._carry_out(self._residency.step(self._clock()))
 
-    def _read(self, chunk: int) -> Report:
-        flag = self._cancel_flags[chunk]
-        start_s, encoded, error = self._clock(), None, None
-        try:
-            encoded = None if flag.is_set() else self._source.read(chunk, flag.is_set)
-        except BaseException as caught:  # native code raises more than Exception
-            error = caught
-        return partial(self._report_read, chunk, encoded, error, self._clock() - start_s)
+    def _failed(self, chunk: int, error: BaseException) -> None:
+        self._residency.failed(chunk, error, self._clock())
+        self._work_to_read.notify()  # somebody has to wait for the next try
 
-    def _report_read(
-        self,
-        chunk: int,
-        encoded: EncodedChunk | None,
-        error: BaseException | None,
-        took_s: float,
-    ) -> bool:
-        flag = self._cancel_flags.pop(chunk)
-        if encoded is not None:
-            self._read_latency.observe(took_s)
-            if self._residency.loaded(chunk, encoded.nbytes, self._clock()):
-                self._encoded[chunk] = encoded
-        elif flag.is_set():
+    # --- The threads -------------------------------------------------------------------------
+
+    def _serve_reads(self) -> None:
+        while True:
+            with self._lock:
+                batch = self._next_to_read()
+            if batch is None:
+                return
+            self._read(batch)
+
+    def _is_cancelled(self, chunk: int) -> bool:
+        return self._closed or chunk in self._cancelled
+
+    def _read(self, batch: list[int]) -> None:
+        start_s = self._clock()
+        outcomes: Sequence[ReadOutcome]
+        try:
+            outcomes = self._source.read_many(batch, self._is_cancelled)
+        except BaseException as error:  # native code raises more than Exception
+            outcomes = [error] * len(batch)
+        took_s = self._clock() - start_s
+        with self._lock:
+            if self._closed:
+                return
+            for chunk, outcome in zip(batch, outcomes, strict=True):
+                self._report_read(chunk, outcome)
+            found = [outcome for outcome in outcomes if isinstance(outcome, EncodedChunk)]
+            if found:
+                self._read_latency.observe(took_s)
+                self._pace.observe(sum(each.nbytes for each in found), took_s)
+            self._reported(len(batch))
+
+    def _report_read(self, chunk: int, outcome: ReadOutcome) -> None:
+        cancelled = chunk in self._cancelled
+        self._cancelled.discard(chunk)
+        if isinstance(outcome, EncodedChunk):
+            if self._residency.loaded(chunk, outcome.nbytes, self._clock()):
+                self._encoded[chunk] = outcome
+        elif cancelled:
             self._residency.cancelled(chunk)
         else:
-            self._residency.failed(chunk, error or _gave_nothing(chunk), self._clock())
-        return False
+            self._failed(chunk, outcome or _gave_nothing(chunk))
 
-    def _decode(self, chunk: int) -> Report:
-        start_s, error = self._clock(), None
+    def _serve_decodings(self) -> None:
+        while True:
+            with self._lock:
+                batch = self._next_to_decode()
+                encoded = [self._encoded[chunk] for chunk in batch or ()]
+            if batch is None:
+                return
+            self._decode(batch, encoded)
+
+    def _decode(self, batch: list[int], encoded: list[EncodedChunk]) -> None:
+        start_s = self._clock()
+        errors = self._to_device(batch, encoded)
+        took_s = self._clock() - start_s
+        with self._lock:
+            if self._closed:
+                return
+            for chunk in batch:
+                del self._encoded[chunk]
+                if chunk in errors:
+                    self._failed(chunk, errors[chunk])
+                else:
+                    self._residency.promoted(chunk)
+            arrived = len(errors) < len(batch)
+            if arrived:
+                self._decode_latency.observe(took_s)
+            self._reported(len(batch))
+        if arrived:
+            self._tell_of_arrival()
+
+    def _to_device(self, batch: list[int], encoded: list[EncodedChunk]) -> dict[int, BaseException]:
+        """What went wrong, by chunk; the others are in their pages."""
         try:
-            encoded = self._encoded.get(chunk)
-            if encoded is not None:  # the loader was not closed meanwhile
-                self._pool.upload(chunk, self._source.decode(chunk, encoded))
-        except BaseException as caught:  # native code raises more than Exception
-            error = caught
-        return partial(self._report_decoded, chunk, error, self._clock() - start_s)
+            decoded = self._source.decode_many(batch, encoded)
+        except BaseException as error:  # native code raises more than Exception
+            return dict.fromkeys(batch, error)
+        errors = {batch[place]: error for place, error in decoded.errors.items()}
+        good = [place for place in range(len(batch)) if place not in decoded.errors]
+        if good:
+            errors.update(self._upload([batch[place] for place in good], decoded, good))
+        return errors
 
-    def _report_decoded(self, chunk: int, error: BaseException | None, took_s: float) -> bool:
-        del self._encoded[chunk]
-        if error is not None:
-            self._residency.failed(chunk, error, self._clock())
-            return False
-        self._residency.promoted(chunk)
-        self._decode_latency.observe(took_s)
-        return True
+    def _upload(
+        self, chunks: list[int], decoded: DecodedChunks, places: list[int]
+    ) -> dict[int, BaseException]:
+        try:
+            self._pool.upload(chunks, decoded.gaussians, decoded.rows[places])
+        except BaseException as error:  # native code raises more than Exception
+            if len(chunks) == 1:
+                return {chunks[0]: error}
+            errors: dict[int, BaseException] = {}
+            for chunk, place in zip(chunks, places, strict=True):
+                errors.update(self._upload([chunk], decoded, [place]))
+            return errors
+        return {}
 
     def _tell_of_arrival(self) -> None:
         try:
@@ -355,6 +426,16 @@ class Loader(Closing):
                 self._on_arrival()
         except Exception:
             logger.exception("a listener to arriving chunks failed")
+
+
+def _start_threads(name: str, count: int, work: Callable[[], None]) -> list[threading.Thread]:
+    threads = [
+        threading.Thread(target=work, name=f"chunk-{name}-{index}", daemon=True)
+        for index in range(count)
+    ]
+    for thread in threads:
+        thread.start()
+    return threads
 
 
 def _gave_nothing(chunk: int) -> ChunkReadError:

@@ -28,6 +28,8 @@ _GEOMETRY, _SH = 0, 1
 _PROFILE_CODES = {Profile.LOSSLESS: 0, Profile.COMPACT: 1}
 _KIND_NAMES = {_GEOMETRY: "geometry", _SH: "harmonics"}
 
+_MOST_SCRATCH_BYTES = 2 << 20  # kept for each thread
+
 # The planes are noise with a skewed distribution: entropy coding is all there is to gain, and
 # a match costs more than the literals it replaces. A tiny hash table finds only the real runs;
 # that is both the fastest and the smallest of what was measured (docs/format.md).
@@ -155,6 +157,28 @@ def decode_chunks_into(
     for i, problem in zip(with_sh, _decode_streams(_SH, streams, rows[with_sh], out), strict=True):
         problems[i] = problem
     return problems
+
+
+class DecodingScratch(threading.local):
+    """A thread's own arrays to decode into, kept from one batch to the next: memory that is
+    new to the process takes longer to come than chunks to be decoded."""
+
+    def __init__(self) -> None:
+        self._kept = Gaussians.empty()
+
+    def room_for(self, count: int, sh_degree: int) -> Gaussians:
+        """``count`` Gaussians of whatever values, until the next call on this thread."""
+        if len(self._kept) < count or self._kept.sh_degree != sh_degree:
+            fresh = Gaussians.allocate(count, sh_degree)
+            if fresh.nbytes > _MOST_SCRATCH_BYTES:
+                return fresh
+            self._kept = fresh
+        return self._kept[:count]
+
+
+def checksums(streams: Sequence[Buffer], out: NDArray[np.uint32]) -> None:
+    """CRC-32 of each stream, without the interpreter's lock."""
+    _store.checksums(streams, out)
 
 
 def _require_encodable(gaussians: Gaussians) -> None:

@@ -7,15 +7,19 @@ import random
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from scene_store.chunks import Buffer
 from scene_store.failures import RetryPolicy
 
 _T = TypeVar("_T")
 
 _PART_BYTES = 1 << 24  # between two looks at whether the read is still wanted
+MOST_GAP_BYTES = 4096  # read in vain rather than by another request
+
+_MOST_BUFFERS = 512  # of one call; the system sets a limit of at least 1,024
 _MAX_OPEN_FILES = 64  # a scene of many files must not use up what a process may open
 _OPENING_ATTEMPTS = 4
 _OPENING_POLICY = RetryPolicy()
@@ -54,8 +58,16 @@ class RangeReadError(Exception):
         return f"{self.problem}; {self.remedy}" if self.remedy else self.problem
 
 
+ByteRange = tuple[int, int]
+"""Offset and size."""
+
+
 class RangeReader(Protocol):
     """One folder of files, local or remote. Methods may be called by any threads."""
+
+    @property
+    def is_far(self) -> bool:
+        """Whether a read waits for an answer, however little it brings."""
 
     def location(self, name: str) -> str:
         """The path or address of a file, for people."""
@@ -68,6 +80,21 @@ class RangeReader(Protocol):
         Raises:
             RangeReadError: If they cannot be had; nothing is allocated for a file that is
                 known to be shorter.
+        """
+
+    def read_ranges(
+        self, name: str, ranges: Sequence[ByteRange], cancelled: Callable[[], bool]
+    ) -> list[Buffer] | None:
+        """Ranges of a file that lie together, in one read; None if ``cancelled`` said so.
+
+        Args:
+            name: The file.
+            ranges: In ascending order. What lies between them is read, too, so there should
+                be little of it.
+            cancelled: As for ``read``.
+
+        Raises:
+            RangeReadError: If one of them cannot be had; then which is unknown.
         """
 
     def read_file(self, name: str, most_bytes: int, cancelled: Callable[[], bool]) -> bytes | None:
@@ -102,6 +129,8 @@ class FolderReader:
     Read with ``pread``, not mapped: a file that somebody truncates, or a disk that fails, is
     then an error of one chunk instead of a signal that ends the process.
     """
+
+    is_far = False
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -139,6 +168,23 @@ class FolderReader:
         except OSError as error:
             raise self._failed(name, error) from None
 
+    def read_ranges(
+        self, name: str, ranges: Sequence[ByteRange], cancelled: Callable[[], bool]
+    ) -> list[Buffer] | None:
+        """See ``RangeReader``."""
+        if cancelled():
+            return None
+        wanted = [bytearray(size) for _, size in ranges]
+        try:
+            whole = _scatter(self._open(name).fd, ranges, wanted)
+        except OSError as error:
+            raise self._failed(name, error) from None
+        if whole:
+            return list(wanted)
+        parts = [self.read(name, offset, size, cancelled) for offset, size in ranges]
+        found = [part for part in parts if part is not None]
+        return list(found) if len(found) == len(parts) else None
+
     def read_file(self, name: str, most_bytes: int, cancelled: Callable[[], bool]) -> bytes | None:
         """See ``RangeReader``."""
         try:
@@ -172,6 +218,46 @@ class FolderReader:
         missing = isinstance(error, (FileNotFoundError, NotADirectoryError))
         problem = "is missing" if missing else f"cannot be read: {error.strerror or error}"
         return RangeReadError(self.location(name), problem, missing=missing)
+
+
+def _scatter(fd: int, ranges: Sequence[ByteRange], into: Sequence[bytearray]) -> bool:
+    """Reads ranges by one call, each into memory of its own; whether all of them came."""
+    end = ranges[0][0]
+    buffers: list[bytearray] = []
+    for (offset, size), buffer in zip(ranges, into, strict=True):
+        if offset > end:
+            buffers.append(bytearray(offset - end))
+        buffers.append(buffer)
+        end = offset + size
+    if len(buffers) > _MOST_BUFFERS or not hasattr(os, "preadv"):
+        return False
+    return os.preadv(fd, buffers, ranges[0][0]) == end - ranges[0][0]
+
+
+def cut(data: bytes, ranges: Sequence[ByteRange]) -> list[Buffer]:
+    """Ranges of a file from all that lies from the first to the last of them.
+
+    Copies, so that one of them does not keep the others' memory."""
+    start = ranges[0][0]
+    return [data[offset - start : offset - start + size] for offset, size in ranges]
+
+
+def runs(ranges: Sequence[ByteRange], most_gap: int = MOST_GAP_BYTES) -> list[list[ByteRange]]:
+    """Ascending ranges, in runs that are worth one read each."""
+    found: list[list[ByteRange]] = []
+    end = -1
+    for offset, size in ranges:
+        if not found or not 0 <= offset - end <= most_gap:
+            found.append([])
+        found[-1].append((offset, size))
+        end = offset + size
+    return found
+
+
+def extent(ranges: Sequence[ByteRange]) -> ByteRange:
+    """From the first of ascending ranges to the end of the last."""
+    first, (offset, size) = ranges[0][0], ranges[-1]
+    return first, offset + size - first
 
 
 def require_size(location: str, size: int, most_bytes: int) -> None:

@@ -23,61 +23,26 @@ from __future__ import annotations
 import logging
 import random as random_module
 from collections.abc import Hashable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from scene_store.actions import Actions, Plan
 from scene_store.demands import NO_RANK, Demands, Tier
+from scene_store.eviction import ANY_TIER, Leaving, least_used_first
 from scene_store.failures import Failures, RetryPolicy
 from scene_store.ledger import Budgets, ChunkCosts, ChunkState, Ledger
 from scene_store.residency_stats import ResidencyStats, Tally
 from scene_store.tree import NO_PARENT, LodTree
 from splat.errors import ChunkReadError
 
+__all__ = ["Actions", "Residency"]
+
 logger = logging.getLogger(__name__)
 
-_ANY_TIER = Tier.VISIBLE + 1
-
-
-@dataclass(frozen=True, slots=True)
-class Actions:
-    """What the owner of the bytes has to do, in this order.
-
-    Attributes:
-        drop: Forget these chunks' encoded bytes.
-        evict: Give these chunks' device pages back; children come before their parents.
-        cancel_loads: Abandon these reads, and report ``cancelled`` (or whatever came of them).
-        promote: Decode these into device pages, drop the encoded bytes, report ``promoted``.
-        start_loads: Read these, report ``loaded``.
-    """
-
-    drop: tuple[int, ...] = ()
-    evict: tuple[int, ...] = ()
-    cancel_loads: tuple[int, ...] = ()
-    promote: tuple[int, ...] = ()
-    start_loads: tuple[int, ...] = ()
-
-
-@dataclass(slots=True)
-class _Plan:
-    """Actions being put together."""
-
-    drop: list[int] = field(default_factory=list)
-    evict: list[int] = field(default_factory=list)
-    cancel_loads: list[int] = field(default_factory=list)
-    promote: list[int] = field(default_factory=list)
-    start_loads: list[int] = field(default_factory=list)
-
-    def actions(self) -> Actions:
-        """The finished plan."""
-        return Actions(
-            tuple(self.drop),
-            tuple(self.evict),
-            tuple(self.cancel_loads),
-            tuple(self.promote),
-            tuple(self.start_loads),
-        )
+_HELD = (ChunkState.LOADING, ChunkState.HOST, ChunkState.PROMOTING, ChunkState.DEVICE)
+_LOOK_AHEAD = 256  # of the queue, at a time
 
 
 class Residency:
@@ -106,7 +71,7 @@ class Residency:
         budgets: Budgets,
         *,
         max_loads: int = 64,
-        max_promotions: int = 32,
+        max_promotions: int = 64,
         retry: RetryPolicy | None = None,
         random: random_module.Random | None = None,
     ) -> None:
@@ -116,11 +81,14 @@ class Residency:
         self._failures = Failures(retry or RetryPolicy(), random or random_module.Random())
         self.max_loads = max_loads
         self.max_promotions = max_promotions
-        self._is_root = tree.parent == NO_PARENT
+        self._parent = tree.parent.data
         self._leases = np.zeros(len(tree), np.int32)
-        self._cancelling = np.zeros(len(tree), np.bool_)
+        self._leaving = Leaving(tree, self._ledger, self._demands, self._leases)
+        self._cancelling: set[int] = set()
+        self._let_go: list[int] = []  # back to ABSENT since the queue was last completed
+        self._first_queued = 0  # before this place in the queue nothing waits to be read
         self._tally = Tally()
-        self._demands.rank_all(self.resident, -np.inf)
+        self._rank_all(-np.inf)
 
     # --- What others see ---------------------------------------------------------------------
 
@@ -137,6 +105,11 @@ class Residency:
         return lost
 
     @property
+    def costs(self) -> ChunkCosts:
+        """What each chunk takes."""
+        return self._ledger.costs
+
+    @property
     def budgets(self) -> Budgets:
         """The limits in force."""
         return self._ledger.budgets
@@ -144,11 +117,18 @@ class Residency:
     @property
     def settled(self) -> bool:
         """Whether all that is wanted in view is on the device, but for what is lost."""
-        lost = self.lost
-        pending = (self._demands.tier == Tier.VISIBLE) & (self._demands.rank != NO_RANK)
-        pending &= ~self.resident & ~lost
-        return all(
-            lost[self.tree.ancestors(chunk)].any() for chunk in _as_list(pending.nonzero()[0])
+        order = self._demands.order
+        pending = order[
+            (self._demands.tier[order] == Tier.VISIBLE)
+            & (self._ledger.state[order] != ChunkState.DEVICE)
+        ]
+        lost = set(self._failures.lost())
+        return len(pending) == 0 or (
+            len(lost) > 0
+            and all(
+                chunk in lost or not lost.isdisjoint(self.tree.ancestors(chunk))
+                for chunk in pending.tolist()
+            )
         )
 
     def state(self, chunk: int) -> ChunkState:
@@ -226,8 +206,9 @@ class Residency:
         Raises:
             ValueError: If one cannot be drawn; then none is leased.
         """
-        held = _as_list(chunks)
-        if missing := [c for c in held if self._ledger.of(c) is not ChunkState.DEVICE]:
+        held = _as_indices(chunks)
+        missing = held[self._ledger.state[held] != ChunkState.DEVICE]
+        if len(missing):
             raise ValueError(f"chunk {missing[0]} is not on the device")
         np.add.at(self._leases, held, 1)
 
@@ -237,11 +218,12 @@ class Residency:
         Raises:
             ValueError: If one is not leased.
         """
-        held = _as_list(chunks)
+        held = _as_indices(chunks)
         np.subtract.at(self._leases, held, 1)
         if (self._leases[held] < 0).any():
             np.add.at(self._leases, held, 1)
             raise ValueError("a chunk was released more often than leased")
+        self._leaving.order_changed()
 
     # --- What readers say --------------------------------------------------------------------
 
@@ -265,10 +247,12 @@ class Residency:
         """The chunk is decoded, in its device pages, and its encoded bytes are dropped."""
         self._ledger.move(chunk, ChunkState.DEVICE)
         self._failures.clear(chunk)
+        self._leaving.one_more()
 
     def cancelled(self, chunk: int) -> None:
         """The chunk's read was abandoned."""
         self._leave_loading(chunk, ChunkState.ABSENT)
+        self._let_go.append(chunk)
         self._tally.cancelled += 1
 
     def failed(self, chunk: int, error: BaseException, now: float) -> None:
@@ -280,15 +264,15 @@ class Residency:
 
     def _leave_loading(self, chunk: int, state: ChunkState) -> None:
         self._ledger.move(chunk, state)
-        self._cancelling[chunk] = False
+        self._cancelling.discard(chunk)
 
     # --- What to do next ---------------------------------------------------------------------
 
     def step(self, now: float) -> Actions:
         """What to do, given all that was said so far. Call it again whenever something was."""
-        return self._step(now, _Plan())
+        return self._step(now, Plan())
 
-    def _step(self, now: float, plan: _Plan) -> Actions:
+    def _step(self, now: float, plan: Plan) -> Actions:
         self._shrink(plan)
         self._enqueue(now)
         self._promote(plan)
@@ -297,19 +281,32 @@ class Residency:
 
     def _demanded(self, now: float) -> Actions:
         """After any change of the demands: what nobody wants any more is no longer fetched."""
-        before = self._demands.tier == Tier.VISIBLE
-        self._demands.rank_all(self.resident, now)
-        self._count_requests((self._demands.tier == Tier.VISIBLE) & ~before)
-        unwanted = self._demands.tier == Tier.RECENT
-        for chunk in _as_list(((self._ledger.state == ChunkState.QUEUED) & unwanted).nonzero()[0]):
-            self._ledger.move(chunk, ChunkState.ABSENT)
-        plan = _Plan()
-        loading = self._ledger.chunks_in(ChunkState.LOADING)
-        self._cancel(loading[unwanted[loading]], plan)
+        before, queued = self._demands.visible, self._demands.order
+        self._rank_all(now)
+        self._count_requests(before)
+        unwanted = queued[
+            (self._ledger.state[queued] == ChunkState.QUEUED)
+            & (self._demands.rank[queued] == NO_RANK)
+        ]
+        self._ledger.move_all(unwanted, ChunkState.QUEUED, ChunkState.ABSENT)
+        plan = Plan()
+        loading = self._ledger.loading()
+        self._cancel(loading[self._demands.tier[loading] == Tier.RECENT], plan)
         return self._step(now, plan)
 
-    def _count_requests(self, fresh: NDArray[np.bool_]) -> None:
-        states = self._ledger.state[fresh]
+    def _rank_all(self, now: float) -> None:
+        self._demands.rank_all(self.resident, now)
+        self._leaving.order_changed()
+        self._let_go.clear()
+        self._first_queued = 0
+        self._queue(self._demands.order)
+
+    def _count_requests(self, before: NDArray[np.intp]) -> None:
+        """Of what is in view now, and was not ``before``."""
+        was_visible = np.zeros(len(self.tree), np.bool_)
+        was_visible[before] = True
+        fresh = self._demands.visible
+        states = self._ledger.state[fresh[~was_visible[fresh]]]
         read = (states == ChunkState.HOST) | (states == ChunkState.PROMOTING)
         self._tally.requests += len(states)
         self._tally.device_hits += int((states == ChunkState.DEVICE).sum())
@@ -317,33 +314,56 @@ class Residency:
 
     def _enqueue(self, now: float) -> None:
         """Everything that is wanted, and not there, waits to be read; failures in their time."""
-        wanted = self._demands.rank != NO_RANK
-        for chunk in _as_list((wanted & (self._ledger.state == ChunkState.ABSENT)).nonzero()[0]):
-            self._ledger.move(chunk, ChunkState.QUEUED)
+        if self._let_go:
+            self._queue(np.unique(np.array(self._let_go, np.intp)))
+            self._let_go.clear()
         for chunk, until in self._waiting_for_another_try():
             if until <= now:
                 self._ledger.move(chunk, ChunkState.QUEUED)
+                self._first_queued = min(self._first_queued, int(self._demands.rank[chunk]))
+
+    def _queue(self, chunks: NDArray[np.intp]) -> None:
+        ranks = self._demands.rank[chunks]
+        wanted = (ranks != NO_RANK) & (self._ledger.state[chunks] == ChunkState.ABSENT)
+        self._ledger.move_all(chunks[wanted], ChunkState.ABSENT, ChunkState.QUEUED)
+        if wanted.any():
+            self._first_queued = min(self._first_queued, int(ranks[wanted].min()))
 
     def _waiting_for_another_try(self) -> list[tuple[int, float]]:
         """Failed chunks that are wanted, each with the time of its next try."""
         return [
             (chunk, until)
             for chunk, until in self._failures.waiting()
-            if self._ledger.of(chunk) is ChunkState.FAILED
+            if self._ledger.is_in(chunk, ChunkState.FAILED)
             and int(self._demands.rank[chunk]) != NO_RANK
         ]
 
-    def _by_rank(self, state: ChunkState) -> Iterator[int]:
-        """The wanted chunks in a state, most urgent first."""
-        order = self._demands.order
-        return map(int, order[self._ledger.state[order] == state])
+    def _queued(self) -> Iterator[int]:
+        """What waits to be read, most urgent first."""
+        order, at, first = self._demands.order, self._first_queued, None
+        while at < len(order):
+            part = order[at : at + _LOOK_AHEAD]
+            places = np.flatnonzero(self._ledger.state[part] == ChunkState.QUEUED)
+            if first is None:
+                self._first_queued = at + (int(places[0]) if len(places) else len(part))
+                first = self._first_queued if len(places) else None
+            yield from part[places].tolist()
+            at += _LOOK_AHEAD
+
+    def _read_by_rank(self) -> list[int]:
+        """What was read, and is wanted, most urgent first."""
+        chunks = self._ledger.in_host()
+        ranks = self._demands.rank[chunks]
+        wanted = ranks != NO_RANK
+        by_rank: list[int] = chunks[wanted][np.argsort(ranks[wanted])].tolist()
+        return by_rank
 
     # --- Reads -------------------------------------------------------------------------------
 
-    def _start_loads(self, plan: _Plan) -> None:
+    def _start_loads(self, plan: Plan) -> None:
         """In the order of the queue; what does not fit holds up what comes after it, so that a
         stream of small chunks cannot keep a large one waiting for ever."""
-        for chunk in self._by_rank(ChunkState.QUEUED):
+        for chunk in self._queued():
             if not self._may_be_read(chunk):
                 continue
             tier = self.tier(chunk)
@@ -363,29 +383,32 @@ class Residency:
     def _may_be_read(self, chunk: int) -> bool:
         """Whether the parent is there or will be; one that failed before must be there first,
         so that children are not read in vain again and again."""
-        parent = int(self.tree.parent[chunk])
-        if parent != NO_PARENT and self._ledger.of(parent) is ChunkState.LOADING:
-            return parent not in self._failures and not self._cancelling[parent]
-        return bool(self._ledger.has_held_parent(np.array([chunk]))[0])
+        parent = self._parent[chunk]
+        if parent == NO_PARENT:
+            return True
+        state = self._ledger.of(parent)
+        if state is ChunkState.LOADING:
+            return parent not in self._failures and parent not in self._cancelling
+        return state in _HELD
 
-    def _abandon_a_prediction(self, plan: _Plan) -> None:
+    def _abandon_a_prediction(self, plan: Plan) -> None:
         """Something in view waits for a read to end: the least urgent prediction's is given up.
 
         One at a time: its slot and bytes are free when the reader says so.
         """
-        loading = self._ledger.chunks_in(ChunkState.LOADING)
-        if not self._cancelling[loading].any():
+        if not self._cancelling:
+            loading = self._ledger.loading()
             predicted = loading[self._demands.tier[loading] < Tier.VISIBLE]
             self._cancel(predicted[np.argsort(self._demands.rank[predicted])][-1:], plan)
 
-    def _cancel(self, chunks: NDArray[np.intp], plan: _Plan) -> None:
-        fresh = chunks[~self._cancelling[chunks]]
-        self._cancelling[fresh] = True
-        plan.cancel_loads.extend(_as_list(fresh))
+    def _cancel(self, chunks: NDArray[np.intp], plan: Plan) -> None:
+        fresh = [chunk for chunk in chunks.tolist() if chunk not in self._cancelling]
+        self._cancelling.update(fresh)
+        plan.cancel_loads.extend(fresh)
 
     # --- Host memory -------------------------------------------------------------------------
 
-    def _free_host(self, need: int, tier: int, plan: _Plan) -> bool:
+    def _free_host(self, need: int, tier: int, plan: Plan) -> bool:
         """Drops encoded chunks below ``tier`` until ``need`` bytes are free; none if that
         cannot be had."""
         victims: list[int] = []
@@ -401,31 +424,26 @@ class Residency:
         return True
 
     def _host_victims(self, tier: int) -> Iterator[int]:
-        chunks = self._ledger.chunks_in(ChunkState.HOST)
+        chunks = self._ledger.in_host()
         # Bytes whose parent is nowhere are of no use yet: they must not keep it out.
         useful = self._ledger.has_held_parent(chunks)
-        tiers = np.where(useful, self._demands.tier[chunks], Tier.RECENT)
-        return self._least_used_first(chunks[tiers < tier], tiers[tiers < tier])
+        tiers = np.where(useful, self._demands.tier[chunks], Tier.RECENT).astype(np.uint8)
+        chunks, tiers = chunks[tiers < tier], tiers[tiers < tier]
+        return least_used_first(chunks, tiers, self._demands.last_used[chunks])
 
-    def _least_used_first(
-        self, chunks: NDArray[np.intp], tiers: NDArray[np.uint8]
-    ) -> Iterator[int]:
-        """By tier, then by last use, then children (higher indices) before parents."""
-        order = np.lexsort((-chunks, self._demands.last_used[chunks], tiers))
-        return map(int, chunks[order])
-
-    def _drop(self, victims: list[int], plan: _Plan) -> None:
+    def _drop(self, victims: list[int], plan: Plan) -> None:
         for victim in victims:
             self._ledger.move(victim, ChunkState.ABSENT)
+        self._let_go.extend(victims)
         plan.drop.extend(victims)
 
     # --- The device --------------------------------------------------------------------------
 
-    def _promote(self, plan: _Plan) -> None:
+    def _promote(self, plan: Plan) -> None:
         """In the order of the queue; while something in view waits for room on the device, what
         comes free is not for predictions."""
         waiting_in_view = False
-        for chunk in self._by_rank(ChunkState.HOST):
+        for chunk in self._read_by_rank():
             tier = self.tier(chunk)
             full = self._ledger.count(ChunkState.PROMOTING) >= self.max_promotions
             if full or (waiting_in_view and tier is not Tier.VISIBLE):
@@ -441,34 +459,18 @@ class Residency:
             else:
                 waiting_in_view |= tier is Tier.VISIBLE
 
-    def _free_device(self, chunk: int, tier: int, plan: _Plan) -> bool:
+    def _free_device(self, chunk: int, tier: int, plan: Plan) -> bool:
         """Evicts chunks below ``tier`` until ``chunk`` fits; none if that cannot be had."""
         need = int(self._ledger.costs.device[chunk]) - self._ledger.room_on_device
-        victims, freed = self._device_victims(need, tier)
-        if freed < need:
+        if need <= 0:
+            return True
+        victims = self._leaving.to_free(need, tier)
+        if victims is None:
             return False
         self._evict(victims, plan)
         return True
 
-    def _device_victims(self, need: int, tier: int) -> tuple[list[int], int]:
-        """Chunks below ``tier`` that may go, until they free ``need`` bytes; and what they free."""
-        victims: list[int] = []
-        freed = 0
-        if need <= 0:
-            return victims, freed
-        free = (self._ledger.state == ChunkState.DEVICE) & (self._demands.tier < tier)
-        chunks = (free & (self._leases == 0) & ~self._is_root).nonzero()[0]
-        children = self._ledger.device_children.copy()
-        for chunk in self._least_used_first(chunks, self._demands.tier[chunks]):
-            if freed >= need:
-                break
-            if children[chunk] == 0:
-                victims.append(chunk)
-                freed += int(self._ledger.costs.device[chunk])
-                children[self.tree.parent[chunk]] -= 1
-        return victims, freed
-
-    def _evict(self, victims: list[int], plan: _Plan) -> None:
+    def _evict(self, victims: list[int], plan: Plan) -> None:
         for victim in victims:
             self._ledger.move(victim, ChunkState.ABSENT)
         self._tally.evicted += len(victims)
@@ -476,14 +478,15 @@ class Residency:
 
     # --- Budgets that shrank -----------------------------------------------------------------
 
-    def _shrink(self, plan: _Plan) -> None:
+    def _shrink(self, plan: Plan) -> None:
         """Back under the budgets, whatever the tier, but for leases and what is in flight."""
-        if not self._free_host(-self._ledger.room_to_hold, _ANY_TIER, plan):
-            self._drop(_as_list(self._ledger.chunks_in(ChunkState.HOST)), plan)
-            self._cancel(self._ledger.chunks_in(ChunkState.LOADING), plan)
-        victims, _ = self._device_victims(-self._ledger.room_on_device, _ANY_TIER)
-        self._evict(victims, plan)
+        if not self._free_host(-self._ledger.room_to_hold, ANY_TIER, plan):
+            self._drop(self._ledger.in_host().tolist(), plan)
+            self._cancel(self._ledger.loading(), plan)
+        excess = -self._ledger.room_on_device
+        if excess > 0:
+            self._evict(self._leaving.as_many_as_may_go(excess), plan)
 
 
-def _as_list(chunks: Iterable[int]) -> list[int]:
-    return [int(chunk) for chunk in chunks]
+def _as_indices(chunks: Iterable[int]) -> NDArray[np.intp]:
+    return np.asarray(chunks if isinstance(chunks, np.ndarray) else list(chunks), np.intp)

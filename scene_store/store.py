@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from scene_store.chunks import EncodedChunk, never_cancelled
+from scene_store.chunks import (
+    Buffer,
+    DecodedChunks,
+    EncodedChunk,
+    ReadOutcome,
+    never_cancelled,
+)
 from scene_store.manifest import (
     MANIFEST_FILE,
     MAX_MANIFEST_BYTES,
@@ -19,8 +26,9 @@ from scene_store.manifest import (
     parse_manifest,
 )
 from scene_store.node_table import NodeRecords, decode_nodes, table_bytes
-from scene_store.page_codec import CorruptChunkError, decode_chunk, decode_chunk_into
+from scene_store.page_codec import DecodingScratch, checksums, decode_chunks_into
 from scene_store.range_reader import FolderReader, RangeReader, RangeReadError, insist
+from scene_store.read_batches import Place, in_order, side_by_side
 from scene_store.remote.address import is_remote
 from scene_store.scene import SceneMeta
 from scene_store.tree import LodTree
@@ -39,6 +47,8 @@ _BUILD_AGAIN = "the store is incomplete or damaged: copy or build it again"
 _MOST_GEOMETRY_BYTES_EACH = 4 * 14 + 8
 _MOST_SH_BYTES_EACH = 4 * 45 + 12
 _MOST_OVERHEAD_BYTES = 8_192
+
+_Part = Buffer | BaseException | None  # a stream; or why it is not there; or not wanted
 
 
 class Store(Closing):
@@ -62,6 +72,7 @@ class Store(Closing):
         self.sh_degree = self.manifest.sh_degree if harmonics else 0
         self.page_gaussians = self.manifest.page_gaussians
         self.meta = _scene_meta(self.manifest, path, self.sh_degree)
+        self._scratch = DecodingScratch()
 
     def encoded_bytes(self, chunk: int) -> int:
         """See ``ChunkSource``."""
@@ -82,19 +93,40 @@ class Store(Closing):
 
     def decode(self, chunk: int, encoded: EncodedChunk) -> Gaussians:
         """See ``ChunkSource``."""
-        self._require_checksums(chunk, encoded)
-        try:
-            return decode_chunk(encoded, int(self.tree.count[chunk]), self.sh_degree)
-        except CorruptChunkError as error:
-            raise ChunkReadError(self._file_of(chunk), chunk, str(error)) from None
+        out = Gaussians.allocate(int(self.tree.count[chunk]), self.sh_degree)
+        self.decode_into(chunk, encoded, out)
+        return out
 
     def decode_into(self, chunk: int, encoded: EncodedChunk, out: Gaussians) -> None:
         """As ``decode``, into arrays of the chunk's count and degree that the caller owns."""
-        self._require_checksums(chunk, encoded)
-        try:
-            decode_chunk_into(encoded, out)
-        except CorruptChunkError as error:
-            raise ChunkReadError(self._file_of(chunk), chunk, str(error)) from None
+        for error in self._decode([chunk], [encoded], [len(out)], out).values():
+            raise error
+
+    def read_batches(self, chunks: Sequence[int], most_bytes: int) -> list[list[int]]:
+        """See ``BatchSource``. From afar a batch is one request: chunks that lie together."""
+        sizes = [self.encoded_bytes(chunk) for chunk in chunks]
+        if not self._reader.is_far:
+            return in_order(chunks, sizes, most_bytes)
+        return side_by_side(chunks, self._places(chunks, "geometry"), sizes, most_bytes)
+
+    def read_many(
+        self, chunks: Sequence[int], cancelled: Callable[[int], bool]
+    ) -> list[ReadOutcome]:
+        """See ``BatchSource``."""
+        geometry = self._read_streams(chunks, "geometry", cancelled)
+        harmonics: dict[int, _Part] = {}
+        if self.sh_degree:
+            sizes = self._records["sh_bytes"]
+            there = [chunk for chunk in chunks if _is_there(geometry[chunk]) and sizes[chunk]]
+            harmonics = self._read_streams(there, "sh", cancelled)
+        return [_both(geometry[chunk], harmonics.get(chunk, b"")) for chunk in chunks]
+
+    def decode_many(self, chunks: Sequence[int], encoded: Sequence[EncodedChunk]) -> DecodedChunks:
+        """See ``BatchSource``."""
+        counts = self.tree.count[np.asarray(chunks)].astype(np.int64)
+        out = self._scratch.room_for(int(counts.sum()), self.sh_degree)
+        errors: dict[int, BaseException] = dict(self._decode(chunks, encoded, counts, out))
+        return DecodedChunks(out, np.stack([np.cumsum(counts) - counts, counts], axis=1), errors)
 
     def close(self) -> None:
         """See ``ChunkSource``."""
@@ -108,24 +140,83 @@ class Store(Closing):
         try:
             return self._reader.read(file.name, offset, size, cancelled)
         except RangeReadError as error:
-            raise ChunkReadError(
-                error.location, chunk, error.advice, transient=error.transient
-            ) from None
+            raise _read_error(error, chunk) from None
 
-    def _require_checksums(self, chunk: int, encoded: EncodedChunk) -> None:
-        record = self._records[chunk]
+    def _places(self, chunks: Sequence[int], stream: str) -> list[Place]:
+        records = self._records[np.asarray(chunks, np.intp)]
+        columns = ("level", f"{stream}_offset", f"{stream}_bytes")
+        return list(zip(*(records[column].tolist() for column in columns), strict=True))
+
+    def _read_streams(
+        self, chunks: Sequence[int], stream: str, cancelled: Callable[[int], bool]
+    ) -> dict[int, _Part]:
+        """One stream of each chunk; what lies together is read together."""
+        found: dict[int, _Part] = {}
+        places = dict(zip(chunks, self._places(chunks, stream), strict=True))
+        for run in side_by_side(chunks, list(places.values())):
+            wanted = [chunk for chunk in run if not cancelled(chunk)]
+            found.update(dict.fromkeys(run))
+            found.update(self._read_run(wanted, [places[c] for c in wanted], stream, cancelled))
+        return found
+
+    def _read_run(
+        self,
+        chunks: list[int],
+        places: list[Place],
+        stream: str,
+        cancelled: Callable[[int], bool],
+    ) -> dict[int, _Part]:
+        if not chunks:
+            return {}
+        name = self._name_of(chunks[0], stream)
+        ranges = [(offset, size) for _, offset, size in places]
+        try:
+            parts = self._reader.read_ranges(name, ranges, lambda: all(map(cancelled, chunks)))
+            if parts is None:
+                return dict.fromkeys(chunks)
+            return dict(zip(chunks, parts, strict=True))
+        except RangeReadError as error:
+            if len(chunks) == 1 or error.transient:
+                return {chunk: _read_error(error, chunk) for chunk in chunks}
+        # Some of them are there, perhaps.
+        found: dict[int, _Part] = {}
+        for chunk, place in zip(chunks, places, strict=True):
+            found.update(self._read_run([chunk], [place], stream, cancelled))
+        return found
+
+    def _decode(
+        self,
+        chunks: Sequence[int],
+        encoded: Sequence[EncodedChunk],
+        counts: ArrayLike,
+        out: Gaussians,
+    ) -> dict[int, ChunkReadError]:
+        """What is wrong with which of the batch; ``out`` holds all others."""
+        errors = {
+            place: ChunkReadError(self._file_of(chunks[place]), chunks[place], problem)
+            for place, problem in enumerate(decode_chunks_into(encoded, counts, out))
+            if problem is not None
+        }
         streams = ("geometry", "sh") if self.sh_degree else ("geometry",)
-        for stream, part in zip(streams, encoded.parts, strict=False):
-            if zlib.crc32(part) != int(record[f"{stream}_crc"]):
-                start, size = int(record[f"{stream}_offset"]), int(record[f"{stream}_bytes"])
-                name = self._name_of(chunk, stream)
-                raise ChunkReadError(
-                    self._reader.location(name),
-                    chunk,
-                    f"is damaged: the checksum of bytes {start:,} to {start + size:,} differs; "
-                    f"copy or build the store again",
-                    transient=self._reader.reject(name, start, size),
-                )
+        for index, stream in reversed(list(enumerate(streams))):
+            sums = np.empty(len(encoded), np.uint32)
+            checksums([each.parts[index] for each in encoded], sums)
+            differ = sums != self._records[np.asarray(chunks, np.intp)][f"{stream}_crc"]
+            for place in np.flatnonzero(differ).tolist():
+                errors[place] = self._damaged(chunks[place], stream)
+        return errors
+
+    def _damaged(self, chunk: int, stream: str) -> ChunkReadError:
+        record = self._records[chunk]
+        start, size = int(record[f"{stream}_offset"]), int(record[f"{stream}_bytes"])
+        name = self._name_of(chunk, stream)
+        return ChunkReadError(
+            self._reader.location(name),
+            chunk,
+            f"is damaged: the checksum of bytes {start:,} to {start + size:,} differs; "
+            f"copy or build the store again",
+            transient=self._reader.reject(name, start, size),
+        )
 
     def _file_of(self, chunk: int) -> str:
         return self._reader.location(self._name_of(chunk, "geometry"))
@@ -134,6 +225,22 @@ class Store(Closing):
         level = self.manifest.levels[int(self.tree.level[chunk])]
         file = level.sh if stream == "sh" and level.sh is not None else level.geometry
         return file.name
+
+
+def _read_error(error: RangeReadError, chunk: int) -> ChunkReadError:
+    return ChunkReadError(error.location, chunk, error.advice, transient=error.transient)
+
+
+def _is_there(part: _Part) -> bool:
+    return part is not None and not isinstance(part, BaseException)
+
+
+def _both(geometry: _Part, harmonics: _Part) -> ReadOutcome:
+    if geometry is None or isinstance(geometry, BaseException):
+        return geometry
+    if harmonics is None or isinstance(harmonics, BaseException):
+        return harmonics
+    return EncodedChunk((geometry, harmonics))
 
 
 def open_store(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from scene_store.chunks import never_cancelled
-from scene_store.range_reader import RangeReader
+from scene_store.chunks import Buffer, never_cancelled
+from scene_store.range_reader import ByteRange, RangeReader, runs
 from scene_store.remote.address import Address
 from scene_store.remote.identity import FileIdentity
 from scene_store.remote.range_cache import RangeCache, RangeKey
@@ -32,6 +32,8 @@ class CachedReader:
     in JSON are not kept: they are small, and asking for their version would take as long.
     """
 
+    is_far = True
+
     def __init__(self, reader: RemoteReader, address: Address, cache: RangeCache) -> None:
         self._reader = reader
         self._address = address
@@ -55,6 +57,27 @@ class CachedReader:
             if data is not None and key is not None:
                 self._cache.put(key, data)
         return data
+
+    def read_ranges(
+        self, name: str, ranges: Sequence[ByteRange], cancelled: Callable[[], bool]
+    ) -> list[Buffer] | None:
+        """See ``RangeReader``. Each range is kept by itself: the next session may want others."""
+        identity = self._reader.identity(name, cancelled)
+        if identity is None:
+            return None
+        keys = {each: self._key(identity, name, *each) for each in ranges}
+        found: dict[ByteRange, Buffer | None] = {
+            each: None if key is None else self._cache.get(key) for each, key in keys.items()
+        }
+        missing = [each for each in ranges if found[each] is None]
+        for run in runs(missing):
+            parts = self._reader.read_ranges(name, run, cancelled)
+            if parts is None:
+                return None
+            found.update(zip(run, parts, strict=True))
+            fresh = {keys[each]: part for each, part in zip(run, parts, strict=True)}
+            self._cache.put_many({key: part for key, part in fresh.items() if key is not None})
+        return [part for part in map(found.__getitem__, ranges) if part is not None]
 
     def read_file(self, name: str, most_bytes: int, cancelled: Callable[[], bool]) -> bytes | None:
         """See ``RangeReader``."""

@@ -11,7 +11,7 @@ import asyncio
 import re
 import ssl
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
@@ -19,7 +19,8 @@ import aiohttp
 import fsspec
 import yarl
 
-from scene_store.range_reader import RangeReadError, require_size
+from scene_store.chunks import Buffer
+from scene_store.range_reader import ByteRange, RangeReadError, cut, extent, require_size
 from scene_store.remote.address import Address
 from scene_store.remote.identity import FileIdentity
 from scene_store.remote.options import RemoteOptions
@@ -41,6 +42,8 @@ _USE_RANGES = (
 
 class HttpReader:
     """The files below one address. Each read is one request on a pooled connection."""
+
+    is_far = True
 
     def __init__(self, address: Address, options: RemoteOptions) -> None:
         self._address = address
@@ -96,6 +99,13 @@ class HttpReader:
             return await self._body(response, name, size)
 
         return self._run(self._request(name, offset, end, lambda r, _: body(r)), cancelled)
+
+    def read_ranges(
+        self, name: str, ranges: Sequence[ByteRange], cancelled: Callable[[], bool]
+    ) -> list[Buffer] | None:
+        """See ``RangeReader``."""
+        data = self.read(name, *extent(ranges), cancelled)
+        return None if data is None else cut(data, ranges)
 
     def read_file(self, name: str, most_bytes: int, cancelled: Callable[[], bool]) -> bytes | None:
         """See ``RangeReader``."""

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from typing import Any
 
 import fsspec
 from fsspec.asyn import AsyncFileSystem
 
-from scene_store.range_reader import RangeReadError, require_size
+from scene_store.chunks import Buffer
+from scene_store.range_reader import ByteRange, RangeReadError, cut, extent, require_size
 from scene_store.remote.address import Address
 from scene_store.remote.identity import FileIdentity
 from scene_store.remote.options import RemoteOptions
@@ -37,6 +38,8 @@ class ObjectReader:
         BackendUnavailable: If the file system needs a package that is not installed.
         SceneNotFoundError: If there is no file system for such addresses.
     """
+
+    is_far = True
 
     def __init__(self, address: Address, options: RemoteOptions) -> None:
         self._address = address
@@ -93,6 +96,13 @@ class ObjectReader:
                 )
             parts.append(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def read_ranges(
+        self, name: str, ranges: Sequence[ByteRange], cancelled: Callable[[], bool]
+    ) -> list[Buffer] | None:
+        """See ``RangeReader``."""
+        data = self.read(name, *extent(ranges), cancelled)
+        return None if data is None else cut(data, ranges)
 
     def read_file(self, name: str, most_bytes: int, cancelled: Callable[[], bool]) -> bytes | None:
         """See ``RangeReader``."""

@@ -22,10 +22,11 @@ import tempfile
 import threading
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from scene_store.chunks import Buffer
 from scene_store.remote.options import CacheOptions
 
 logger = logging.getLogger(__name__)
@@ -104,17 +105,23 @@ class RangeCache:
             os.utime(path)  # for the order of eviction; nothing depends on it
         return data
 
-    def put(self, key: RangeKey, data: bytes) -> None:
+    def put(self, key: RangeKey, data: Buffer) -> None:
         """Keeps the bytes, if there is room to be made for them."""
-        size = _on_disk(_HEADER_BYTES + len(data))
-        if not self._usable or size > self.budget_bytes * _LOW_WATER:
+        self.put_many({key: data})
+
+    def put_many(self, ranges: Mapping[RangeKey, Buffer]) -> None:
+        """Keeps the bytes of several ranges, if there is room to be made for them."""
+        most = self.budget_bytes * _LOW_WATER
+        sizes = {key: _on_disk(_HEADER_BYTES + len(data)) for key, data in ranges.items()}
+        fitting = {key: size for key, size in sizes.items() if size <= most}
+        if not self._usable or not fitting:
             return
         with self._lock:
             try:
                 self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 with self._locked() as held:
-                    if held:
-                        self._write(self._path(key), data, size)
+                    for together in _groups(fitting, most) if held else ():
+                        self._write(together, {key: ranges[key] for key in together})
             except OSError as error:
                 self._give_up(error)
 
@@ -157,21 +164,23 @@ class RangeCache:
                     time.sleep(0.005)
             yield True  # closing the file gives the lock back
 
-    def _write(self, path: Path, data: bytes, size: int) -> None:
-        used = self._used()
+    def _write(self, sizes: Mapping[RangeKey, int], ranges: Mapping[RangeKey, Buffer]) -> None:
+        used, size = self._used(), sum(sizes.values())
         if used + size > self.budget_bytes:
             used = self._make_room(size)
         self._note_used(used + size)
-        path.parent.mkdir(mode=0o700, exist_ok=True)
-        unfinished = path.with_suffix(_UNFINISHED)
-        try:
-            with unfinished.open("wb") as file:
-                file.write(_header(data))
-                file.write(data)
-            unfinished.replace(path)
-        except BaseException:
-            unfinished.unlink(missing_ok=True)
-            raise
+        for key, data in ranges.items():
+            path = self._path(key)
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            unfinished = path.with_suffix(_UNFINISHED)
+            try:
+                with unfinished.open("wb") as file:
+                    file.write(_header(data))
+                    file.write(data)
+                unfinished.replace(path)
+            except BaseException:
+                unfinished.unlink(missing_ok=True)
+                raise
 
     def _used(self) -> int:
         """Bytes that are taken, or more. Each process looks through the folder once."""
@@ -241,7 +250,20 @@ def default_budget(folder: Path) -> int:
     return min(DEFAULT_BUDGET_BYTES, int(free * DEFAULT_SHARE_OF_FREE_DISK))
 
 
-def _header(data: bytes) -> bytes:
+def _groups(sizes: Mapping[RangeKey, int], most: float) -> list[dict[RangeKey, int]]:
+    """Ranges in groups of which each has room by itself."""
+    groups: list[dict[RangeKey, int]] = []
+    room = 0.0
+    for key, size in sizes.items():
+        if not groups or size > room:
+            groups.append({})
+            room = most
+        groups[-1][key] = size
+        room -= size
+    return groups
+
+
+def _header(data: Buffer) -> bytes:
     return _MAGIC + len(data).to_bytes(8, "little") + zlib.crc32(data).to_bytes(4, "little")
 
 

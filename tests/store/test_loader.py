@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
 
 import numpy as np
@@ -38,12 +38,12 @@ class FakePool:
         self.broken: set[int] = set()
         self._lock = threading.Lock()
 
-    def upload(self, chunk: int, gaussians: Gaussians) -> None:
+    def upload(self, chunks: Sequence[int], gaussians: Gaussians, rows: NDArray[np.int64]) -> None:
         with self._lock:
-            if chunk in self.broken:
+            if not self.broken.isdisjoint(chunks):
                 raise MemoryError
-            assert chunk not in self.chunks
-            self.chunks[chunk] = len(gaussians)
+            assert self.chunks.keys().isdisjoint(chunks)
+            self.chunks.update(zip(chunks, rows[:, 1].tolist(), strict=True))
             self.most_bytes = max(self.most_bytes, self.nbytes)
             assert self.nbytes <= self.capacity
 
