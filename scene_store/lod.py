@@ -1,10 +1,14 @@
 """Level of detail: which chunks to draw, and which to fetch, for the cameras of one frame.
 
 Pure: the same tree, cameras, residency and limits give the same answer, to the bit. One
-best-first walk from the roots, largest projected error first, makes two cuts through the
-tree at once. The *ideal* cut is what the limits allow, whatever is in memory; the *drawn*
-cut follows it as far as the chunks are resident, so that a coarse parent stands in for
-children still on their way. What the walk missed, in its own order, is the fetch queue.
+best-first walk from the roots makes two cuts through the tree at once. The *ideal* cut is
+what the limits allow, whatever is in memory; the *drawn* cut follows it as far as the chunks
+are resident, so that a coarse parent stands in for children still on their way. What the walk
+missed, in its own order, is the fetch queue.
+
+The next node to be refined is the one that gains most for each Gaussian that it adds: what it
+loses of the picture, in squared pixels, over the growth of the cut. A limit of Gaussians is
+so spent where it shows. Its projected error says whether a node is to be refined at all.
 
 The walk is native (``native/src/select.cpp``); ``tests/store/slow_select.py`` is the same in
 plain Python.
@@ -59,7 +63,7 @@ class LodLimits:
 
 @dataclass(frozen=True, slots=True)
 class Foveation:
-    """Less detail away from the view axis: projected errors are multiplied by a weight.
+    """Less detail away from the view axis: scales are multiplied by a weight.
 
     Attributes:
         inner_rad: Up to this angle from the axis the weight is 1.
@@ -88,8 +92,8 @@ class LodCut:
     Attributes:
         draw: [D] int32 ascending: a cut of the resident part of the tree, without what no
             camera sees. All of them are resident.
-        want: [W] int32: visible and missing, in the order to fetch them: parents before
-            children, larger errors first.
+        want: [W] int32: visible and missing, in the order to fetch them: that of the walk,
+            and of siblings the nearest first.
         touched: [T] int32 ascending: all that must stay or come for this view: both cuts and
             their ancestors (it contains ``draw`` and ``want``).
         culled: Nodes that the walk met and no camera sees.
@@ -120,9 +124,11 @@ def select_lod(
 ) -> LodCut:
     """Choose one cut for all cameras of a request: two eyes must see the same one.
 
-    A node's projected error is ``error · f / max(distance of camera and box, near)`` in
-    pixels, f the larger focal length (without the distance for an ortho camera), the largest
-    over the cameras that see it. Ties go to the lower index.
+    A node's scale is ``f / max(distance of camera and box, near)``, pixels of a world unit, f
+    the larger focal length (without the distance for an ortho camera), the largest over the
+    cameras that see it. Its projected error is ``error · scale``, its gain ``loss · scale² /
+    max(growth, 1)``, growth the Gaussians of its visible children less its own. Ties go to the
+    lower index.
 
     Args:
         tree: N nodes.
@@ -131,7 +137,7 @@ def select_lod(
         limits: Where to stop.
         lost: [N] bool: chunks that will never come (damaged). A node with a visible child
             among them is not refined; a lost root is left out.
-        foveation: Weight of errors by their angle from each camera's axis.
+        foveation: Weight of scales by the angle from each camera's axis.
         frozen: The cameras of a frozen view, to look at its cut from elsewhere: they choose
             in the place of ``cameras``.
     """
@@ -145,6 +151,7 @@ def select_lod(
             tree.hi,
             tree.max_scale,
             tree.error,
+            tree.loss,
             tree.count,
             tree.first_child,
             tree.child_count,

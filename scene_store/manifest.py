@@ -21,7 +21,7 @@ from splat.gaussians import MAX_SH_DEGREE
 MANIFEST_FILE = "manifest.json"
 NODES_FILE = "nodes.bin"
 FORMAT_NAME = "belvedere-store"
-VERSION = 1
+VERSION = 2
 
 DEFAULT_PAGE_GAUSSIANS = 16_384
 PAGE_GRANULARITY = 1_024
@@ -129,6 +129,7 @@ class Manifest:
         nodes_crc: CRC-32 of its bytes.
         info: What else is known of the scene.
         generator: The program that wrote it.
+        version: Of the format, 1 to ``VERSION``.
     """
 
     profile: Profile
@@ -142,6 +143,7 @@ class Manifest:
     nodes_crc: int
     info: StoreInfo
     generator: str
+    version: int = VERSION
 
     @property
     def gaussians(self) -> int:
@@ -154,7 +156,7 @@ def encode_manifest(manifest: Manifest) -> bytes:
     info = manifest.info
     fields: dict[str, Any] = {
         "format": FORMAT_NAME,
-        "version": VERSION,
+        "version": manifest.version,
         "generator": manifest.generator,
         "profile": manifest.profile.value,
         "sh_degree": manifest.sh_degree,
@@ -207,7 +209,7 @@ def parse_manifest(path: str | PathLike[str], text: bytes) -> Manifest:
     if len(text) > MAX_MANIFEST_BYTES:
         raise SceneFormatError(path, f"is larger than {MAX_MANIFEST_BYTES:,} bytes")
     fields = JsonObject.of(path, parse_json(path, text), "")
-    _require_version(fields)
+    version = _version(fields)
     _require_checksum(fields, text)
     sh_degree = fields.integer("sh_degree")
     if sh_degree > MAX_SH_DEGREE:
@@ -232,6 +234,7 @@ def parse_manifest(path: str | PathLike[str], text: bytes) -> Manifest:
         nodes_crc=_crc(nodes),
         info=_info(fields),
         generator=_string(fields, "generator"),
+        version=version,
     )
     if manifest.nodes > MAX_NODES:
         raise nodes.error(f"more than {MAX_NODES:,} nodes", "count")
@@ -243,7 +246,7 @@ def parse_manifest(path: str | PathLike[str], text: bytes) -> Manifest:
     return manifest
 
 
-def _require_version(fields: JsonObject) -> None:
+def _version(fields: JsonObject) -> int:
     if fields.fields.get("format") != FORMAT_NAME:
         raise fields.error("is not the manifest of a Belvedere store", "format")
     version = fields.integer("version", 1)
@@ -253,6 +256,7 @@ def _require_version(fields: JsonObject) -> None:
             f"is a store of format version {version}; this release reads up to version {VERSION}",
             remedy="install a newer Belvedere, or build the store again with this one",
         )
+    return version
 
 
 def _require_checksum(fields: JsonObject, text: bytes) -> None:

@@ -11,31 +11,38 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from scene_store.manifest import VERSION
 from scene_store.tree import NO_PARENT, LodTree
 from splat.errors import SceneError
 
 MAGIC = b"BVSNODES"
 _HEADER_BYTES = 16  # magic, nodes, bytes of a record
 
-# One record, little-endian, without gaps; both offsets are aligned.
-NODE_DTYPE = np.dtype(
-    [
-        ("lo", "<f4", 3),
-        ("hi", "<f4", 3),
-        ("max_scale", "<f4"),
-        ("error", "<f4"),
-        ("count", "<u4"),
-        ("first_child", "<u4"),
-        ("child_count", "<u4"),
-        ("level", "<u4"),
-        ("geometry_offset", "<u8"),
-        ("geometry_bytes", "<u4"),
-        ("geometry_crc", "<u4"),
-        ("sh_offset", "<u8"),
-        ("sh_bytes", "<u4"),
-        ("sh_crc", "<u4"),
-    ]
-)
+
+def _record(*middle: tuple[str, str]) -> np.dtype[np.void]:
+    """One record, little-endian, without gaps; both offsets are aligned."""
+    return np.dtype(
+        [
+            ("lo", "<f4", 3),
+            ("hi", "<f4", 3),
+            ("max_scale", "<f4"),
+            ("error", "<f4"),
+            ("count", "<u4"),
+            ("first_child", "<u4"),
+            *middle,
+            ("geometry_offset", "<u8"),
+            ("geometry_bytes", "<u4"),
+            ("geometry_crc", "<u4"),
+            ("sh_offset", "<u8"),
+            ("sh_bytes", "<u4"),
+            ("sh_crc", "<u4"),
+        ]
+    )
+
+
+NODE_DTYPE = _record(("child_count", "<u2"), ("level", "<u2"), ("loss", "<f4"))
+_DTYPE_OF_VERSION = {1: _record(("child_count", "<u4"), ("level", "<u4")), 2: NODE_DTYPE}
+MAX_CHILDREN = 65_535
 
 NodeRecords = NDArray[np.void]
 
@@ -81,14 +88,19 @@ def encode_nodes(tree: LodTree, refs: Sequence[ChunkRef]) -> bytes:
     for name in ("count", "level"):
         if not np.array_equal(records[name], getattr(tree, name)):
             raise ValueError(f"nodes and their chunks differ in {name}")
-    for name in ("lo", "hi", "max_scale", "error", "first_child", "child_count"):
+    if int(tree.child_count.max()) > MAX_CHILDREN:
+        raise ValueError(f"a node has more than {MAX_CHILDREN:,} children")
+    for name in ("lo", "hi", "max_scale", "error", "loss", "first_child", "child_count"):
         records[name] = getattr(tree, name)
     header = MAGIC + np.array([len(tree), NODE_DTYPE.itemsize], "<u4").tobytes()
     return header + records.tobytes()
 
 
-def decode_nodes(table: bytes, nodes: int) -> tuple[LodTree, NodeRecords]:
+def decode_nodes(table: bytes, nodes: int, version: int = VERSION) -> tuple[LodTree, NodeRecords]:
     """The tree and the records of a table of ``table_bytes(nodes)`` bytes.
+
+    Args:
+        version: Of the format; the first one has no losses.
 
     Raises:
         SceneError: If it is not such a table, or not a forest in breadth-first order.
@@ -98,10 +110,12 @@ def decode_nodes(table: bytes, nodes: int) -> tuple[LodTree, NodeRecords]:
         raise SceneError("is not a node table")
     if (size, record_bytes) != (nodes, NODE_DTYPE.itemsize):
         raise SceneError(f"holds {size} records of {record_bytes} bytes")
-    records: NodeRecords = np.frombuffer(table, NODE_DTYPE, nodes, offset=_HEADER_BYTES)
+    dtype = _DTYPE_OF_VERSION[version]
+    records: NodeRecords = np.frombuffer(table, dtype, nodes, offset=_HEADER_BYTES)
     for name in ("count", "first_child", "child_count", "level"):
         if int(records[name].max()) >= 1 << 31:
             raise SceneError(f"holds a number of {name.replace('_', ' ')} that makes no sense")
+    losses = {} if version == 1 else {"loss": records["loss"]}
     tree = LodTree(
         lo=records["lo"],
         hi=records["hi"],
@@ -112,6 +126,7 @@ def decode_nodes(table: bytes, nodes: int) -> tuple[LodTree, NodeRecords]:
         first_child=records["first_child"],
         child_count=records["child_count"],
         level=records["level"],
+        **losses,
     )
     return tree, records
 

@@ -324,7 +324,7 @@ def _read_tree(reader: RangeReader, manifest: Manifest) -> tuple[LodTree, NodeRe
     if zlib.crc32(table) != manifest.nodes_crc:
         raise damaged("the checksum differs")
     try:
-        tree, records = decode_nodes(table, manifest.nodes)
+        tree, records = decode_nodes(table, manifest.nodes, manifest.version)
     except SceneError as error:
         raise damaged(str(error)) from None
     if problem := _contradiction(manifest, records):

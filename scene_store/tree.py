@@ -7,7 +7,7 @@ root to a leaf, is a complete picture of the scene.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,9 @@ class LodTree:
         first_child: [N] int32, index of the first child; children are contiguous. 0 for a leaf.
         child_count: [N] int32; 0 for a leaf.
         level: [N] int32, 0 for original Gaussians, growing towards the roots.
+        loss: [N] float32, world units² times squared colour: how much of the picture the node's
+            Gaussians lose (Σ opacity · area · variance of the colours that each stands for).
+            0 for a leaf. Left out, it is ``count · error²``.
 
     Raises:
         SceneError: If the columns do not describe a forest in breadth-first order.
@@ -49,18 +52,20 @@ class LodTree:
     first_child: NDArray[np.int32]
     child_count: NDArray[np.int32]
     level: NDArray[np.int32]
+    loss: Float32Array = field(default_factory=lambda: np.empty(0, np.float32))
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            wide = field.name in ("lo", "hi")
-            real = wide or field.name in ("max_scale", "error")
-            array: NDArray[Any] = np.ascontiguousarray(
-                getattr(self, field.name), np.float32 if real else np.int32
-            )
+        for column in fields(self):
+            wide = column.name in ("lo", "hi")
+            real = wide or column.name in ("max_scale", "error", "loss")
+            values = getattr(self, column.name)
+            if column.name == "loss" and len(values) == 0:  # the last column
+                values = _assumed_loss(self.count, self.error)
+            array: NDArray[Any] = np.ascontiguousarray(values, np.float32 if real else np.int32)
             if array.shape != ((len(self.parent), 3) if wide else (len(self.parent),)):
-                raise SceneError(f"the tree's column {field.name!r} has the wrong length")
+                raise SceneError(f"the tree's column {column.name!r} has the wrong length")
             array.flags.writeable = False
-            object.__setattr__(self, field.name, array)
+            object.__setattr__(self, column.name, array)
         self._require_boxes()
         self._require_forest()
 
@@ -91,11 +96,11 @@ class LodTree:
         return way
 
     def _require_boxes(self) -> None:
-        numbers = (self.lo, self.hi, self.max_scale, self.error)
-        if not all(np.isfinite(column).all() for column in numbers):
-            raise SceneError("the tree holds a box, scale or error that is not finite")
-        if (self.lo > self.hi).any() or (self.max_scale < 0).any() or (self.error < 0).any():
-            raise SceneError("the tree holds an inverted box, or a negative scale or error")
+        sizes = (self.max_scale, self.error, self.loss)
+        if not all(np.isfinite(column).all() for column in (self.lo, self.hi, *sizes)):
+            raise SceneError("the tree holds a box, scale, error or loss that is not finite")
+        if (self.lo > self.hi).any() or any((column < 0).any() for column in sizes):
+            raise SceneError("the tree holds an inverted box, or a negative scale, error or loss")
 
     def _require_forest(self) -> None:
         if len(self) == 0 or self.parent[0] != NO_PARENT:
@@ -117,3 +122,9 @@ class LodTree:
             raise SceneError("the tree holds a node before its parent")
         if (self.error[root_count:] > self.error[ups]).any():
             raise SceneError("the tree holds a node with a larger error than its parent")
+
+
+def _assumed_loss(count: NDArray[np.int32], error: Float32Array) -> NDArray[np.float64]:
+    """As if each Gaussian lost an area as large as its error."""
+    squares: NDArray[np.float64] = np.square(error.astype(np.float64))
+    return (count * squares).clip(max=np.finfo(np.float32).max)

@@ -25,7 +25,7 @@ from scene_store.store_writer import WriterState
 from splat.atomic_file import atomic_file
 
 _JOURNAL_FILE = "journal.json"
-_VERSION = 2  # grows whenever the same scene and options would give other bytes
+_VERSION = 3  # grows whenever the same scene and options would give other bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,9 +180,8 @@ def _packed(waiting: Sequence[Sequence[Pending]]) -> dict[str, Any]:
         content = built.content
         arrays[f"rows_{at}"] = to_rows(content.gaussians, content.gaussians.sh_degree)
         arrays[f"sizes_{at}"] = content.sizes
-        arrays[f"box_{at}"] = np.concatenate(
-            [built.lo, built.hi, [built.max_scale, built.error]], dtype=np.float32
-        )
+        arrays[f"variances_{at}"] = content.variances
+        arrays[f"numbers_{at}"] = built.numbers
         arrays[f"error_{at}"] = np.float64(content.error)
     return arrays
 
@@ -191,12 +190,14 @@ def _unpacked(arrays: Any) -> tuple[tuple[Pending, ...], ...]:
     levels: list[list[Pending]] = []
     places, codes = arrays["places"].tolist(), arrays["codes"].tolist()
     for at, ((level, index, count), (first, last)) in enumerate(zip(places, codes, strict=True)):
-        box = arrays[f"box_{at}"]
         content = Content(
-            from_rows(arrays[f"rows_{at}"]), arrays[f"sizes_{at}"], float(arrays[f"error_{at}"])
+            from_rows(arrays[f"rows_{at}"]),
+            arrays[f"sizes_{at}"],
+            arrays[f"variances_{at}"],
+            float(arrays[f"error_{at}"]),
         )
         built: Future[BuiltNode] = Future()
-        built.set_result(BuiltNode(content, EncodedChunk(()), box[0:3], box[3:6], box[6], box[7]))
+        built.set_result(BuiltNode.of(content, EncodedChunk(()), arrays[f"numbers_{at}"]))
         while len(levels) <= level:
             levels.append([])
         levels[level].append(Pending(index, count, first, last, built))

@@ -21,6 +21,8 @@ from splat.gaussians import Float32Array, Gaussians
 # each pixel.
 MAX_MERGED_OPACITY = 8.0
 _LOG_CUT = math.log(255.0)
+_MOST = float(np.finfo(np.float32).max)
+_SHAPE_LOSS = 0.002  # squared colour that a Gaussian of another shape is thought to differ by
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,12 +33,27 @@ class Content:
         gaussians: The node's own.
         sizes: [N] float32, weighted mean of √tr Σ of the originals that each stands for,
             world units.
+        variances: [N] float32, weighted mean square of the difference of their displayed
+            colours (of degree 0) to its own, summed over the channels.
         error: How far they lie from the originals (``displacement``), world units.
     """
 
     gaussians: Gaussians
     sizes: Float32Array
+    variances: Float32Array
     error: float
+
+    @property
+    def loss(self) -> float:
+        """What is lost of the picture, as ``LodTree.loss``.
+
+        Differences of shape count a little, so that there is an order for scenes of a single
+        colour, too.
+        """
+        spreads = _spreads(self.gaussians).astype(np.float64)
+        shapes = np.maximum(1 - self.sizes / spreads, 0.0)
+        losses = _weights(self.gaussians) * (self.variances + _SHAPE_LOSS * shapes)
+        return min(float(losses.sum()), _MOST)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,6 +66,7 @@ class BuiltNode:
         lo, hi: [3] box of all means in the subtree.
         max_scale: Of the subtree, as ``LodTree.max_scale``.
         error: As ``LodTree.error``.
+        loss: As ``LodTree.loss``.
     """
 
     content: Content
@@ -57,11 +75,24 @@ class BuiltNode:
     hi: Float32Array
     max_scale: np.float32
     error: np.float32
+    loss: np.float32
+
+    @property
+    def numbers(self) -> Float32Array:
+        """[9] lo, hi, max_scale, error, loss."""
+        return np.array(
+            [*self.lo, *self.hi, self.max_scale, self.error, self.loss], dtype=np.float32
+        )
+
+    @classmethod
+    def of(cls, content: Content, encoded: EncodedChunk, numbers: Float32Array) -> BuiltNode:
+        """With what ``numbers`` gave."""
+        return cls(content, encoded, numbers[0:3], numbers[3:6], *numbers[6:9])
 
 
 def original(gaussians: Gaussians) -> Content:
     """Gaussians of the scene itself."""
-    return Content(gaussians, _spreads(gaussians), 0.0)
+    return Content(gaussians, _spreads(gaussians), np.zeros(len(gaussians), np.float32), 0.0)
 
 
 def merge(parts: Sequence[Content], target: int) -> Content:
@@ -71,15 +102,26 @@ def merge(parts: Sequence[Content], target: int) -> Content:
     """
     gaussians = Gaussians.concatenate([part.gaussians for part in parts])
     sizes = np.concatenate([part.sizes for part in parts])
+    variances = np.concatenate([part.variances for part in parts])
     if target >= len(gaussians):
-        return Content(gaussians, sizes, displacement(gaussians, sizes))
+        return Content(gaussians, sizes, variances, displacement(gaussians, sizes))
     first = all(part.error == 0 for part in parts)
     labels = np.empty(len(gaussians), np.uint32)
     _store.cluster(*gaussians.arrays, first, target, labels)
     merged = Gaussians.allocate(target, gaussians.sh_degree)
-    merged_sizes = np.empty(target, np.float32)
-    _store.merge_clusters(*gaussians.arrays, first, sizes, labels, *merged.arrays, merged_sizes)
-    return Content(merged, merged_sizes, displacement(merged, merged_sizes))
+    merged_sizes, merged_variances = np.empty((2, target), np.float32)
+    _store.merge_clusters(
+        *gaussians.arrays,
+        first,
+        sizes,
+        variances,
+        labels,
+        *merged.arrays,
+        merged_sizes,
+        merged_variances,
+    )
+    error = displacement(merged, merged_sizes)
+    return Content(merged, merged_sizes, merged_variances, error)
 
 
 def displacement(gaussians: Gaussians, sizes: Float32Array) -> float:
@@ -97,14 +139,17 @@ def displacement(gaussians: Gaussians, sizes: Float32Array) -> float:
     return math.sqrt(float((weights * squares).sum()) / total) if total > 0 else 0.0
 
 
-def foreign(gaussians: Gaussians, error: float) -> Content:
+def foreign(gaussians: Gaussians, error: float, loss: float) -> Content:
     """Gaussians that the source made for a coarser level, at a known distance from the originals.
 
-    ``sizes`` are such that ``displacement`` gives that distance, as far as they can.
+    ``sizes`` and ``variances`` are such that ``displacement`` and ``loss`` give these, as far
+    as they can.
     """
     spreads = _spreads(gaussians).astype(np.float64)
     sizes = np.maximum(spreads - 0.5 * error * error / spreads, 0.0)
-    return Content(gaussians, sizes.astype(np.float32), error)
+    total = float(_weights(gaussians).sum())
+    variances = np.full(len(gaussians), loss / total if total > 0 else 0.0, np.float32)
+    return Content(gaussians, sizes.astype(np.float32), variances, error)
 
 
 def reach(gaussians: Gaussians) -> np.float32:
@@ -122,7 +167,8 @@ def _spreads(gaussians: Gaussians) -> Float32Array:
 
 
 def _weights(gaussians: Gaussians) -> NDArray[np.float64]:
-    """[N] opacity · area."""
+    """[N] opacity · area, the root of its mean square over all directions; world units²."""
     a, b, c = (gaussians.scales.T.astype(np.float64)) ** 2
-    weights: NDArray[np.float64] = gaussians.opacities * np.sqrt(a * b + a * c + b * c)
+    areas = 2 * math.pi * np.sqrt((a * b + a * c + b * c) / 3)
+    weights: NDArray[np.float64] = gaussians.opacities * areas
     return weights

@@ -18,7 +18,7 @@ class NodeLog:
 
     Attributes:
         refs: Where each chunk lies; its level and count.
-        numbers: lo, hi, max_scale and error of each: 8 float32 values.
+        numbers: lo, hi, max_scale, error and loss of each: 9 float32 values.
         parents: Of each, or ``NO_PARENT`` as long as there is none.
     """
 
@@ -33,9 +33,7 @@ class NodeLog:
         """The next node, whose children are in the log already."""
         index = len(self.refs)
         self.refs.append(ref)
-        self.numbers.append(
-            (*node.lo.tolist(), *node.hi.tolist(), float(node.max_scale), float(node.error))
-        )
+        self.numbers.append(tuple(node.numbers.tolist()))
         self.parents.append(NO_PARENT)
         for child in children:
             self.parents[child] = index
@@ -44,7 +42,7 @@ class NodeLog:
         """For a file."""
         return {
             "refs": np.array(self.refs, np.int64).reshape(-1, len(ChunkRef._fields)),
-            "numbers": np.array(self.numbers, np.float32).reshape(-1, 8),
+            "numbers": np.array(self.numbers, np.float32).reshape(-1, 9),
             "parents": np.array(self.parents, np.int64),
         }
 
@@ -77,6 +75,7 @@ class NodeLog:
             first_child=np.where(child_count > 0, first, 0).astype(np.int32),
             child_count=child_count.astype(np.int32),
             level=np.array([ref.level for ref in refs], np.int32),
+            loss=numbers[:, 8],
         )
         return tree, refs
 

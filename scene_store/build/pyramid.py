@@ -221,6 +221,7 @@ def _leaf(portion: Portion, encode: Encode) -> BuiltNode:
         gaussians.means.max(axis=0),
         reach(gaussians),
         np.float32(0.0),
+        np.float32(0.0),
     )
 
 
@@ -231,7 +232,7 @@ def _parent(
     parts = [child.result() for child in children]
     content = merge([part.content for part in parts], count)
     if own is not None:
-        content = _brought(own, count, content.error)
+        content = _brought(own, count, content)
     gaussians = content.gaussians
     return BuiltNode(
         content,
@@ -240,16 +241,17 @@ def _parent(
         np.maximum(gaussians.means.max(axis=0), np.max([p.hi for p in parts], axis=0)),
         max(reach(gaussians), *(part.max_scale for part in parts)),
         max(np.float32(content.error), *(part.error for part in parts)),
+        np.float32(content.loss),
     )
 
 
-def _brought(own: Portion, count: int, error: float) -> Content:
+def _brought(own: Portion, count: int, merged: Content) -> Content:
     """The source's own Gaussians of a level, reduced to what fits.
 
-    How far they are from the originals is not told; merging the originals to as few, which
-    gave ``error``, cannot be far from it.
+    How far they are from the originals is not told; ``merged``, as few made of the originals,
+    cannot be far from it.
     """
     gaussians = own.gaussians()
     if count < len(gaussians):
         gaussians = merge([original(gaussians)], count).gaussians
-    return foreign(gaussians, error)
+    return foreign(gaussians, merged.error, merged.loss)

@@ -68,6 +68,7 @@ def merge_clusters(
     sh: NDArray[np.float32],
     original: bool,
     sizes: NDArray[np.float32],
+    variances: NDArray[np.float32],
     labels: NDArray[np.uint32],
     new_means: NDArray[np.float32],
     new_quats: NDArray[np.float32],
@@ -75,6 +76,7 @@ def merge_clusters(
     new_opacities: NDArray[np.float32],
     new_sh: NDArray[np.float32],
     new_sizes: NDArray[np.float32],
+    new_variances: NDArray[np.float32],
 ) -> None: ...
 
 # select.cpp
@@ -84,6 +86,7 @@ def select(
     hi: NDArray[np.float32],
     max_scale: NDArray[np.float32],
     error: NDArray[np.float32],
+    loss: NDArray[np.float32],
     count: NDArray[np.int32],
     first_child: NDArray[np.int32],
     child_count: NDArray[np.int32],

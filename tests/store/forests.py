@@ -21,7 +21,7 @@ def random_forest(
     """A forest in breadth-first order whose boxes, scales and errors nest as the contract says.
 
     Boxes of children lie in their parent's. Some nodes above the last level are leaves;
-    positions and errors are multiples of a coarse step, so that ties are common.
+    positions, errors and losses are multiples of a coarse step, so that ties are common.
     """
     random = np.random.default_rng(seed)
     side = 2.0 ** (depth + 1)
@@ -60,6 +60,7 @@ def random_forest(
         first_child=np.array(first, np.int32),
         child_count=np.array(children, np.int32),
         level=np.array([depth - g for g in generation], np.int32),
+        loss=np.where(leaf, 0.0, step**2 * random.integers(0, 4, total)).astype(np.float32),
     )
 
 

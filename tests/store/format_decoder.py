@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 Columns = list[NDArray[np.uint64]]
 Fields = dict[str, NDArray[np.float32]]
 
-NODE = struct.Struct("<3f3f2fIIIIQIIQII")
+NODE = struct.Struct("<3f3f2fIIHHfQIIQII")
 
 
 def read_node(folder: Path, node: int) -> tuple[Any, ...]:
@@ -34,7 +34,7 @@ def read_node(folder: Path, node: int) -> tuple[Any, ...]:
 def read_chunk(folder: Path, node: int) -> Fields:
     """The Gaussians of one node, by the fields of ``splat.gaussians``."""
     manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
-    *_, level, g_at, g_bytes, g_crc, sh_at, sh_bytes, sh_crc = read_node(folder, node)
+    *_, level, _, g_at, g_bytes, g_crc, sh_at, sh_bytes, sh_crc = read_node(folder, node)
     files = manifest["levels"][level]
     geometry = (folder / files["geometry"]["file"]).read_bytes()[g_at : g_at + g_bytes]
     assert zlib.crc32(geometry) == g_crc

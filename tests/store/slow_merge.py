@@ -92,6 +92,22 @@ def merged(
     return np.array(means), np.array(matrices), np.array(opacities), np.array(sh)
 
 
+def color_variances(
+    gaussians: Gaussians, before: NDArray[np.floating], labels: NDArray[np.uint32], target: int
+) -> Float64Array:
+    """[T] weighted mean square of the difference to the merged colour, over all channels, and
+    of what the merged ones differed ``before``."""
+    w = weights(gaussians, footprints(gaussians, target).weight)
+    colors = gaussians.sh[:, 0].astype(np.float64) * COLOR_OF_SH0
+    out = []
+    for label in range(target):
+        members = np.flatnonzero(labels == label)
+        share = w[members] / w[members].sum()
+        squares = ((colors[members] - share @ colors[members]) ** 2).sum(axis=1)
+        out.append(share @ (squares + before[members]))
+    return np.array(out)
+
+
 def pair_cost(gaussians: Gaussians, w: Float64Array, footprint: float, i: int, j: int) -> float:
     """Runnalls' bound of widened covariances of limited flatness, and the spread of colours."""
     pair = np.array([i, j])

@@ -20,21 +20,21 @@ from splat.bounds import BoxesInView, ViewVolume
 from splat.camera import Camera, CameraModel, Float64Array
 
 
-def projected_errors(
+def projected_scales(
     tree: LodTree, cameras: Sequence[Camera], foveation: Foveation | None = None
 ) -> Float64Array:
-    """[N] largest projected error over the cameras that may see a node, pixels; -1: none does."""
+    """[N] pixels of a world unit at a node, the most over the cameras that may see it; -1: none."""
     largest = np.full(len(tree), -1.0)
     for camera in cameras:
         volume = ViewVolume.of(camera)
         boxes = BoxesInView.of(volume.position, tree.lo, tree.hi)
-        error = tree.error.astype(np.float64) * focal_px(camera)
+        scale = np.full(len(tree), focal_px(camera))
         if camera.model is not CameraModel.ORTHO:
-            error = error / np.maximum(boxes.distance(), volume.near)
+            scale = scale / np.maximum(boxes.distance(), volume.near)
             if foveation is not None:
-                error = error * weights(boxes, volume.rotation[2], foveation)
+                scale = scale * weights(boxes, volume.rotation[2], foveation)
         seen = volume.may_see(tree.lo, tree.hi, tree.max_scale)
-        largest = np.where(seen, np.maximum(largest, error), largest)
+        largest = np.where(seen, np.maximum(largest, scale), largest)
     return largest
 
 
@@ -65,10 +65,10 @@ def slow_select(
 ) -> LodCut:
     """See ``select_lod``."""
     gone = np.zeros(len(tree), np.bool_) if lost is None else lost
-    errors = projected_errors(tree, cameras, foveation)
-    walk = _Walk(tree, errors, resident, gone, limits)
+    scales = projected_scales(tree, cameras, foveation)
+    walk = _Walk(tree, scales, resident, gone, limits)
     walk.begin()
-    while walk.refine_worst():
+    while walk.refine_best():
         pass
     return walk.cut()
 
@@ -76,7 +76,7 @@ def slow_select(
 @dataclass(eq=False)
 class _Walk:
     tree: LodTree
-    errors: Float64Array
+    scales: Float64Array
     resident: NDArray[np.bool_]
     lost: NDArray[np.bool_]
     limits: LodLimits
@@ -91,15 +91,18 @@ class _Walk:
     def begin(self) -> None:
         roots = [int(root) for root in self.tree.roots if not self.lost[root]]
         self.pages = self.pages_of(roots)
-        self.meet(self.seen(roots))
+        visible = self.seen(roots)
+        self.culled = len(roots) - len(visible)
+        self.meet(visible)
         self.drawn = {node for node in self.ideal if self.resident[node]}
 
-    def refine_worst(self) -> bool:
-        """Replaces the node with the largest error by its children; False at the end."""
-        if not self.heap or -self.heap[0][0] < self.limits.error_px:
+    def refine_best(self) -> bool:
+        """Replaces the node that gains most by its children; False at the end."""
+        if not self.heap:
             return False
         node = heapq.heappop(self.heap)[1]
         children = self.seen(list(self.tree.children(node)))
+        self.culled += int(self.tree.child_count[node]) - len(children)
         if self.lost[children].any():
             return True
         if not self.fits(self.ideal, node, children):
@@ -122,16 +125,24 @@ class _Walk:
     def meet(self, nodes: list[int]) -> None:
         self.ideal.update(nodes)
         self.touched.update(nodes)
-        by_error = sorted(nodes, key=lambda node: (-self.errors[node], node))
-        self.want += [node for node in by_error if not self.resident[node]]
+        nearest = sorted(nodes, key=lambda node: (-self.scales[node], node))
+        self.want += [node for node in nearest if not self.resident[node]]
         for node in nodes:
-            if self.tree.child_count[node]:
-                heapq.heappush(self.heap, (-float(self.errors[node]), node))
+            if self.tree.child_count[node] and self.error_px(node) >= self.limits.error_px:
+                heapq.heappush(self.heap, (-self.gain(node), node))
+
+    def gain(self, node: int) -> float:
+        """Squared pixels that are lost at the node, for each Gaussian that its children add."""
+        children = self.seen(list(self.tree.children(node)))
+        growth = self.size(set(children)) - self.size({node})
+        scale = float(self.scales[node])
+        return float(self.tree.loss[node]) * scale * scale / max(growth, 1)
+
+    def error_px(self, node: int) -> float:
+        return float(self.tree.error[node]) * float(self.scales[node])
 
     def seen(self, nodes: list[int]) -> list[int]:
-        visible = [node for node in nodes if self.errors[node] >= 0]
-        self.culled += len(nodes) - len(visible)
-        return visible
+        return [node for node in nodes if self.scales[node] >= 0]
 
     def fits(self, cut: set[int], node: int, children: list[int]) -> bool:
         before = self.size(cut)
@@ -153,6 +164,6 @@ class _Walk:
             culled=self.culled,
             drawn_gaussians=self.size(self.drawn),
             ideal_gaussians=self.size(self.ideal),
-            error_px=max((float(self.errors[node]) for node in self.drawn), default=0.0),
+            error_px=max((self.error_px(node) for node in self.drawn), default=0.0),
             complete=self.drawn == self.ideal,
         )

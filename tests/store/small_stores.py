@@ -43,6 +43,7 @@ def sample_tree(chunks: list[Gaussians]) -> LodTree:
         first_child=np.array([1] + leaves * [0], np.int32),
         child_count=np.array([leaves] + leaves * [0], np.int32),
         level=np.array([1] + leaves * [0], np.int32),
+        loss=np.array([0.25] + leaves * [0.0], np.float32),
     )
 
 
@@ -94,7 +95,7 @@ def edit_manifest(store: Path, **changes: Any) -> None:
     path.write_text(json.dumps(fields), "utf-8")
 
 
-def edit_node(store: Path, node: int, **changes: int) -> None:
+def edit_node(store: Path, node: int, **changes: float) -> None:
     """Changes fields of a record of the node table, and the table's checksum with it."""
     path = store / "nodes.bin"
     table = bytearray(path.read_bytes())

@@ -15,7 +15,7 @@ from scene_store.lod import Foveation, LodCut, LodLimits, select_lod
 from scene_store.tree import LodTree
 from splat.camera import Camera, CameraModel
 from tests.store.forests import closed, leaves_below, overview, random_forest, random_view
-from tests.store.slow_select import projected_errors, slow_select
+from tests.store.slow_select import projected_scales, slow_select
 
 FOVEATION = Foveation(inner_rad=0.1, outer_rad=0.5, edge_weight=0.2)
 
@@ -43,7 +43,7 @@ class Case:
 
     def visible_leaves(self) -> set[int]:
         """Leaves that a camera sees, and whose way from the root it sees."""
-        seen = closed(self.tree, projected_errors(self.tree, self.cameras) >= 0)
+        seen = closed(self.tree, projected_scales(self.tree, self.cameras) >= 0)
         return {int(leaf) for leaf in np.flatnonzero(seen & self.tree.is_leaf)}
 
 
@@ -238,6 +238,81 @@ def test_budgets_stop_the_walk() -> None:
         assert select_lod(two_levels(), camera, ALL, limits).draw.tolist() == [0]
     enough = LodLimits(max_gaussians=16, max_pages=7, page_gaussians=4)
     assert select_lod(two_levels(), camera, ALL, enough).draw.tolist() == [1, 2]
+
+
+def three_scenes(**changes: NDArray[np.float32]) -> LodTree:
+    """Roots beside each other, far from the eye, each with two leaves: 10 Gaussians for 4."""
+    places = np.array([0, 20, 40, 0, 0, 20, 20, 40, 40], np.float32)
+    columns = {
+        "error": np.array([3, 2, 1, 0, 0, 0, 0, 0, 0], np.float32),
+        "loss": np.array([2, 1, 4, 0, 0, 0, 0, 0, 0], np.float32),
+    }
+    return LodTree(
+        **{**columns, **changes},
+        lo=np.stack([np.zeros(9), places, np.zeros(9)], axis=1),
+        hi=np.stack([np.ones(9), places + 1, np.ones(9)], axis=1),
+        max_scale=np.full(9, 0.01, np.float32),
+        count=np.array([4, 4, 4, 5, 5, 5, 5, 5, 5], np.int32),
+        parent=np.array([-1, -1, -1, 0, 0, 1, 1, 2, 2], np.int32),
+        first_child=np.array([3, 5, 7, 0, 0, 0, 0, 0, 0], np.int32),
+        child_count=np.array([2, 2, 2, 0, 0, 0, 0, 0, 0], np.int32),
+        level=np.array([1, 1, 1, 0, 0, 0, 0, 0, 0], np.int32),
+    )
+
+
+NINE = np.ones(9, np.bool_)
+FAR_OFF = Camera.look_at(
+    (-2000, 20, 0), (0, 20, 0), (0, 0, 1), fov_y_rad=0.1, width=100, height=100
+)
+
+
+def drawn(tree: LodTree, limits: LodLimits, camera: Camera = FAR_OFF) -> list[int]:
+    return [int(node) for node in select_lod(tree, [camera], NINE, limits).draw]
+
+
+def test_a_budget_goes_where_most_is_lost_of_the_picture() -> None:
+    tree = three_scenes()
+    assert drawn(tree, LodLimits(0.0, max_gaussians=18)) == [0, 1, 7, 8]
+    assert drawn(tree, LodLimits(0.0, max_gaussians=24)) == [1, 3, 4, 7, 8]
+    assert drawn(tree, LodLimits(0.0, max_gaussians=30)) == [3, 4, 5, 6, 7, 8]
+    roots = np.array([True] * 3 + [False] * 6)
+    order = select_lod(tree, [FAR_OFF], roots, LodLimits(0.0)).want
+    assert order.tolist() == [7, 8, 3, 4, 5, 6]
+
+
+def test_what_is_good_enough_is_left_however_much_it_would_gain() -> None:
+    scale = select_lod(three_scenes(), [FAR_OFF], NINE, LodLimits(1e9)).error_px / 3
+    assert drawn(three_scenes(), LodLimits(1.5 * scale)) == [2, 3, 4, 5, 6]
+
+
+def test_gains_are_in_squared_pixels() -> None:
+    # From 10 the first root is a third as far away as the second, and loses less than a ninth.
+    near = Camera.look_at((-10, 0.5, 0), (0, 8, 0), (0, 0, 1), fov_y_rad=2.5, width=99, height=99)
+    ratio = np.hypot(10, 19.5) ** 2 / 10**2
+    for share, expected in ((0.95, [0, 2, 5, 6]), (1.05, [1, 2, 3, 4])):
+        losses = np.array([share, ratio, 0, 0, 0, 0, 0, 0, 0], np.float32)
+        tree = three_scenes(loss=losses)
+        assert drawn(tree, LodLimits(0.0, max_gaussians=18), near) == expected
+
+
+def test_gains_are_for_each_gaussian_that_is_added() -> None:
+    # A child of the first root is behind the camera: it costs one Gaussian, and not six.
+    tree = three_scenes()
+    boxes = tree.lo.copy(), tree.hi.copy()
+    for box in boxes:
+        box[3, 0] -= 5000
+    boxes[0][0, 0] -= 5000
+    columns = {f.name: getattr(tree, f.name) for f in dataclasses.fields(tree)}
+    beside = LodTree(**{**columns, "lo": boxes[0], "hi": boxes[1], "loss": tree.loss})
+    assert beside.loss[0] < beside.loss[2]
+    cut = select_lod(beside, [FAR_OFF], NINE, LodLimits(0.0, max_gaussians=13))
+    assert cut.draw.tolist() == [1, 2, 4]
+
+
+def test_a_tree_without_losses_goes_by_its_errors() -> None:
+    tree = three_scenes(loss=np.empty(0, np.float32))
+    assert tree.loss.tolist() == (tree.count * tree.error**2).tolist()
+    assert drawn(tree, LodLimits(0.0, max_gaussians=18)) == [1, 2, 3, 4]
 
 
 def test_what_is_behind_is_neither_drawn_nor_wanted() -> None:

@@ -205,11 +205,42 @@ def test_errors_grow_from_level_to_level() -> None:
     assert 0 < first.error < second.error
 
 
+def test_the_loss_is_the_spread_of_colours_where_it_is_seen() -> None:
+    count, target = 600, 90
+    gaussians = random_gaussians(count, seed=16)
+    labels = clusters(gaussians, target)
+    first = merge([original(gaussians)], target)
+    variances = slow_merge.color_variances(gaussians, np.zeros(count), labels, target)
+    np.testing.assert_allclose(first.variances, variances, rtol=1e-4)
+    areas = slow_merge.areas(slow_merge.covariances(first.gaussians), 0.0)
+    by_color = float((first.gaussians.opacities * areas * variances).sum())
+    assert by_color < first.loss < 1.1 * by_color
+    assert original(gaussians).loss == 0.0
+
+
+def test_losses_are_against_the_originals_and_not_the_level_below() -> None:
+    first = merge([original(random_gaussians(4000, seed=17))], 1000)
+    second = merge([first], 250)
+    labels = clusters(first.gaussians, 250, original=False)
+    variances = slow_merge.color_variances(first.gaussians, first.variances, labels, 250)
+    np.testing.assert_allclose(second.variances, variances, rtol=1e-4, atol=1e-7)
+    assert second.loss > first.loss
+
+
+def test_a_scene_of_one_colour_has_losses_too() -> None:
+    gaussians = random_gaussians(400, seed=18)
+    gaussians.sh[:] = 0.5
+    content = merge([original(gaussians)], 100)
+    assert content.variances.max() < 1e-9
+    assert content.loss > 0
+
+
 def test_the_error_of_what_a_source_brings_is_kept() -> None:
     gaussians = random_gaussians(100, seed=10)
     error = 0.5 * float(gaussians.scales.max(axis=1).min())
-    content = foreign(gaussians, error)
+    content = foreign(gaussians, error, 0.25)
     assert displacement(content.gaussians, content.sizes) == pytest.approx(error, rel=1e-3)
+    assert content.loss == pytest.approx(0.25, rel=0.05)  # and a little for the shapes
 
 
 def test_reach_allows_for_opacities_above_one() -> None:
@@ -223,9 +254,11 @@ def test_reach_allows_for_opacities_above_one() -> None:
 def test_labels_that_do_not_fit_are_refused() -> None:
     gaussians = random_gaussians(10, seed=12)
     out = Gaussians.allocate(3, 0)
-    sizes, new_sizes = np.zeros(10, np.float32), np.zeros(3, np.float32)
+    before, after = np.zeros(10, np.float32), np.zeros(3, np.float32)
     for labels in (np.full(10, 3, np.uint32), np.zeros(10, np.uint32)):
         with pytest.raises(ValueError, match="label"):
-            _store.merge_clusters(*gaussians.arrays, True, sizes, labels, *out.arrays, new_sizes)
+            _store.merge_clusters(
+                *gaussians.arrays, True, before, before, labels, *out.arrays, after, after
+            )
     with pytest.raises(ValueError, match="target"):
         clusters(gaussians, 11)

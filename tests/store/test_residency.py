@@ -31,7 +31,7 @@ from tests.store.simulated_loader import (
     SimulatedLoader,
     random_costs,
 )
-from tests.store.slow_select import projected_errors
+from tests.store.slow_select import projected_scales
 
 PICKS = st.integers(0, 2**16)
 FOREST_SEEDS = st.integers(0, 2**16)
@@ -173,10 +173,10 @@ class ResidencyTraces(RuleBasedStateMachine):
         """Each visible leaf under a resident root exactly once."""
         covered = [leaf for node in drawn for leaf in leaves_below(self.tree, node)]
         assert len(covered) == len(set(covered))
-        errors = projected_errors(self.tree, self.cameras)
-        for leaf in np.flatnonzero((errors >= 0) & self.tree.is_leaf).tolist():
+        scales = projected_scales(self.tree, self.cameras)
+        for leaf in np.flatnonzero((scales >= 0) & self.tree.is_leaf).tolist():
             way = self.way(leaf)
-            if min(way) in self.loader.device and all(errors[node] >= 0 for node in way):
+            if min(way) in self.loader.device and all(scales[node] >= 0 for node in way):
                 assert leaf in covered
 
     def teardown(self) -> None:

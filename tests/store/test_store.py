@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
@@ -254,11 +255,27 @@ def test_what_is_no_store_says_so(tmp_path: Path, store_path: Path) -> None:
 
 
 def test_a_newer_version_names_what_is_needed(store_path: Path) -> None:
-    edit_manifest(store_path, version=2)
+    edit_manifest(store_path, version=3)
     with pytest.raises(
-        SceneFormatError, match=r"version 2; this release reads up to version 1; install a newer"
+        SceneFormatError, match=r"version 3; this release reads up to version 2; install a newer"
     ):
         open_store(store_path)
+
+
+def test_the_first_version_is_read_without_losses(store_path: Path) -> None:
+    with open_store(store_path) as store:
+        tree = store.tree
+    table = bytearray((store_path / "nodes.bin").read_bytes())
+    for node in range(len(tree)):
+        fields = (tree.child_count[node], tree.level[node])
+        struct.pack_into("<II", table, 16 + 80 * node + 40, *fields)
+    (store_path / "nodes.bin").write_bytes(table)
+    edit_manifest(store_path, version=1, nodes__crc32=f"{zlib.crc32(table):08x}")
+    with open_store(store_path) as store:
+        assert_same(get(store, 1), sample_chunks()[1])
+        assert store.tree.level.tolist() == tree.level.tolist()
+        assert store.tree.child_count.tolist() == tree.child_count.tolist()
+        assert store.tree.loss.tolist() == (tree.count * tree.error**2).tolist()
 
 
 def test_unknown_fields_are_ignored(store_path: Path) -> None:
@@ -364,13 +381,15 @@ def test_what_is_not_json_is_refused(store_path: Path, text: bytes) -> None:
         ({"count": (1 << 32) - 1}, "makes no sense"),
         ({"count": 301}, "counts level 0 differently"),
         ({"level": 9}, "level that the manifest lacks"),
-        ({"child_count": (1 << 31) - 1}, "more children than it has nodes"),
+        ({"child_count": (1 << 16) - 1}, "more children than it has nodes"),
         ({"child_count": 2}, "breadth-first|more children"),
         ({"error": 1e9}, "larger error"),
         ({"geometry_offset": (1 << 64) - 1}, "outside of its file"),
         ({"geometry_offset": 1 << 40}, "outside of its file"),
         ({"sh_bytes": (1 << 32) - 1}, "too many bytes"),
         ({"max_scale": float("nan")}, "not finite"),
+        ({"loss": float("inf")}, "not finite"),
+        ({"loss": -1.0}, "negative"),
     ],
 )
 def test_tables_that_make_no_sense_are_refused(

@@ -91,6 +91,7 @@ struct MergeOutput {
   float* opacities;
   float* sh;
   float* sizes;
+  float* variances;
 };
 
 // Sums over the members of one label.
@@ -161,6 +162,25 @@ void merge_harmonics(const MergeInput& in, const Weighed& weighed, const std::ui
   std::copy(totals.begin(), totals.end(), out);
 }
 
+// The squared difference of the displayed colour (of degree 0) to that of what stands in, with
+// what it differed from the originals before.
+void merge_variances(const MergeInput& in, const float* variances, const Weighed& weighed,
+                     const std::uint32_t* labels, const std::vector<Moments>& sums,
+                     const MergeOutput& out) {
+  std::vector<double> totals(sums.size(), 0.0);
+  for (std::size_t i = 0; i < in.count; ++i) {
+    const float* own = in.sh + 3 * in.bases * i;
+    const float* merged = out.sh + 3 * in.bases * labels[i];
+    double square = 0;
+    for (int k = 0; k < 3; ++k) {
+      const double d = kColorOfSh0 * (static_cast<double>(own[k]) - merged[k]);
+      square += d * d;
+    }
+    totals[labels[i]] += weighed.weights[i] / sums[labels[i]].weight * (variances[i] + square);
+  }
+  std::copy(totals.begin(), totals.end(), out.variances);
+}
+
 MergeInput checked(const Floats& means, const Floats& quats, const Floats& scales,
                    const Floats& opacities, const Floats& sh, bool original,
                    std::size_t target) {
@@ -190,19 +210,23 @@ void bound_cluster(const Floats& means, const Floats& quats, const Floats& scale
 
 void bound_merge(const Floats& means, const Floats& quats, const Floats& scales,
                  const Floats& opacities, const Floats& sh, bool original,
-                 const Floats& sizes, const Labels& labels, const NewFloats& new_means, const NewFloats& new_quats,
+                 const Floats& sizes, const Floats& variances, const Labels& labels, const NewFloats& new_means, const NewFloats& new_quats,
                  const NewFloats& new_scales, const NewFloats& new_opacities,
-                 const NewFloats& new_sh, const NewFloats& new_sizes) {
+                 const NewFloats& new_sh, const NewFloats& new_sizes,
+                 const NewFloats& new_variances) {
   const std::size_t target = new_sizes.size();
   const MergeInput in = checked(means, quats, scales, opacities, sh, original, target);
-  require(sizes.size() == in.count && labels.shape(0) == in.count, "one size and label each");
+  require(sizes.size() == in.count && variances.size() == in.count &&
+              labels.shape(0) == in.count,
+          "one size, variance and label each");
   require(new_means.size() == 3 * target && new_quats.size() == 4 * target &&
               new_scales.size() == 3 * target && new_opacities.size() == target &&
-              new_sh.size() == 3 * in.bases * target,
+              new_sh.size() == 3 * in.bases * target && new_variances.size() == target,
           "outputs must have one entry a label");
   const MergeOutput out{new_means.data(),     new_quats.data(), new_scales.data(),
-                        new_opacities.data(), new_sh.data(),    new_sizes.data()};
-  const float* size = sizes.data();
+                        new_opacities.data(), new_sh.data(),    new_sizes.data(),
+                        new_variances.data()};
+  const float *size = sizes.data(), *variance = variances.data();
   const std::uint32_t* label = labels.data();
   nb::gil_scoped_release released;
   std::vector<bool> used(target, false);
@@ -217,6 +241,7 @@ void bound_merge(const Floats& means, const Floats& quats, const Floats& scales,
     write_gaussian(sums[at], weighed.footprints.opacity, at, out);
   }
   merge_harmonics(in, weighed, label, sums, out.sh);
+  merge_variances(in, variance, weighed, label, sums, out);
 }
 
 }  // namespace
@@ -251,8 +276,8 @@ void bind_merge(nb::module_& m) {
   m.def("cluster", &bound_cluster, "means"_a, "quats"_a, "scales"_a, "opacities"_a, "sh"_a,
         "original"_a, "target"_a, "out"_a);
   m.def("merge_clusters", &bound_merge, "means"_a, "quats"_a, "scales"_a, "opacities"_a, "sh"_a,
-        "original"_a, "sizes"_a, "labels"_a, "new_means"_a, "new_quats"_a, "new_scales"_a, "new_opacities"_a,
-        "new_sh"_a, "new_sizes"_a);
+        "original"_a, "sizes"_a, "variances"_a, "labels"_a, "new_means"_a, "new_quats"_a,
+        "new_scales"_a, "new_opacities"_a, "new_sh"_a, "new_sizes"_a, "new_variances"_a);
 }
 
 }  // namespace belvedere::store

@@ -7,6 +7,9 @@
 
 namespace belvedere::store {
 
+// Displayed colour of a degree-0 coefficient.
+constexpr float kColorOfSh0 = 0.28209479f;
+
 // N Gaussians as the rest of the project holds them (splat/gaussians.py).
 struct MergeInput {
   const float* means;

@@ -8,7 +8,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <memory>
 #include <queue>
 #include <stdexcept>
 #include <tuple>
@@ -138,7 +137,7 @@ double weight(const View& view, const Box& box) {
 
 struct Tree {
   std::size_t size;
-  const float *lo, *hi, *max_scale, *error;
+  const float *lo, *hi, *max_scale, *error, *loss;
   const std::int32_t *count, *first_child, *child_count;
   std::int32_t roots;
 };
@@ -160,26 +159,27 @@ class Walk {
   Walk(const Tree& tree, const std::vector<View>& views, double max_sigmas, const bool* resident,
        const bool* lost, const Limits& limits)
       : tree_(tree), views_(views), max_sigmas_(max_sigmas), resident_(resident), lost_(lost),
-        limits_(limits), role_(tree.size, kUntouched),
-        errors_(std::make_unique_for_overwrite<double[]>(tree.size)) {}
+        limits_(limits), role_(tree.size, kUntouched), scales_(tree.size, kUntested) {}
 
   Cut run() {
     begin();
-    while (refine_worst()) {
+    while (refine_best()) {
     }
     finish();
     return std::move(cut_);
   }
 
  private:
+  static constexpr double kUnseen = -1, kUntested = -2;
+
   // What a node is so far: met and visible; in the ideal cut; in the drawn one.
   enum Role : std::uint8_t { kUntouched = 0, kTouched = 1, kIdeal = 2, kDrawn = 4 };
 
-  struct Open {  // a node of the ideal cut that has children
-    double error;
+  struct Open {  // a node of the ideal cut that has children and is not good enough
+    double gain;
     std::int32_t node;
-    bool operator<(const Open& other) const {  // the largest error is next, then the first node
-      return error != other.error ? error < other.error : node > other.node;
+    bool operator<(const Open& other) const {  // the largest gain is next, then the first node
+      return gain != other.gain ? gain < other.gain : node > other.node;
     }
   };
 
@@ -188,29 +188,33 @@ class Walk {
     for (std::int32_t root = 0; root < tree_.roots; ++root) {
       if (lost_[root]) continue;
       pages_ += pages_of(root);  // roots are pinned, seen or not
-      see(root);
+      if (seen(root)) visible_.push_back(root);
+      else ++cut_.culled;
     }
-    cut_.ideal_gaussians = size_of_visible();
+    for (const std::int32_t root : visible_) cut_.ideal_gaussians += tree_.count[root];
     for (const std::int32_t root : visible_) {
       if (resident_[root]) draw(root);
     }
     meet_visible();
   }
 
-  // Replaces the node with the largest error by its children; false at the end.
-  bool refine_worst() {
-    if (open_.empty() || open_.top().error < limits_.error_px) return false;
+  // Replaces the node that gains most by its children; false at the end.
+  bool refine_best() {
+    if (open_.empty()) return false;
     const std::int32_t node = open_.top().node;
     open_.pop();
     visible_.clear();
-    const std::int32_t first = tree_.first_child[node];
-    for (std::int32_t child = first; child < first + tree_.child_count[node]; ++child) see(child);
+    const std::int32_t first = tree_.first_child[node], end = first + tree_.child_count[node];
+    for (std::int32_t child = first; child < end; ++child) {
+      if (seen(child)) visible_.push_back(child);
+    }
+    cut_.culled += tree_.child_count[node] - static_cast<std::int64_t>(visible_.size());
     const auto any_of = [&](const bool* flags, bool wanted) {
       return std::any_of(visible_.begin(), visible_.end(),
                          [&](std::int32_t child) { return flags[child] == wanted; });
     };
     if (any_of(lost_, true)) return true;
-    const std::int64_t growth = size_of_visible() - tree_.count[node];
+    const std::int64_t growth = growth_of(node);
     if (!fits(cut_.ideal_gaussians, growth)) return false;
     std::int64_t pages = pages_;
     for (const std::int32_t child : visible_) pages += pages_of(child);
@@ -231,34 +235,47 @@ class Walk {
     return before + growth <= std::max(before, limits_.max_gaussians);
   }
 
-  // Tests a node, and notes it in visible_ if a camera sees it.
-  void see(std::int32_t node) {
-    const double error = projected_error(node);
-    errors_[node] = error;
-    if (error >= 0) visible_.push_back(node);
-    else ++cut_.culled;
+  // How much smaller the error of the picture gets for each Gaussian more: what is lost there,
+  // in squared pixels, over what the visible children have more.
+  double gain_of(std::int32_t node) {
+    const double growth = std::max(static_cast<double>(growth_of(node)), 1.0);
+    return tree_.loss[node] * scales_[node] * scales_[node] / growth;
+  }
+  std::int64_t growth_of(std::int32_t node) {
+    std::int64_t growth = -tree_.count[node];
+    const std::int32_t first = tree_.first_child[node], end = first + tree_.child_count[node];
+    for (std::int32_t child = first; child < end; ++child) {
+      if (seen(child)) growth += tree_.count[child];
+    }
+    return growth;
   }
 
-  // The largest over the cameras that see the node, in pixels; negative if none does.
-  double projected_error(std::int32_t node) const {
+  bool seen(std::int32_t node) {
+    if (scales_[node] == kUntested) scales_[node] = projected_scale(node);
+    return scales_[node] >= 0;
+  }
+  double error_px(std::int32_t node) const { return tree_.error[node] * scales_[node]; }
+
+  // Pixels of a world unit, the most over the cameras that see the node; kUnseen if none does.
+  double projected_scale(std::int32_t node) const {
     const float *lo = tree_.lo + 3 * node, *hi = tree_.hi + 3 * node;
-    double largest = -1;
+    double largest = kUnseen;
     for (const View& view : views_) {
       const auto centre = [&](int k) {
         return 0.5 * (static_cast<double>(lo[k]) + hi[k]) - view.position[k];
       };
       const auto half = [&](int k) { return 0.5 * (static_cast<double>(hi[k]) - lo[k]); };
       const Box box{{centre(0), centre(1), centre(2)}, {half(0), half(1), half(2)}};
-      const double scale = tree_.max_scale[node];
-      if (!(view.fisheye() ? in_fisheye(view, box, scale, max_sigmas_)
-                           : in_planes(view, box, scale)))
+      const double reach = tree_.max_scale[node];
+      if (!(view.fisheye() ? in_fisheye(view, box, reach, max_sigmas_)
+                           : in_planes(view, box, reach)))
         continue;
-      double error = static_cast<double>(tree_.error[node]) * view.focal;
+      double scale = view.focal;
       if (!view.ortho()) {
-        error = error / std::max(box.distance(), view.near);
-        error = error * weight(view, box);
+        scale = scale / std::max(box.distance(), view.near);
+        scale = scale * weight(view, box);
       }
-      largest = std::max(largest, error);
+      largest = std::max(largest, scale);
     }
     return largest;
   }
@@ -267,14 +284,16 @@ class Walk {
   void meet_visible() {
     for (const std::int32_t node : visible_) {
       role_[node] |= kTouched | kIdeal;
-      if (tree_.child_count[node]) open_.push({errors_[node], node});
+      if (tree_.child_count[node] && error_px(node) >= limits_.error_px) {
+        open_.push({gain_of(node), node});
+      }
     }
     const auto first = static_cast<std::ptrdiff_t>(cut_.want.size());
     for (const std::int32_t node : visible_) {
       if (!resident_[node]) cut_.want.push_back(node);
     }
     std::sort(cut_.want.begin() + first, cut_.want.end(), [&](std::int32_t a, std::int32_t b) {
-      return errors_[a] != errors_[b] ? errors_[a] > errors_[b] : a < b;
+      return scales_[a] != scales_[b] ? scales_[a] > scales_[b] : a < b;
     });
   }
 
@@ -291,15 +310,10 @@ class Walk {
       if (drawn != static_cast<bool>(role_[node] & kIdeal)) cut_.complete = false;
       if (!drawn) continue;
       cut_.draw.push_back(static_cast<std::int32_t>(node));
-      cut_.error_px = std::max(cut_.error_px, errors_[node]);
+      cut_.error_px = std::max(cut_.error_px, error_px(node));
     }
   }
 
-  std::int64_t size_of_visible() const {
-    std::int64_t sum = 0;
-    for (const std::int32_t node : visible_) sum += tree_.count[node];
-    return sum;
-  }
   std::int64_t pages_of(std::int32_t node) const {
     return (tree_.count[node] + limits_.page_gaussians - 1) / limits_.page_gaussians;
   }
@@ -310,7 +324,7 @@ class Walk {
   const bool *resident_, *lost_;
   const Limits limits_;
   std::vector<std::uint8_t> role_;
-  std::unique_ptr<double[]> errors_;  // of the nodes met
+  std::vector<double> scales_;  // pixels of a world unit; kUnseen, kUntested
   std::priority_queue<Open> open_;
   std::vector<std::int32_t> visible_;  // of the roots or of one node's children
   std::int64_t pages_ = 0;
@@ -325,13 +339,15 @@ std::vector<View> views_from(const Doubles& packed) {
 }
 
 Tree tree_from(const Floats& lo, const Floats& hi, const Floats& max_scale, const Floats& error,
-               const Ints& count, const Ints& first_child, const Ints& child_count, int roots) {
+               const Floats& loss, const Ints& count, const Ints& first_child,
+               const Ints& child_count, int roots) {
   const std::size_t size = count.shape(0);
   const auto boxes = [&](const Floats& a) {
     return a.ndim() == 2 && a.shape(0) == size && a.shape(1) == 3;
   };
   const auto column = [&](const Floats& a) { return a.ndim() == 1 && a.shape(0) == size; };
   require(boxes(lo) && boxes(hi) && column(max_scale) && column(error) &&
+              column(loss) &&
               first_child.shape(0) == size && child_count.shape(0) == size && roots >= 0 &&
               static_cast<std::size_t>(roots) <= size,
           "the tree's columns differ in length");
@@ -341,8 +357,8 @@ Tree tree_from(const Floats& lo, const Floats& hi, const Floats& max_scale, cons
                                                 first + children <= std::int64_t(size))),
             "the tree's children are out of range");
   }
-  return {size,         lo.data(),          hi.data(),          max_scale.data(), error.data(),
-          count.data(), first_child.data(), child_count.data(), roots};
+  return {size,        lo.data(),    hi.data(),          max_scale.data(),   error.data(),
+          loss.data(), count.data(), first_child.data(), child_count.data(), roots};
 }
 
 NewInts to_array(std::vector<std::int32_t>&& values) {
@@ -354,8 +370,8 @@ NewInts to_array(std::vector<std::int32_t>&& values) {
 }
 
 auto select(const Floats& lo, const Floats& hi, const Floats& max_scale, const Floats& error,
-            const Ints& count, const Ints& first_child, const Ints& child_count, int roots,
-            const Bools& resident, const Bools& lost, const Doubles& packed_views,
+            const Floats& loss, const Ints& count, const Ints& first_child,
+            const Ints& child_count, int roots, const Bools& resident, const Bools& lost, const Doubles& packed_views,
             double max_sigmas, double error_px, std::int64_t max_gaussians,
             std::int64_t max_pages, std::int64_t page_gaussians) {
   require(resident.shape(0) == count.shape(0) && lost.shape(0) == count.shape(0),
@@ -365,7 +381,7 @@ auto select(const Floats& lo, const Floats& hi, const Floats& max_scale, const F
   {
     nb::gil_scoped_release release;
     const Tree tree =
-        tree_from(lo, hi, max_scale, error, count, first_child, child_count, roots);
+        tree_from(lo, hi, max_scale, error, loss, count, first_child, child_count, roots);
     const std::vector<View> views = views_from(packed_views);
     const Limits limits{error_px, max_gaussians, max_pages, page_gaussians};
     cut = Walk(tree, views, max_sigmas, resident.data(), lost.data(), limits).run();
@@ -378,8 +394,8 @@ auto select(const Floats& lo, const Floats& hi, const Floats& max_scale, const F
 }  // namespace
 
 void bind_select(nb::module_& m) {
-  m.def("select", &select, "lo"_a, "hi"_a, "max_scale"_a, "error"_a, "count"_a, "first_child"_a,
-        "child_count"_a, "roots"_a, "resident"_a, "lost"_a, "views"_a, "max_sigmas"_a,
+  m.def("select", &select, "lo"_a, "hi"_a, "max_scale"_a, "error"_a, "loss"_a, "count"_a,
+        "first_child"_a, "child_count"_a, "roots"_a, "resident"_a, "lost"_a, "views"_a, "max_sigmas"_a,
         "error_px"_a, "max_gaussians"_a, "max_pages"_a, "page_gaussians"_a,
         "One cut through the tree for all views; see scene_store/lod.py.");
 }
