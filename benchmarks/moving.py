@@ -31,12 +31,12 @@ from rendering.base import PagingRasterizer, RasterSettings
 from rendering.streamed_scene import StreamPolicy
 from scene_store.store import open_store
 from splat.camera import Camera
-from viewer.pacing import FramePlan, Pacer, PacingPolicy, Reduction
+from viewer.pacing import FramePlan, Pacer, PacingPolicy
+from viewer.reductions import Reduction
 
 MIN_SPEEDUP = 8.0
 MIN_PSNR_DB = 27.0
 MAX_STOP_S = 1.0
-MOVING_ERROR_PX = 1.0  # of a moving picture's own pixels, as in a session
 STEPS = 3  # that ``run`` reports: full frames, moving frames, the stop
 WALK_FPS = 30.0
 WARM_UP_ROUNDS = 2  # of the walk's moving frames, in which the policy learns what they cost
@@ -207,14 +207,12 @@ class _Walker:
         self._pacer.start(plan, time.monotonic())
         drawn = self._engine.draw(
             camera.resized(plan.width, plan.height),
-            detail=plan.reduction.detail,
-            max_error_px=0.0 if plan.still else MOVING_ERROR_PX,
-            settings=self._settings,
+            max_error_px=plan.reduction.error_px,
+            settings=replace(self._settings, resolution=plan.reduction.scale),
         )
         stream = drawn.frame.stats.stream
         assert stream is not None
-        self._pacer.drawn(plan, drawn.wall_ms, gaussians=sum(stream.gaussians_by_level))
-        self._pacer.streamed(complete=stream.complete, fading=stream.fading)
+        self._pacer.drawn(plan, drawn.wall_ms, stream=stream)
         return drawn, plan
 
 

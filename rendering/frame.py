@@ -66,6 +66,7 @@ class StreamStats:
         chunks: Chunks drawn.
         gaussians_by_level: Gaussians drawn, by the tree's level, originals (0) first.
         select_ms: Choosing them.
+        wanted_gaussians: Drawn with everything there, and nothing fading.
     """
 
     complete: bool
@@ -76,6 +77,7 @@ class StreamStats:
     chunks: int
     gaussians_by_level: tuple[int, ...]
     select_ms: float
+    wanted_gaussians: int = 0
 
 
 @dataclass(frozen=True, slots=True)

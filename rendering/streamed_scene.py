@@ -35,7 +35,6 @@ from splat.gaussians import Gaussians
 
 log = logging.getLogger(__name__)
 
-DETAILS = 8  # each draws at most half the Gaussians of the one before
 # A client that asked for nothing as long has its picture: it does not count when room is
 # shared, and what only it looked at makes room for others.
 ACTIVE_S = 5.0
@@ -183,13 +182,10 @@ class StreamedScene:
 
     @property
     def detail_counts(self) -> tuple[int, ...]:
-        """Gaussians that a frame may draw, by detail: half as many each time."""
+        """Gaussians that a frame may draw: one level, for errors say how much is drawn."""
         tree = self.source.tree
         originals = int(tree.count[tree.is_leaf].sum())
-        roots = int(tree.count[tree.roots].sum())
-        most = max(1, min(self._policy.max_gaussians, originals))
-        ladder = [most >> detail for detail in range(DETAILS)]
-        return (most, *(count for count in ladder[1:] if count >= roots))
+        return (max(1, min(self._policy.max_gaussians, originals)),)
 
     @property
     def policy(self) -> StreamPolicy:
@@ -319,10 +315,9 @@ class StreamedScene:
         return _Choice(cut, shown, client.touched, prefetch, lost_count, fading, select_ms)
 
     def _limits(self, request: FrameRequest, max_pages: int) -> LodLimits:
-        counts = self.detail_counts
         return LodLimits(
             error_px=request.max_error_px,
-            max_gaussians=counts[min(request.detail, len(counts) - 1)],
+            max_gaussians=self.detail_counts[0],
             max_pages=max_pages,
             page_gaussians=self.source.page_gaussians,
         )
@@ -362,6 +357,7 @@ class StreamedScene:
             chunks=len(drawn),
             gaussians_by_level=tuple(by_level.astype(np.int64).tolist()),
             select_ms=choice.select_ms,
+            wanted_gaussians=choice.cut.ideal_gaussians,
         )
 
     def _on_arrival(self) -> None:

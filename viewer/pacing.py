@@ -21,28 +21,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
+from rendering.frame import StreamStats
+from viewer.reductions import WHOLE, Reduction, ReductionController
 
 SIZE_STEP_PX = 16
-FIRST_SCALE = 0.5
 SMOOTHING = 0.3  # weight of the newest measurement of the transport
-NOISE = 0.15  # of a measured cost, relative
-DRIFT = 0.1  # of the true costs from one picture to the next, relative
-RAISE_MARGIN = 0.8  # a better picture must fit this share of the time allowed …
-RAISE_PATIENCE = 3  # … in this many frames in a row …
-RAISE_GAIN = 1.05  # … and be so much sharper
-LOWER_MARGIN = 1.25
-NOTHING_GAINED = 1.25
 # A resting picture of a streamed scene is drawn again after this time if something came, and
 # after that one if nothing did: room may have been made for what it lacks.
 REPEAT_S = 0.1
 STALLED_S = 2.0
-# A picture with fewer than this share of the Gaussians it may have needs no more.
-SATURATED = 0.9
-# Pixels that a Gaussian gives detail to, about; many are behind others. Found by rendering
-# (docs/benchmarks.md, `moving`): half the resolution costs as much PSNR as a limit of Gaussians
-# that is about the number of pixels left.
-DETAILS_PER_GAUSSIAN = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,19 +55,6 @@ class PacingPolicy:
     def interval_s(self) -> float:
         """Time between two pictures of a moving camera."""
         return 1.0 / self.target_fps
-
-
-@dataclass(frozen=True, slots=True)
-class Reduction:
-    """How a moving picture is cheaper than the full one.
-
-    Attributes:
-        scale: Resolution, a share of the full one, per side.
-        detail: Level of detail, 0 the full one.
-    """
-
-    scale: float
-    detail: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,148 +94,19 @@ def moving_size(full: tuple[int, int], scale: float) -> tuple[int, int]:
     return full if scale >= 1.0 else (side(full[0]), side(full[1]))
 
 
-def scale_ladder(min_scale: float) -> tuple[float, ...]:
-    """Scales from 1 down to ``min_scale``; a step is about 0.84 per side."""
-    steps = max(1, math.ceil(-4.0 * math.log2(min_scale)))
-    return tuple(min_scale ** (step / steps) for step in range(steps + 1))
-
-
-class CostModel:
-    """Predicts ``cost = per_gaussian · share + per_pixel · area`` from what pictures cost.
-
-    ``share`` is that of the scene's Gaussians and ``area`` that of the full picture's pixels.
-    A Kalman filter: what one kind of picture cannot tell (all of the same share and area)
-    stays as other pictures told it. The first picture is taken to be half of each.
-    """
-
-    def __init__(self) -> None:
-        self._state = np.zeros(2)  # per_gaussian, per_pixel
-        self._covariance = np.zeros((2, 2))
-
-    def observe(self, share: float, area: float, cost_ms: float) -> None:
-        """Learn from one picture."""
-        features = np.array([share, area])
-        if not self._state.any():
-            self._state = 0.5 * cost_ms / features
-            self._covariance = np.diag((2.0 * self._state) ** 2)
-        self._covariance = self._covariance + np.diag((DRIFT * self._state) ** 2)
-        noise = (NOISE * max(cost_ms, 1e-3)) ** 2
-        gain = self._covariance @ features
-        gain /= features @ gain + noise
-        self._state = self._state + gain * (cost_ms - features @ self._state)
-        self._state = np.maximum(self._state, 0.01 * cost_ms)
-        self._covariance = self._covariance - np.outer(gain, features @ self._covariance)
-
-    def predict_ms(self, share: float, area: float) -> float:
-        """Expected cost; 0 before the first observation."""
-        return float(self._state @ (share, area))
-
-
-class ReductionController:
-    """Chooses how to draw moving pictures so that they hold the time allowed.
-
-    Of all combinations of resolution and detail that fit, the one that looks best; where
-    none fits, lowering either further would cost quality for nothing, so the best of those
-    that are nearly as quick as the quickest. Changes wait for evidence, so that sizes do not
-    flicker.
-    """
-
-    def __init__(self, min_scale: float, counts: tuple[int, ...] = (1,)) -> None:
-        self._ladder = scale_ladder(min_scale)
-        self._counts = counts
-        self._model = CostModel()
-        self._patience = 0
-        self._needed = math.inf
-        first = min(self._ladder, key=lambda scale: abs(scale - FIRST_SCALE))
-        self.current = Reduction(first, 0)
-
-    def set_counts(self, counts: tuple[int, ...]) -> None:
-        """Gaussians by level of detail, finest first."""
-        self._counts = counts
-        if self.current.detail >= len(counts):
-            self.current = Reduction(self.current.scale, len(counts) - 1)
-
-    def predict_ms(self, reduction: Reduction) -> float:
-        """Expected cost of a picture so reduced; 0 before the first observation."""
-        return self._model.predict_ms(self._share(reduction), reduction.scale**2)
-
-    def observe(
-        self,
-        reduction: Reduction,
-        cost_ms: float,
-        gaussians: int | None = None,
-        still: bool = False,
-    ) -> None:
-        """Learn from a picture, moving or still.
-
-        Args:
-            reduction: How it was reduced.
-            cost_ms: What it cost.
-            gaussians: Drawn, where that is up to the view: of a streamed scene. Such a moving
-                picture may need fewer than it may have.
-            still: Whether it was drawn with all detail, needed or not.
-        """
-        if gaussians is None:
-            self._needed = math.inf
-            share = self._share(reduction)
-        else:
-            share = max(gaussians, 1) / max(self._counts[0], 1)
-            if not still:
-                enough = gaussians < SATURATED * self._allowed(reduction)
-                self._needed = max(1.0, gaussians) if enough else math.inf
-        self._model.observe(share, reduction.scale**2, cost_ms)
-
-    def choose(self, budget_ms: float, full_pixels: int) -> Reduction:
-        """How to draw the next moving picture, ``budget_ms`` after the last one."""
-        cost_ms = self.predict_ms(self.current)
-        if cost_ms > LOWER_MARGIN * budget_ms:
-            self._patience = 0
-            self.current = self._best(budget_ms, full_pixels)
-            return self.current
-        # What costs no more than now may be better balanced, even if there is no time to gain.
-        better = self._best(max(RAISE_MARGIN * budget_ms, cost_ms), full_pixels)
-        gain = self.sharpness(better, full_pixels) / self.sharpness(self.current, full_pixels)
-        self._patience = self._patience + 1 if gain > RAISE_GAIN else 0
-        if self._patience >= RAISE_PATIENCE:
-            self._patience = 0
-            self.current = better
-        return self.current
-
-    def sharpness(self, reduction: Reduction, full_pixels: int) -> float:
-        """Details that a picture can show: bounded by its pixels and by what they show."""
-        pixels = full_pixels * reduction.scale**2
-        gaussians = self._allowed(reduction)
-        if gaussians >= self._needed:  # its pixels are all that limits it
-            return pixels
-        return 1.0 / (1.0 / pixels + 1.0 / (DETAILS_PER_GAUSSIAN * gaussians))
-
-    def _best(self, budget_ms: float, full_pixels: int) -> Reduction:
-        options = [
-            Reduction(scale, detail)
-            for detail in range(len(self._counts))
-            for scale in self._ladder
-        ]
-        cost_ms = {option: self.predict_ms(option) for option in options}
-        allowed_ms = max(budget_ms, NOTHING_GAINED * min(cost_ms.values()))
-        fitting = [option for option in options if cost_ms[option] <= allowed_ms]
-        return max(fitting, key=lambda option: self.sharpness(option, full_pixels))
-
-    def _share(self, reduction: Reduction) -> float:
-        return min(self._needed, self._allowed(reduction)) / max(self._counts[0], 1)
-
-    def _allowed(self, reduction: Reduction) -> int:
-        """Gaussians that a picture may have."""
-        return max(1, self._counts[min(reduction.detail, len(self._counts) - 1)])
-
-
 class Pacer:
-    """Decides for one browser what to draw next. See the module's docstring."""
+    """Decides for one browser what to draw next. See the module's docstring.
 
-    def __init__(self, policy: PacingPolicy) -> None:
+    Args:
+        policy: Bounds.
+        least_error_px: Error of a streamed scene that does not show while moving.
+    """
+
+    def __init__(self, policy: PacingPolicy, least_error_px: float = 1.0) -> None:
         self.policy = policy
         self.max_scale = 1.0
         self.version = 0
-        self._controller = ReductionController(policy.min_scale)
+        self._controller = ReductionController(policy.min_scale, least_error_px=least_error_px)
         self._canvas = (0, 0)
         self._changed_s = -math.inf
         self._started: FramePlan | None = None
@@ -319,10 +164,6 @@ class Pacer:
         """Gaussians by level of detail that may be drawn while moving, finest first."""
         self._controller.set_counts(counts)
 
-    def streamed(self, *, complete: bool, fading: bool) -> None:
-        """What was started shows a streamed scene: all that is wanted, or not; for good, or not."""
-        self._incomplete, self._fading = not complete, fading
-
     def arrived(self) -> None:
         """More of a streamed scene can be drawn than a moment ago."""
         self._arrived = True
@@ -332,7 +173,7 @@ class Pacer:
         self._replaced = True
 
     def drawn(
-        self, plan: FramePlan, cost_ms: float, sharers: int = 1, gaussians: int | None = None
+        self, plan: FramePlan, cost_ms: float, sharers: int = 1, stream: StreamStats | None = None
     ) -> None:
         """``plan`` was drawn.
 
@@ -340,13 +181,17 @@ class Pacer:
             plan: The picture.
             cost_ms: What it cost.
             sharers: Browsers in motion that share the engine's time.
-            gaussians: Drawn, of a streamed scene.
+            stream: Of a streamed scene, what was there of it.
         """
-        self._controller.observe(plan.reduction, cost_ms, gaussians, plan.still)
+        controller, drawn, wanted = self._controller, None, None
+        if stream is not None:
+            self._incomplete, self._fading = not stream.complete, stream.fading
+            drawn, wanted = sum(stream.gaussians_by_level), stream.wanted_gaussians
+        controller.observe(plan.reduction, cost_ms, drawn, wanted)
         if not plan.still:
             budget_ms = 1e3 * self.policy.interval_s / max(1, sharers)
             width, height = self._full()
-            self._controller.choose(budget_ms, width * height)
+            controller.choose(budget_ms, width * height)
 
     def sent(self, now_s: float) -> None:
         """A picture went out."""
@@ -374,11 +219,10 @@ class Pacer:
             return start_s - now_s
         full = self._full()
         if still:
-            whole = Reduction(1.0, 0)
             before = self._started
             repeated = before is not None and before.still and before.version == self.version
             quality = self.policy.still_quality
-            return FramePlan(*full, quality, True, self.version, whole, repeated)
+            return FramePlan(*full, quality, True, self.version, WHOLE, repeated)
         reduction = self._controller.current
         size = moving_size(full, reduction.scale)
         return FramePlan(*size, self.policy.moving_quality, False, self.version, reduction)

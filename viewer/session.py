@@ -138,7 +138,7 @@ class Session:
         options: How pictures are wanted at the start.
         threads: CPU threads a frame may use; 0 for one a core.
         sharers: How many sessions are in motion, this one included.
-        moving_error_px: Detail of a streamed scene that a moving picture may lack.
+        moving_error_px: Detail of a streamed scene that any moving picture may lack.
         clock: Seconds, the clock of ``FrameRequest.submitted_s``.
     """
 
@@ -160,11 +160,10 @@ class Session:
         self._screen = screen
         self._threads = threads
         self._sharers = sharers
-        self._moving_error_px = moving_error_px
         self._clock = clock
         self._wake = threading.Condition()
         # Guarded by _wake:
-        self._pacer = Pacer(policy)
+        self._pacer = Pacer(policy, moving_error_px)
         self._options = options
         self._pose: Pose | None = None
         self._posed_s = 0.0
@@ -340,11 +339,10 @@ class Session:
             self.client,
             self._sequence,
             (camera,),
-            options.raster_settings(self._threads),
+            replace(options.raster_settings(self._threads), resolution=plan.reduction.scale),
             preemptible=plan.still,
             detail=plan.reduction.detail,
-            # In pixels of this picture: of a smaller one they are larger ones of the screen.
-            max_error_px=0.0 if plan.still else self._moving_error_px,
+            max_error_px=plan.reduction.error_px,
             frozen=(chooser,) if chooser else (),
             tint_levels=options.tint_levels,
         )
@@ -396,11 +394,8 @@ class Session:
     def _record(self, drawing: _Drawing, frame: Frame, shown: Picture, encode_ms: float) -> None:
         raster, plan, stream = frame.stats.raster[0], drawing.plan, frame.stats.stream
         sharers = self._sharers()
-        drawn = None if stream is None else sum(stream.gaussians_by_level)
         with self._wake:
-            self._pacer.drawn(plan, frame.stats.render_ms + encode_ms, sharers, drawn)
-            if stream is not None:
-                self._pacer.streamed(complete=stream.complete, fading=stream.fading)
+            self._pacer.drawn(plan, frame.stats.render_ms + encode_ms, sharers, stream)
             self._sent_at.append(self._clock())
             self._stats = SessionStats(
                 shown=self._stats.shown + 1,

@@ -2,156 +2,22 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import pytest
 
+from rendering.frame import StreamStats
 from viewer.pacing import (
     REPEAT_S,
     STALLED_S,
-    CostModel,
     FramePlan,
     Pacer,
     PacingPolicy,
-    Reduction,
-    ReductionController,
     full_size,
     moving_size,
-    scale_ladder,
 )
+from viewer.reductions import WHOLE
 
 POLICY = PacingPolicy(target_fps=30, min_scale=0.25, max_side=1920, refine_delay_s=0.15)
 CANVAS = (1280, 720)
-FULL = Reduction(1.0, 0)
-FULL_PIXELS = 1280 * 720
-MILLION = (1_000_000,)
-THINNED = (4_000_000, 1_300_000, 440_000)
-
-
-class Machine:
-    """Costs of a made-up scene on a made-up machine."""
-
-    def __init__(self, per_gaussian_ms: float, per_pixel_ms: float) -> None:
-        self.per_gaussian_ms, self.per_pixel_ms = per_gaussian_ms, per_pixel_ms
-
-    def cost_ms(self, reduction: Reduction, counts: tuple[int, ...] = MILLION) -> float:
-        return (
-            self.per_gaussian_ms * counts[reduction.detail] / counts[0]
-            + self.per_pixel_ms * reduction.scale**2
-        )
-
-
-def settle(
-    machine: Machine, counts: tuple[int, ...] = MILLION, frames: int = 60
-) -> list[Reduction]:
-    """What is chosen over time, after one full picture as every start shows it."""
-    controller = ReductionController(POLICY.min_scale, counts)
-    chosen = []
-    for frame in range(frames):
-        controller.observe(controller.current, machine.cost_ms(controller.current, counts))
-        if frame == 0:
-            controller.observe(Reduction(1.0, 0), machine.cost_ms(Reduction(1.0, 0)))
-        chosen.append(controller.choose(1e3 / POLICY.target_fps, FULL_PIXELS))
-    return chosen
-
-
-def test_the_ladder_ends_at_its_bounds() -> None:
-    ladder = scale_ladder(0.25)
-    assert ladder[0] == 1.0
-    assert ladder[-1] == pytest.approx(0.25)
-    assert all(0.8 < low / high < 0.9 for high, low in pairwise(ladder))
-    assert scale_ladder(1.0) == (1.0, 1.0)
-
-
-def test_the_model_tells_gaussians_from_pixels() -> None:
-    model = CostModel()
-    for share, area in ((1.0, 0.25), (1.0, 1.0), (0.3, 0.5)) * 5:
-        model.observe(share, area, 40 * share + 60 * area)
-    assert model.predict_ms(1.0, 0.0) == pytest.approx(40, rel=0.05)
-    assert model.predict_ms(0.0, 1.0) == pytest.approx(60, rel=0.05)
-
-
-def test_a_cheap_scene_is_drawn_in_full_while_moving() -> None:
-    assert settle(Machine(3, 10), THINNED)[-1] == Reduction(1.0, 0)
-
-
-@pytest.mark.parametrize("per_gaussian_ms", [0.0, 10.0, 20.0])
-@pytest.mark.parametrize("per_pixel_ms", [50.0, 200.0])
-def test_a_heavy_scene_holds_the_target_rate(per_gaussian_ms: float, per_pixel_ms: float) -> None:
-    machine = Machine(per_gaussian_ms, per_pixel_ms)
-    cost_ms = machine.cost_ms(settle(machine)[-1])
-    assert 0.6 * 33.3 < cost_ms <= 1.25 * 33.3
-
-
-def test_a_hopeless_scene_stops_at_the_lowest_scale() -> None:
-    assert settle(Machine(0, 5000))[-1].scale == pytest.approx(0.25)
-
-
-def test_pixels_are_not_given_up_for_nothing() -> None:
-    """Where Gaussians take 100 ms and pixels 20, blurring the picture would not help."""
-    assert settle(Machine(100, 20))[-1].scale == 1.0
-
-
-def test_detail_is_given_up_where_gaussians_cost() -> None:
-    machine = Machine(100, 10)
-    chosen = settle(machine, THINNED)[-1]
-    assert chosen.detail > 0
-    assert chosen.scale > 0.7
-    assert machine.cost_ms(chosen, THINNED) <= 1.25 * 33.3
-
-
-def test_neither_pixels_nor_gaussians_are_given_up_alone() -> None:
-    """Few Gaussians on many pixels look as dull as many Gaussians on few pixels."""
-    controller = ReductionController(0.25, THINNED)
-
-    def sharpness(scale: float, detail: int) -> float:
-        return controller.sharpness(Reduction(scale, detail), FULL_PIXELS)
-
-    assert sharpness(0.84, 1) > sharpness(1.0, 2) > sharpness(0.25, 0)
-
-
-def test_choices_settle_without_flicker() -> None:
-    for machine in (Machine(5, 120), Machine(100, 10), Machine(30, 30)):
-        assert len(set(settle(machine, THINNED)[20:])) == 1
-
-
-def test_one_slow_frame_is_forgotten() -> None:
-    machine = Machine(10, 60)
-    controller = ReductionController(POLICY.min_scale)
-    chosen = []
-    for frame in range(60):
-        hiccup = 4 if frame == 30 else 1
-        controller.observe(controller.current, hiccup * machine.cost_ms(controller.current))
-        chosen.append(controller.choose(33.3, FULL_PIXELS))
-    assert chosen[29] == chosen[-1]
-
-
-def test_an_unbalanced_choice_is_balanced_without_time_to_gain() -> None:
-    """All pixels of few Gaussians are less sharp than fewer pixels of many, at the same cost."""
-    counts, budget_ms = (500_000, 125_000), 25.0
-    controller = ReductionController(0.25, counts)
-
-    def cost_ms(reduction: Reduction) -> float:
-        return 20.0 * counts[reduction.detail] / counts[0] + 20.0 * reduction.scale**2
-
-    for _ in range(20):
-        for known in (Reduction(1.0, 1), Reduction(0.25, 0), Reduction(0.25, 1)):
-            controller.observe(known, cost_ms(known))
-    controller.current = before = Reduction(1.0, 1)
-    chosen = [controller.choose(budget_ms, FULL_PIXELS) for _ in range(10)]
-    assert chosen[0] == before, "it waits for evidence"
-    assert chosen[-1].detail == 0 and chosen[-1] == chosen[-2]
-    assert cost_ms(chosen[-1]) <= 1.02 * cost_ms(before)
-    assert controller.sharpness(chosen[-1], FULL_PIXELS) > 1.05 * controller.sharpness(
-        before, FULL_PIXELS
-    )
-
-
-def test_losing_the_coarser_levels_returns_to_what_is_left() -> None:
-    controller = ReductionController(0.25, (100, 10))
-    controller.current = Reduction(0.5, 1)
-    controller.set_counts((100,))
-    assert controller.current == Reduction(0.5, 0)
 
 
 def test_sizes_are_multiples_of_sixteen_and_keep_the_shape() -> None:
@@ -189,7 +55,7 @@ def test_a_view_is_drawn_quickly_then_fully_then_no_more() -> None:
     assert first.jpeg_quality == POLICY.moving_quality
     assert pacer.plan(10.05) == pytest.approx(0.10)
     refined = start(pacer, 10.15)
-    assert refined == FramePlan(1280, 720, POLICY.still_quality, True, first.version, FULL)
+    assert refined == FramePlan(1280, 720, POLICY.still_quality, True, first.version, WHOLE)
     assert pacer.plan(10.2) is None
     assert pacer.plan(99.0) is None
 
@@ -274,13 +140,16 @@ def test_the_largest_resolution_can_be_lowered() -> None:
     assert (refined.width, refined.height) == (640, 360)
 
 
+def of_a_stream(*, complete: bool, fading: bool) -> StreamStats:
+    return StreamStats(complete, fading, 0, 0, 0.0, 1, (1000,), 0.1, 1000)
+
+
 def still_of_a_stream(pacer: Pacer, now_s: float, *, complete: bool, fading: bool = False) -> None:
     """Draw the resting picture that is due, of a scene that is only partly there."""
     plan = pacer.plan(now_s)
     assert isinstance(plan, FramePlan) and plan.still
     pacer.start(plan, now_s)
-    pacer.streamed(complete=complete, fading=fading)
-    pacer.drawn(plan, 20.0, gaussians=1000)
+    pacer.drawn(plan, 20.0, stream=of_a_stream(complete=complete, fading=fading))
 
 
 def resting_pacer() -> Pacer:
@@ -290,7 +159,7 @@ def resting_pacer() -> Pacer:
     plan = pacer.plan(10.0)
     assert isinstance(plan, FramePlan) and not plan.still
     pacer.start(plan, 10.0)
-    pacer.streamed(complete=False, fading=True)
+    pacer.drawn(plan, 20.0, stream=of_a_stream(complete=False, fading=True))
     return pacer
 
 
@@ -311,7 +180,7 @@ def test_what_came_while_a_picture_was_drawn_is_not_forgotten() -> None:
     assert isinstance(plan, FramePlan)
     pacer.start(plan, 11.0)
     pacer.arrived()
-    pacer.streamed(complete=False, fading=False)
+    pacer.drawn(plan, 20.0, stream=of_a_stream(complete=False, fading=False))
     assert isinstance(pacer.plan(11.0 + REPEAT_S), FramePlan)
 
 
@@ -321,7 +190,8 @@ def test_another_form_of_the_scene_is_drawn_once_and_sharp() -> None:
     assert isinstance(plan, FramePlan)
     pacer.start(plan, 11.0)
     pacer.replaced()
-    pacer.streamed(complete=True, fading=False)  # of the form before
+    # Of the form before:
+    pacer.drawn(plan, 20.0, stream=of_a_stream(complete=True, fading=False))
     again = pacer.plan(11.0 + REPEAT_S)
     assert isinstance(again, FramePlan) and again.still
     still_of_a_stream(pacer, 11.0 + REPEAT_S, complete=True)
@@ -343,29 +213,3 @@ def test_an_incomplete_picture_is_tried_again_now_and_then() -> None:
     pacer = resting_pacer()
     still_of_a_stream(pacer, 11.0, complete=False)
     assert isinstance(pacer.plan(11.0 + STALLED_S), FramePlan)
-
-
-def test_a_view_that_needs_few_gaussians_is_not_drawn_coarsely() -> None:
-    """A limit that a streamed scene does not reach costs nothing, so it is not lowered."""
-    counts = (4_000_000, 2_000_000, 1_000_000, 500_000)
-    controller = ReductionController(0.25, counts)
-    for _ in range(20):
-        reduction = controller.current
-        drawn = min(150_000, counts[reduction.detail])
-        cost_ms = 5.0 + 10.0 * drawn / 150_000 + 15.0 * reduction.scale**2
-        controller.observe(reduction, cost_ms, drawn)
-        controller.choose(33.0, 1280 * 720)
-    assert controller.current.detail == 0
-    assert controller.current.scale > 0.8
-
-
-def test_a_view_that_needs_many_is_drawn_from_fewer() -> None:
-    counts = (4_000_000, 2_000_000, 1_000_000, 500_000)
-    controller = ReductionController(0.25, counts)
-    for _ in range(20):
-        reduction = controller.current
-        drawn = counts[reduction.detail]
-        cost_ms = 100.0 * drawn / counts[0] + 15.0 * reduction.scale**2
-        controller.observe(reduction, cost_ms, drawn)
-        controller.choose(33.0, 1280 * 720)
-    assert controller.current.detail >= 2
