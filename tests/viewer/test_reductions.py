@@ -47,7 +47,7 @@ class View:
 
     def wanted(self, reduction: Reduction) -> int:
         error_px = max(1.0, reduction.error_px / reduction.scale)
-        return max(1000, round(self.visible * error_px**-self.exponent))
+        return max(1000, round(self.visible * math.pow(error_px, -self.exponent)))
 
 
 def settle(
