@@ -26,6 +26,8 @@ class SceneMeta:
         sh_degree: 0 to 3.
         up: The direction that the format's convention calls up, in the axes of the
             Gaussians as read; None where the format has none.
+        up_assumed: Whether that is the convention's word alone, which some writers of the
+            format do not keep.
         lod_counts: Gaussians by level of detail, finest first; empty where the source
             has only one.
         cameras: Training cameras found beside the scene.
@@ -40,6 +42,7 @@ class SceneMeta:
     lod_counts: tuple[int, ...] = ()
     cameras: tuple[Camera, ...] = ()
     notes: tuple[str, ...] = ()
+    up_assumed: bool = False
 
 
 class SceneSource(Protocol):

@@ -12,6 +12,9 @@ from splat.gaussians import Float32Array, Gaussians
 
 PERCENTS = (0.0, 1.0, 5.0, 25.0, 50.0, 75.0, 95.0, 99.0, 100.0)
 
+# Of the height of a scene: with more than half of its Gaussians above, it is upside down.
+_HEAD_SHARE = 0.75
+
 # A Gaussian weaker than one step of an 8-bit image is never drawn.
 INVISIBLE_OPACITY = 1.0 / 255.0
 
@@ -135,7 +138,8 @@ def likely_up(meta: SceneMeta, gaussians: Gaussians) -> Vector3:
     """The best guess of where up is: a unit vector in the scene's axes.
 
     Training cameras are held upright on average, so they tell most; then the convention of
-    the format; then the shape of the scene.
+    the format, unless some writers do not keep it and the scene clearly stands on its head;
+    then the shape of the scene.
     """
     if meta.cameras:
         # The second row of a world-to-camera rotation is where the image's down points.
@@ -145,8 +149,22 @@ def likely_up(meta: SceneMeta, gaussians: Gaussians) -> Vector3:
         if length > 0.5:  # else they were rolled in all directions
             return _vector(mean / length)
     if meta.up is not None:
+        if meta.up_assumed and _stands_on_its_head(gaussians, meta.up):
+            return _vector(-np.asarray(meta.up))
         return meta.up
     return shape_up(gaussians[:: max(1, len(gaussians) // _MAX_SAMPLES)].means)
+
+
+def _stands_on_its_head(gaussians: Gaussians, up: Vector3) -> bool:
+    """Whether most of a scene lies near its top.
+
+    Outdoors most Gaussians are near the ground: of six captures the median lay at 4 to 22 % of
+    the height, of objects alone at half of it.
+    """
+    sample = gaussians[:: max(1, len(gaussians) // _MAX_SAMPLES)]
+    heights = sample.means.astype(np.float64) @ np.asarray(up)
+    low, middle, high = np.percentile(heights, (_OUTLIER_PERCENT, 50.0, 100 - _OUTLIER_PERCENT))
+    return bool(middle - low > _HEAD_SHARE * (high - low))
 
 
 def _suspicious_scales(scales: Float32Array, diagonal: float) -> SuspiciousScales:

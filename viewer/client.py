@@ -33,6 +33,8 @@ STALE_POSE_DISTANCE = 0.05
 STALE_POSE_S = 0.5
 BOXES_INTERVAL_S = 0.5
 MAX_WARM_SIDE = 1920
+# Of a narrower window the open panel would cover a third; there it begins closed.
+NARROW_PX = 900
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -131,6 +133,8 @@ class BrowserView:
         self._client.camera.max_orbit_distance = 1e6
         self._client.camera.min_orbit_distance = 1e-4
         self.reset_view()
+        if self._client.camera.image_width < NARROW_PX:
+            self._client.gui.main_panel.minimize()
         # The browser may be there already; then it has no reason to say anything more.
         self._look(self._client.camera)
         self.session.start()

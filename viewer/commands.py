@@ -42,6 +42,7 @@ from viewer.option_types import (
     hint,
 )
 from viewer.ranges import JPEG_QUALITY, require_in_range
+from viewer.text import byte_size
 
 if TYPE_CHECKING:
     from viewer.info import SceneReport
@@ -268,7 +269,9 @@ class Town:
     The same number of Gaussians is always the same town.
     """
 
-    output: Annotated[Path, arg(aliases=["-o"], metavar="FILE")] = Path("town.ply")
+    output: Annotated[
+        Path, arg(aliases=["-o"], metavar="FILE"), hint("town.ply in the current folder")
+    ] = Path("town.ply")
     """File to write; replaces one of its name."""
     gaussians: Annotated[Count, hint("2M")] = None
     """How many, such as 500k, 2M or 2e6."""
@@ -279,8 +282,10 @@ class Town:
         """Write it."""
         from viewer.town_file import write_town
 
-        write_town(self.output, self.gaussians or TOWN_GAUSSIANS)
-        say(str(self.output))
+        count = self.gaussians or TOWN_GAUSSIANS
+        write_town(self.output, count)
+        size = byte_size(self.output.stat().st_size)
+        say(f"{self.output.resolve()}: {count:,} Gaussians, {size}")
 
 
 @dataclass(frozen=True, slots=True)

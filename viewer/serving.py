@@ -27,6 +27,8 @@ from viewer.scenes import SceneChoice, check_exists, check_openable, open_scene
 if TYPE_CHECKING:
     from viewer.server import ViewerServer
 
+log = logging.getLogger(__name__)
+
 Say = Callable[[str], None]
 
 
@@ -129,7 +131,12 @@ def _improve(
     """Show the store of a scene of which there is a first look; else all of it; else that."""
     from viewer.improving import improve  # the builder takes its time to import
 
-    if improve(ready, choice, settings, server, kept, works, say):
+    try:
+        if improve(ready, choice, settings, server, kept, works, say):
+            return
+    except Exception as error:  # the page goes on with what it has
+        log.warning("%s: no better picture: %s: %s", choice.shown, type(error).__name__, error)
+        log.debug("details", exc_info=True)
         return
     reading = Background(lambda progress: open_scene(choice, progress))
     works.append(reading)

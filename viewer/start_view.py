@@ -147,10 +147,14 @@ def scene_axes(up: Float64Array) -> Float64Array:
     """[3, 3] rows (right, towards the viewer, up): a right-handed frame for standing in.
 
     The diagonal between the two horizontal axes is where trained objects usually face:
-    +x +z where y is vertical, +x −y where z is.
+    +x +z where y points down, +x −y where z is vertical. Where y points up the scene is taken
+    to be turned about x, as when a format's axes are others (ADR 0004): it begins with the
+    same picture.
     """
     vertical = int(np.argmax(np.abs(up)))
     front = np.eye(3)[2] if vertical != 2 else -np.eye(3)[1]
+    if vertical == 1 and up[1] > 0:
+        front = -front
     toward = front - (front @ up) * up
     toward /= np.linalg.norm(toward)
     return np.stack([np.cross(toward, -up), toward, up])

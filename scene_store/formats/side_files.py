@@ -102,7 +102,7 @@ class ZipFiles:
             self._zip = zipfile.ZipFile(path)
         except _ZIP_ERRORS as error:
             raise SceneFormatError(
-                path, f"is a damaged zip archive ({error})", remedy=DOWNLOAD_AGAIN
+                path, f"is no whole zip archive ({error})", remedy="download or export it again"
             ) from None
 
     def __contains__(self, name: str) -> bool:

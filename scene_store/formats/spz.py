@@ -120,6 +120,7 @@ class SpzSource(IndexedSource):
             sh_degree=degree,
             up=up,
             notes=tuple(notes),
+            up_assumed=axes is None,
         )
 
     def _decode(self, start: int, stop: int) -> Gaussians:

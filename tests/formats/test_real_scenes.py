@@ -10,7 +10,7 @@ import pytest
 
 from scene_store.formats import open_scene
 from scene_store.loading import load_scene
-from scene_store.statistics import scene_statistics
+from scene_store.statistics import likely_up, scene_statistics
 from splat.gaussians import Gaussians
 from tests.formats.samples import (
     Tolerance,
@@ -178,3 +178,10 @@ def test_the_fruit_has_quaternions_made_unit(data_dir: Path) -> None:
         assert source.meta.notes == ("ignored properties: transform",)
         lengths = np.linalg.norm(read_all(source).quats, axis=1)
     np.testing.assert_allclose(lengths, 1.0, atol=1e-6)
+
+
+def test_the_coast_is_upright_in_every_format(data_dir: Path) -> None:
+    """spzjs keeps the axes of its input, y down, and says nothing."""
+    for name, up in (("ply", -1), ("v3.spz", 1), ("v4.spz", 1), ("spzjs.spz", -1)):
+        scene = load_scene(data_dir / "encodings" / f"coast.{name}")
+        assert likely_up(scene.meta, scene.gaussians) == (0, up, 0), name

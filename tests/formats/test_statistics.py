@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -116,3 +117,21 @@ def test_cameras_rolled_all_ways_are_not_believed() -> None:
     )
     meta = SceneMeta(META.path, "x", 1, 0, up=(0, -1, 0), cameras=cameras)
     assert likely_up(meta, grid()) == (0, -1, 0)
+
+
+@pytest.mark.parametrize("assumed", [False, True])
+def test_a_landscape_on_its_head_is_turned_where_the_format_does_not_know(assumed: bool) -> None:
+    rng = np.random.default_rng(0)
+    means = rng.uniform(-5, 5, (5000, 3))
+    means[:, 1] = rng.exponential(1.0, 5000)  # the ground at y = 0, trees along +y
+    gaussians = replace(random_gaussians(5000, 0), means=means.astype(np.float32))
+    right = SceneMeta(META.path, "SPZ v3", 5000, 0, up=(0, 1, 0), up_assumed=assumed)
+    wrong = replace(right, up=(0, -1, 0))
+    assert likely_up(right, gaussians) == (0, 1, 0)
+    assert likely_up(wrong, gaussians) == ((0, 1, 0) if assumed else (0, -1, 0))
+
+
+def test_an_object_is_believed_to_stand_as_the_format_says() -> None:
+    ball = replace(grid(), means=np.random.default_rng(1).normal(size=(len(grid()), 3)))
+    meta = SceneMeta(META.path, "SPZ v3", 1, 0, up=(0, 1, 0), up_assumed=True)
+    assert likely_up(meta, ball) == (0, 1, 0)

@@ -311,7 +311,9 @@ def test_info_for_people(wall_ply: Path) -> None:
 
 def test_the_town_becomes_a_file(tmp_path: Path) -> None:
     path = tmp_path / "town.ply"
-    assert belvedere("town", "--gaussians", "2.5e3", "-o", path).returncode == 0
+    done = belvedere("town", "--gaussians", "2.5e3", "-o", path)
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"{path.resolve()}: 2,500 Gaussians, ")
     assert json.loads(belvedere("info", path, "--json").stdout)["count"] == 2500
     assert_one_line_error(belvedere("town", "--gaussians", 10, "-o", path), "--gaussians")
 

@@ -182,3 +182,12 @@ def test_weighted_percentiles_count_weights() -> None:
     values = np.array([[1.0], [2.0], [3.0], [4.0]])
     weights = np.array([1.0, 1.0, 1.0, 97.0])
     assert weighted_percentiles(values, weights, (1, 50, 100))[:, 0] == pytest.approx((1, 4, 4))
+
+
+def test_a_scene_turned_about_x_begins_with_the_same_picture() -> None:
+    """As the same scene does in two formats: RDF and RUB axes."""
+    points = box((2.0, 3.0, 1.0), (0.5, -1.0, 0.2))
+    turned = points * (1, -1, -1)
+    first = choose_start_view(cloud(points), up=(0, -1, 0), fov_y_rad=FOV)
+    second = choose_start_view(cloud(turned), up=(0, 1, 0), fov_y_rad=FOV)
+    np.testing.assert_allclose(pixels(first, points), pixels(second, turned), atol=1e-3)
