@@ -19,7 +19,7 @@ from viewer.callbacks import contained
 from viewer.text import byte_size, memory_size, short_count
 
 MIB = 1 << 20
-SHOWN_FAILURES = 4
+SHOWN_FAILURES = 3
 SETTLES_S = 1.0  # a slider that is being dragged is left alone
 NOTE_S = 10.0
 STATE_NAMES = {
@@ -229,7 +229,9 @@ def stream_html(held: ResidencyStats, drawn: StreamStats | None, note: str = "")
     lost = [failure for failure in held.failures if failure.permanent]
     if lost:
         rows.append(("Lost", f"{len(lost):,} chunks; coarser ones stand in"))
-    rows += [("", failure.text) for failure in held.failures[:SHOWN_FAILURES]]
+    rows += [("", _in_short(failure.text)) for failure in held.failures[:SHOWN_FAILURES]]
+    if len(held.failures) > SHOWN_FAILURES:
+        rows.append(("", f"and {len(held.failures) - SHOWN_FAILURES:,} more, in the log"))
     if note:
         rows.append(("Note", note))
     table = "".join(
@@ -242,6 +244,12 @@ def stream_html(held: ResidencyStats, drawn: StreamStats | None, note: str = "")
         f'<table style="{style};border-spacing:0;border-collapse:collapse">{table}</table>'
         f'<div style="{style}">{_histogram(drawn)}</div>'
     )
+
+
+def _in_short(failure: str) -> str:
+    """Without the folder, which is that of the scene."""
+    place, colon, problem = failure.partition(": ")
+    return place.rpartition("/")[2] + colon + problem
 
 
 def _picture(drawn: StreamStats) -> str:

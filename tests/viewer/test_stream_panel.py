@@ -82,6 +82,19 @@ def test_lost_chunks_are_named_and_harmless() -> None:
     assert "no answer" in text
 
 
+def test_many_failures_are_told_in_short() -> None:
+    failures = tuple(
+        Failure(
+            n, f"https://example.org/a/town.bvs/geometry-00.bin: chunk {n}: is damaged", 1, None
+        )
+        for n in range(40)
+    )
+    text = stream_html(held(failures=failures), None)
+    assert "40 chunks" in text and ">geometry-00.bin: chunk 2: is damaged<" in text
+    assert "example.org" not in text and "chunk 3:" not in text
+    assert "and 37 more, in the log" in text
+
+
 def test_a_box_is_twelve_edges_in_the_colour_of_its_level() -> None:
     tree = sample_tree(sample_chunks())
     ends, colors = box_lines(tree, np.array([0, 2]))
