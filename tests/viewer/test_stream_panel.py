@@ -74,7 +74,7 @@ def test_what_is_still_to_come_is_told(frame: StreamStats, said: str) -> None:
 
 
 def test_lost_chunks_are_named_and_harmless() -> None:
-    lost = Failure(7, "<b>geometry-00.bin</b>: chunk 7: is damaged", 1, None)
+    lost = Failure(7, "<b>geometry-00.bin: chunk 7: is damaged", 1, None)
     waiting = Failure(8, "geometry-00.bin: chunk 8: no answer", 2, 12.0)
     text = stream_html(held(failures=(lost, waiting)), None)
     assert "1 chunks; coarser ones stand in" in text
