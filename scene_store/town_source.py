@@ -11,7 +11,7 @@ import numpy as np
 from scene_store.sampling import SAMPLES
 from scene_store.scene import SceneMeta
 from scene_store.town import TOWN_UP, generate_town, plan_town, town_batches
-from scene_store.town.plan import MIN_COUNT
+from scene_store.town.plan import MIN_COUNT, check_count
 from splat.closing import Closing
 from splat.errors import SceneError
 from splat.gaussians import Float32Array, Gaussians
@@ -22,6 +22,7 @@ TOWN_SH_DEGREE = 2
 
 _NAME = re.compile(r"town(?::([0-9][0-9_.]*(?:e[0-9]+)?)([kmg]?))?", re.IGNORECASE)
 _FACTORS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
+_MADE_A_SECOND = 250_000  # Gaussians, by one core
 _EAVES = 10.0  # metres: most of a town is between the ground and here
 
 
@@ -54,7 +55,7 @@ class TownSource(Closing):
 
     def __init__(self, count: int, sh_degree: int = TOWN_SH_DEGREE) -> None:
         try:
-            self._plan = plan_town(count)
+            check_count(count)
         except ValueError as error:
             raise SceneError(f"{TOWN_NAME}: {error}") from None
         self.meta = SceneMeta(
@@ -73,7 +74,7 @@ class TownSource(Closing):
 
     def sample_means(self) -> Float32Array:
         """Points of the town's cells, as many of each as its share; the backdrop is left out."""
-        quotas = self._plan.quotas
+        quotas = plan_town(self.meta.count).quotas  # a second at 200 million
         total = sum(quota.count for quota in quotas)
         rng = np.random.default_rng(0)
         parts = []
@@ -85,8 +86,8 @@ class TownSource(Closing):
 
     def sketch(self, count: int, time_s: float) -> Gaussians:
         """See ``sketch.Sketchable``: a smaller town, which has the same centre."""
-        fewer = max(MIN_COUNT, min(count, self.meta.count))
-        return generate_town(fewer, sh_degree=self.meta.sh_degree, workers=1)
+        fewer = min(count, int(time_s * _MADE_A_SECOND), self.meta.count)
+        return generate_town(max(MIN_COUNT, fewer), sh_degree=self.meta.sh_degree, workers=1)
 
     def close(self) -> None:
         """Nothing is held."""
