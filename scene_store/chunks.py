@@ -172,15 +172,22 @@ class _OneByOne:
 
     def decode_many(self, chunks: Sequence[int], encoded: Sequence[EncodedChunk]) -> DecodedChunks:
         """See ``BatchSource``."""
-        parts: list[Gaussians] = []
-        errors: dict[int, BaseException] = {}
-        for place, (chunk, each) in enumerate(zip(chunks, encoded, strict=True)):
-            try:
-                parts.append(self._source.decode(chunk, each))
-            except BaseException as error:  # native code raises more than Exception
-                errors[place] = error
-                parts.append(Gaussians.empty(self.sh_degree))
-        counts = np.array([len(part) for part in parts], np.int64)
-        rows = np.stack([np.cumsum(counts) - counts, counts], axis=1)
-        together = parts[0] if len(parts) == 1 else Gaussians.concatenate(parts)
-        return DecodedChunks(together, rows, errors)
+        return decode_one_by_one(self._source, chunks, encoded)
+
+
+def decode_one_by_one(
+    source: ChunkSource, chunks: Sequence[int], encoded: Sequence[EncodedChunk]
+) -> DecodedChunks:
+    """A batch, by a source's ``decode`` of single chunks."""
+    parts: list[Gaussians] = []
+    errors: dict[int, BaseException] = {}
+    for place, (chunk, each) in enumerate(zip(chunks, encoded, strict=True)):
+        try:
+            parts.append(source.decode(chunk, each))
+        except BaseException as error:  # native code raises more than Exception
+            errors[place] = error
+            parts.append(Gaussians.empty(source.sh_degree))
+    counts = np.array([len(part) for part in parts], np.int64)
+    rows = np.stack([np.cumsum(counts) - counts, counts], axis=1)
+    together = parts[0] if len(parts) == 1 else Gaussians.concatenate(parts)
+    return DecodedChunks(together, rows, errors)

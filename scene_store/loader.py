@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from types import TracebackType
 from typing import Protocol
 
@@ -271,8 +272,10 @@ class Loader(Closing):
             self._to_decode.extend(actions.promote)
             self._work_to_decode.notify(self._decoders)
         if actions.start_loads:
-            most_bytes = self._pace.batch_bytes
-            self._to_read.extend(self._source.read_batches(actions.start_loads, most_bytes))
+            # What waits already may lie beside what is new.
+            waiting = [*chain.from_iterable(self._to_read), *actions.start_loads]
+            batches = self._source.read_batches(waiting, self._pace.batch_bytes)
+            self._to_read = deque(batches)
             self._work_to_read.notify()
         if self._awaiting_settled and self._residency.settled:
             self._settled.notify_all()

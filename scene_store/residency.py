@@ -70,7 +70,7 @@ class Residency:
         costs: ChunkCosts,
         budgets: Budgets,
         *,
-        max_loads: int = 64,
+        max_loads: int = 96,
         max_promotions: int = 64,
         retry: RetryPolicy | None = None,
         random: random_module.Random | None = None,

@@ -104,7 +104,9 @@ class Store(Closing):
 
     def read_batches(self, chunks: Sequence[int], most_bytes: int) -> list[list[int]]:
         """See ``BatchSource``. From afar a batch is one request: chunks that lie together."""
-        sizes = [self.encoded_bytes(chunk) for chunk in chunks]
+        records = self._records[np.asarray(chunks, np.intp)]
+        size = records["geometry_bytes"].astype(np.int64)
+        sizes = (size + records["sh_bytes"] if self.sh_degree else size).tolist()
         if not self._reader.is_far:
             return in_order(chunks, sizes, most_bytes)
         return side_by_side(chunks, self._places(chunks, "geometry"), sizes, most_bytes)

@@ -17,14 +17,21 @@ On two captures the median distance from an original to the nearest Gaussian of 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from scene_store.chunks import EncodedChunk, never_cancelled
+from scene_store.chunks import (
+    Buffer,
+    DecodedChunks,
+    EncodedChunk,
+    ReadOutcome,
+    decode_one_by_one,
+    never_cancelled,
+)
 from scene_store.formats.json_fields import MAX_JSON_BYTES, JsonObject, parse_json
 from scene_store.formats.side_files import inside
 from scene_store.formats.sog import SogTextures, gaussians_of
@@ -143,17 +150,43 @@ class StreamedSogChunks:
         self, chunk: int, cancelled: Callable[[], bool] = never_cancelled
     ) -> EncodedChunk | None:
         """See ``ChunkSource``."""
-        unit, place = self._unit_of[chunk], self._ranges[chunk]
+        (outcome,) = self.read_many([chunk], lambda _: cancelled())
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    def read_batches(self, chunks: Sequence[int], most_bytes: int) -> list[list[int]]:
+        """See ``BatchSource``. A batch has the chunks of one unit, however many: its textures
+        are what takes time."""
+        by_unit: dict[str, list[int]] = {}
+        for chunk in chunks:
+            by_unit.setdefault(self._unit_of[chunk].name, []).append(chunk)
+        return list(by_unit.values())
+
+    def read_many(
+        self, chunks: Sequence[int], cancelled: Callable[[int], bool]
+    ) -> list[ReadOutcome]:
+        """See ``BatchSource``."""
+        unit = self._unit_of[chunks[0]]
         try:
-            textures = self._units.textures(unit, cancelled)
+            textures = self._units.textures(unit, lambda: all(map(cancelled, chunks)))
         except RangeReadError as error:
-            raise ChunkReadError(
-                error.location, chunk, error.advice, transient=error.transient
-            ) from None
+            return [
+                ChunkReadError(error.location, chunk, error.advice, transient=error.transient)
+                for chunk in chunks
+            ]
         except SceneFormatError as error:
-            raise ChunkReadError(error.path, chunk, error.problem) from None
+            return [ChunkReadError(error.path, chunk, error.problem) for chunk in chunks]
         if textures is None:
-            return None
+            return [None] * len(chunks)
+        return [None if cancelled(chunk) else self._texels(chunk, textures) for chunk in chunks]
+
+    def decode_many(self, chunks: Sequence[int], encoded: Sequence[EncodedChunk]) -> DecodedChunks:
+        """See ``BatchSource``."""
+        return decode_one_by_one(self, chunks, encoded)
+
+    def _texels(self, chunk: int, textures: SogTextures) -> EncodedChunk:
+        place = self._ranges[chunk]
         part = slice(place.offset, place.offset + place.count)
         return EncodedChunk(
             (*(texture[part].tobytes() for texture in textures.texels), *_harmonics(textures, part))
@@ -377,7 +410,7 @@ def _harmonics(textures: SogTextures, part: slice) -> tuple[bytes, ...]:
     return indices.tobytes(), known.tobytes()
 
 
-def _rest(tables: SogMeta, parts: tuple[bytes, ...], degree: int) -> Float32Array | None:
+def _rest(tables: SogMeta, parts: tuple[Buffer, ...], degree: int) -> Float32Array | None:
     if tables.palette is None or not parts:
         return None
     coefficients = SH_COUNT_OF_DEGREE[degree] - 1

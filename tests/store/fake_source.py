@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from scene_store.chunks import EncodedChunk, never_cancelled
+from scene_store.chunks import (
+    DecodedChunks,
+    EncodedChunk,
+    ReadOutcome,
+    decode_one_by_one,
+    never_cancelled,
+)
 from scene_store.scene import SceneMeta
 from scene_store.tree import LodTree
 from splat.errors import ChunkReadError
@@ -91,3 +98,43 @@ class FakeSource:
 
     def close(self) -> None:
         self.closed = True
+
+
+@dataclass(eq=False)
+class BatchedFakeSource(FakeSource):
+    """The same, in batches of neighbours.
+
+    Attributes:
+        batches: What was read together.
+        decoded_together: What was decoded together.
+    """
+
+    batches: list[list[int]] = field(default_factory=list)
+    decoded_together: list[list[int]] = field(default_factory=list)
+
+    def read_batches(self, chunks: Sequence[int], most_bytes: int) -> list[list[int]]:
+        """By four in the order of the tree; the most urgent first."""
+        ranks = {chunk: rank for rank, chunk in enumerate(chunks)}
+        batches: dict[int, list[int]] = {}
+        for chunk in sorted(chunks):
+            batches.setdefault(chunk // 4, []).append(chunk)
+        return sorted(batches.values(), key=lambda batch: min(map(ranks.__getitem__, batch)))
+
+    def read_many(
+        self, chunks: Sequence[int], cancelled: Callable[[int], bool]
+    ) -> list[ReadOutcome]:
+        """Each as ``read`` has it."""
+
+        def one(chunk: int) -> ReadOutcome:
+            try:
+                return self.read(chunk, partial(cancelled, chunk))
+            except BaseException as error:
+                return error
+
+        self.batches.append(list(chunks))
+        return [one(chunk) for chunk in chunks]
+
+    def decode_many(self, chunks: Sequence[int], encoded: Sequence[EncodedChunk]) -> DecodedChunks:
+        """Each as ``decode`` has it."""
+        self.decoded_together.append(list(chunks))
+        return decode_one_by_one(self, chunks, encoded)

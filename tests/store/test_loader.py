@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from scene_store.chunks import DecodedChunks, EncodedChunk
 from scene_store.failures import RetryPolicy
 from scene_store.ledger import Budgets, ChunkCosts, ChunkState
 from scene_store.loader import Demand, Loader
@@ -19,7 +20,7 @@ from scene_store.residency import Residency
 from scene_store.tree import LodTree
 from splat.errors import BudgetError, ChunkReadError
 from splat.gaussians import Gaussians
-from tests.store.fake_source import FakeSource
+from tests.store.fake_source import BatchedFakeSource, FakeSource
 from tests.store.forests import overview, random_forest, random_view
 
 PAGE_GAUSSIANS, PAGE_BYTES = 25, 1000
@@ -98,13 +99,20 @@ class Stage:
 Staged = Callable[..., Stage]
 
 
+@pytest.fixture(params=[FakeSource, BatchedFakeSource])
+def kind(request: pytest.FixtureRequest) -> type[FakeSource]:
+    """Sources of single chunks, and of batches: the same must hold of both."""
+    source: type[FakeSource] = request.param
+    return source
+
+
 @pytest.fixture
-def stage() -> Generator[Staged, None, None]:
+def stage(kind: type[FakeSource]) -> Generator[Staged, None, None]:
     """Makes stages, and closes their loaders."""
     made: list[Stage] = []
 
     def make(source: FakeSource | None = None, device_share: float = 1.0) -> Stage:
-        made.append(Stage(source or FakeSource(TREE, PAGE_GAUSSIANS), device_share))
+        made.append(Stage(source or kind(TREE, PAGE_GAUSSIANS), device_share))
         return made[-1]
 
     yield make
@@ -124,8 +132,8 @@ def test_everything_wanted_arrives(stage: Staged) -> None:
     assert 0 < it.loader.latency_s < PATIENCE_S
 
 
-def test_chunks_are_read_coarse_first(stage: Staged) -> None:
-    it = stage(FakeSource(TREE, PAGE_GAUSSIANS, delay_s=0.002))
+def test_chunks_are_read_coarse_first(stage: Staged, kind: type[FakeSource]) -> None:
+    it = stage(kind(TREE, PAGE_GAUSSIANS, delay_s=0.002))
     it.look_until_settled()
     places = {chunk: place for place, chunk in enumerate(it.source.reads)}
     # Reads start in order, but threads that start them may overtake each other by one turn.
@@ -158,8 +166,8 @@ def only(chunk: int, resident: NDArray[np.bool_], lost: NDArray[np.bool_]) -> De
     return Demand(draw=[], want=[chunk], touched=[chunk])
 
 
-def test_flaky_reads_are_retried(stage: Staged) -> None:
-    source = FakeSource(TREE, PAGE_GAUSSIANS)
+def test_flaky_reads_are_retried(stage: Staged, kind: type[FakeSource]) -> None:
+    source = kind(TREE, PAGE_GAUSSIANS)
     for chunk in range(0, len(TREE), 3):
         source.read_errors[chunk] = [
             ChunkReadError("fake", chunk, "stalled", transient=True),
@@ -171,9 +179,9 @@ def test_flaky_reads_are_retried(stage: Staged) -> None:
     assert it.loader.stats().failures == ()
 
 
-def test_damage_is_reported_and_its_parent_stands_in(stage: Staged) -> None:
+def test_damage_is_reported_and_its_parent_stands_in(stage: Staged, kind: type[FakeSource]) -> None:
     leaf = int(np.flatnonzero(TREE.is_leaf)[0])
-    it = stage(FakeSource(TREE, PAGE_GAUSSIANS, damaged={leaf}))
+    it = stage(kind(TREE, PAGE_GAUSSIANS, damaged={leaf}))
     cut = it.look_until_settled()
     assert cut.complete
     assert int(TREE.parent[leaf]) in cut.draw
@@ -187,8 +195,10 @@ class Panic(BaseException):
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("bug"), MemoryError(), Panic("panicked")])
-def test_no_exception_ends_a_thread(stage: Staged, error: BaseException) -> None:
-    source = FakeSource(TREE, PAGE_GAUSSIANS)
+def test_no_exception_ends_a_thread(
+    stage: Staged, kind: type[FakeSource], error: BaseException
+) -> None:
+    source = kind(TREE, PAGE_GAUSSIANS)
     source.read_errors = {chunk: [error] for chunk in range(len(TREE))}
     it = stage(source)
     assert it.look_until_settled().complete
@@ -237,8 +247,8 @@ def test_a_stalled_read_delays_neither_the_others_nor_the_end(stage: Staged) -> 
     assert it.pool.chunks == held
 
 
-def test_closing_stops_all_threads_and_is_final(stage: Staged) -> None:
-    it = stage(FakeSource(TREE, PAGE_GAUSSIANS, delay_s=PATIENCE_S))
+def test_closing_stops_all_threads_and_is_final(stage: Staged, kind: type[FakeSource]) -> None:
+    it = stage(kind(TREE, PAGE_GAUSSIANS, delay_s=PATIENCE_S))
     it.look()
     it.loader.close()
     it.loader.close()
@@ -279,6 +289,75 @@ def test_a_listener_s_error_is_logged_and_harmless(
     with loader:
         assert loader.wait_until_settled(PATIENCE_S)
     assert "a listener to arriving chunks failed" in caplog.text
+
+
+def test_a_bad_chunk_does_not_fail_its_batch(stage: Staged) -> None:
+    """Damaged, unreadable, or without room on the device: each alone is lost or late."""
+    leaves = np.flatnonzero(TREE.is_leaf).tolist()
+    damaged, unreadable, homeless = leaves[1], leaves[4], leaves[9]
+    source = BatchedFakeSource(TREE, PAGE_GAUSSIANS, damaged={damaged})
+    source.read_errors[unreadable] = [ChunkReadError("fake", unreadable, "is missing")]
+    it = stage(source)
+    it.pool.broken.add(homeless)
+    it.look()
+    while len(it.pool.chunks) < len(TREE) - 3:
+        time.sleep(0.001)
+    assert set(it.pool.chunks) == set(range(len(TREE))) - {damaged, unreadable, homeless}
+    it.pool.broken.clear()
+    assert it.look_until_settled().complete
+    failures = it.loader.stats().failures
+    assert [failure.chunk for failure in failures] == sorted([damaged, unreadable])
+    assert all(failure.permanent for failure in failures)
+
+
+def test_a_source_that_breaks_fails_its_batch_and_is_tried_again(stage: Staged) -> None:
+    class Breaking(BatchedFakeSource):
+        broken = 5
+
+        def decode_many(
+            self, chunks: Sequence[int], encoded: Sequence[EncodedChunk]
+        ) -> DecodedChunks:
+            self.broken -= 1
+            if self.broken >= 0:
+                raise Panic("panicked")
+            return super().decode_many(chunks, encoded)
+
+    assert stage(Breaking(TREE, PAGE_GAUSSIANS)).look_until_settled().complete
+
+
+def test_batches_are_read_decoded_and_told_of_together(stage: Staged) -> None:
+    source = BatchedFakeSource(TREE, PAGE_GAUSSIANS)
+    it = stage(source)
+    it.loader.frame(lambda resident, lost: Demand([], range(len(TREE)), range(len(TREE))))
+    assert it.loader.wait_until_settled(PATIENCE_S)
+    assert sorted(chunk for batch in source.batches for chunk in batch) == list(range(len(TREE)))
+    assert len(source.batches) < 0.5 * len(TREE)
+    assert len(source.decoded_together) < len(TREE)
+    told = 0
+    while it.arrivals.acquire(timeout=0.1):
+        told += 1
+    assert told <= len(source.decoded_together)
+
+
+def test_what_is_not_wanted_is_left_out_of_its_batch(stage: Staged) -> None:
+    """The rest of the batch comes."""
+    leaves = np.flatnonzero(TREE.is_leaf).tolist()
+    batch = [leaf for leaf in leaves if leaf // 4 == leaves[5] // 4]
+    source = BatchedFakeSource(TREE, PAGE_GAUSSIANS)
+    it = stage(source)
+    parents = sorted({int(TREE.parent[leaf]) for leaf in batch})
+    ways = sorted({up for leaf in batch for up in TREE.ancestors(leaf)})
+    it.loader.frame(lambda resident, lost: Demand([], ways, ways)).release()
+    assert it.loader.wait_until_settled(PATIENCE_S)
+    source.delay_s = 0.3
+    it.loader.frame(lambda resident, lost: Demand([], batch, [*ways, *batch])).release()
+    it.loader.frame(lambda resident, lost: Demand([], batch[:1], [*ways, *batch[:1]])).release()
+    assert it.loader.wait_until_settled(PATIENCE_S)
+    while it.loader.stats().chunks[ChunkState.LOADING] > 0:
+        time.sleep(0.001)
+    assert batch[0] in it.pool.chunks
+    assert set(it.pool.chunks) >= set(parents)
+    assert it.loader.stats().tally.cancelled == len(batch) - 1
 
 
 def test_costs_come_from_the_source() -> None:
