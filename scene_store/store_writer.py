@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import os
-import secrets
-import shutil
+import stat
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scene_store.chunks import EncodedChunk
+from scene_store.chunks import Buffer, EncodedChunk
 from scene_store.manifest import (
     DEFAULT_PAGE_GAUSSIANS,
     MANIFEST_FILE,
@@ -31,14 +28,17 @@ from scene_store.manifest import (
     encode_manifest,
 )
 from scene_store.node_table import ChunkRef, encode_nodes
+from scene_store.store_folder import (
+    SCRATCH_FOLDER,
+    PartialFolder,
+    flush_folder,
+    page_name,
+    require_free,
+)
 from scene_store.tree import LodTree
 from splat.atomic_file import cannot_write
 from splat.closing import Closing
 from splat.errors import OutputError
-
-_PARTIAL_SUFFIX = ".partial"
-_SCRATCH_FOLDER = "scratch"
-_LOCK_FILE = "lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +47,6 @@ class WriterState:
 
     geometry_bytes: tuple[int, ...] = ()
     sh_bytes: tuple[int, ...] = ()
-
-
-def partial_folder(path: str | os.PathLike[str]) -> Path:
-    """Where the store ``path`` lies until it is complete."""
-    target = Path(path)
-    return target.with_name(target.name + _PARTIAL_SUFFIX)
-
-
-def scratch_folder(path: str | os.PathLike[str]) -> Path:
-    """Where the build of the store ``path`` keeps files of its own."""
-    return partial_folder(path) / _SCRATCH_FOLDER
 
 
 class StoreWriter(Closing):
@@ -69,19 +58,20 @@ class StoreWriter(Closing):
 
     A killed or failed build leaves the partial folder, which is not a store (it has no
     manifest). To continue it, ``resume`` from the state that ``checkpoint`` returned last: what
-    was appended after that is cut off. To begin anew, ``clear`` it.
+    was appended after that is cut off. To begin anew, ``clear`` it. Both hold until the store
+    has its name.
 
     Args:
-        path: The store to be, conventionally ``*.bvs``. Its folder must exist.
+        path: The store to be, conventionally ``*.bvs``, or a link to it. Its folder must exist.
         sh_degree: 0 to 3, of every chunk.
         profile: How the chunks will have been encoded.
         page_gaussians: Most Gaussians of a chunk.
         replace: Whether a store of that name may be replaced (only once the new one is
-            complete). Anything that is not a store is never replaced.
+            complete). What is not a store, or holds anything else, is never replaced.
 
     Raises:
-        OutputError: If it cannot be written, or ``path`` is taken, or another writer is at
-            work on it.
+        OutputError: If it cannot be written, or ``path`` or ``PATH.partial`` is taken, or
+            another writer is at work on it.
     """
 
     def __init__(
@@ -98,18 +88,17 @@ class StoreWriter(Closing):
         self.profile = profile
         self.page_gaussians = page_gaussians
         self._replace = replace
-        self._folder = partial_folder(path)
         self._files: dict[str, _PageFile] = {}
-        _require_free(self.path, replace)
+        self._target = require_free(path, replace)
         with self._reporting():
-            os.makedirs(self.scratch, exist_ok=True)
-            self._lock = self._locked()
+            self._partial = PartialFolder(path)
+        self._folder = self._partial.folder
 
     @property
     def scratch(self) -> Path:
         """An existing folder in the partial one for the build's own files (journal, sorted
-        runs); survives a kill, and is removed by ``finish``."""
-        return scratch_folder(self.path)
+        runs); survives a kill, and is removed when the store has its name."""
+        return self._partial.scratch
 
     def clear(self) -> None:
         """Begins anew: removes what an earlier build left, its scratch files included.
@@ -119,8 +108,19 @@ class StoreWriter(Closing):
         """
         self._close_files()
         with self._reporting():
-            self._remove_all_but({_LOCK_FILE})
-            os.makedirs(self.scratch, exist_ok=True)
+            self._partial.remove_all_but(())
+            self.scratch.mkdir(exist_ok=True)
+
+    def can_resume(self, state: WriterState) -> bool:
+        """Whether the page files still hold what this state says."""
+        try:
+            found = {name: os.lstat(self._folder / name) for name in _sizes_of(state)}
+        except OSError:
+            return False
+        return all(
+            stat.S_ISREG(found[name].st_mode) and found[name].st_size >= size
+            for name, size in _sizes_of(state).items()
+        )
 
     def resume(self, state: WriterState) -> None:
         """Continues where ``checkpoint`` returned this state; what came after is cut off.
@@ -130,10 +130,8 @@ class StoreWriter(Closing):
         """
         self._close_files()
         with self._reporting():
-            wanted = {}
-            for stream, sizes in (("geometry", state.geometry_bytes), ("sh", state.sh_bytes)):
-                wanted.update({page_name(stream, level): n for level, n in enumerate(sizes) if n})
-            self._remove_all_but({_LOCK_FILE, _SCRATCH_FOLDER, *wanted})
+            wanted = _sizes_of(state)
+            self._partial.remove_all_but({SCRATCH_FOLDER, *wanted})
             for name, size in wanted.items():
                 self._files[name] = _PageFile(self._folder / name, size)
 
@@ -170,7 +168,7 @@ class StoreWriter(Closing):
         with self._reporting():
             for file in self._files.values():
                 file.flush()
-            _flush_folder(self._folder)
+            flush_folder(self._folder)
         return WriterState(self._lengths("geometry"), self._lengths("sh"))
 
     def finish(self, tree: LodTree, refs: Sequence[ChunkRef], info: StoreInfo) -> None:
@@ -182,7 +180,8 @@ class StoreWriter(Closing):
             info: What else to remember.
 
         Raises:
-            OutputError: If it cannot be written.
+            OutputError: If it cannot be written, or its name was taken meanwhile. The build can
+                be continued then.
             ValueError: If tree and refs do not belong together.
         """
         if len(tree) > MAX_NODES:
@@ -190,21 +189,23 @@ class StoreWriter(Closing):
         table = encode_nodes(tree, refs)
         manifest = self._manifest(tree, table, info)
         self.checkpoint()
+        pending = self.scratch / MANIFEST_FILE
         with self._reporting():
-            self._remove_all_but({_LOCK_FILE, *self._files})
-            self._close_files()
+            self._partial.remove_all_but({SCRATCH_FOLDER, *self._files})
             _write_flushed(self._folder / NODES_FILE, table)
-            _write_flushed(self._folder / MANIFEST_FILE, encode_manifest(manifest))
-            _flush_folder(self._folder)
-            _rename_over(self._folder, self.path, self._replace)
-            _flush_folder(self.path.parent)
-            os.unlink(self.path / _LOCK_FILE)
-        self._release_lock()
+            _write_flushed(pending, encode_manifest(manifest))
+            self._partial.become(self._target, pending, replace=self._replace)
+        self._close_files()
+
+    def discard(self) -> None:
+        """Gives up: removes the partial folder, unless the store is finished."""
+        self._close_files()
+        self._partial.discard()
 
     def close(self) -> None:
         """Closes the files; the partial folder stays unless ``finish`` was called."""
         self._close_files()
-        self._release_lock()
+        self._partial.release()
 
     def _file(self, stream: str, level: int) -> _PageFile:
         name = page_name(stream, level)
@@ -253,34 +254,6 @@ class StoreWriter(Closing):
         with self._reporting():
             return PageFile(page_name(stream, level), self._file(stream, level).length)
 
-    def _remove_all_but(self, names: set[str]) -> None:
-        for entry in list(os.scandir(self._folder)):
-            if entry.name in names:
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                shutil.rmtree(entry.path)
-            else:
-                os.unlink(entry.path)
-
-    def _locked(self) -> int | None:
-        """A handle that holds the folder's lock, for as long as this process lives."""
-        handle = os.open(self._folder / _LOCK_FILE, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o666)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                os.close(handle)
-                raise OutputError(
-                    f"{self.path}: another build is writing it; wait for it or choose another name"
-                ) from None
-            # Some network file systems know no locks; a build must be possible there.
-        return handle
-
-    def _release_lock(self) -> None:
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
-
     def _close_files(self) -> None:
         for file in self._files.values():
             file.close()
@@ -295,6 +268,9 @@ class StoreWriter(Closing):
             raise cannot_write(self.path, error) from None
 
 
+_PAGE_FLAGS = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
 class _PageFile:
     """One page file, written at a position that is known, so that a failed write (disk full)
     leaves nothing behind that a later one would follow."""
@@ -302,7 +278,7 @@ class _PageFile:
     def __init__(self, path: Path, length: int) -> None:
         self.length = length
         self._dirty = True
-        self._fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o666)
+        self._fd = os.open(path, _PAGE_FLAGS, 0o666)
         found = os.fstat(self._fd).st_size
         if found < length:
             os.close(self._fd)
@@ -312,7 +288,7 @@ class _PageFile:
             )
         os.ftruncate(self._fd, length)
 
-    def append(self, data: bytes) -> int:
+    def append(self, data: Buffer) -> int:
         """Where the data begin."""
         start, view = self.length, memoryview(data)
         while view:
@@ -332,9 +308,14 @@ class _PageFile:
         os.close(self._fd)
 
 
-def page_name(stream: str, level: int) -> str:
-    """Of the file that holds a level's ``geometry`` or ``sh``."""
-    return f"{stream}-{level:02d}.bin"
+def _sizes_of(state: WriterState) -> dict[str, int]:
+    """Of the page files that are not empty, by name."""
+    return {
+        page_name(stream, level): size
+        for stream, sizes in (("geometry", state.geometry_bytes), ("sh", state.sh_bytes))
+        for level, size in enumerate(sizes)
+        if size
+    }
 
 
 def _generator() -> str:
@@ -344,47 +325,8 @@ def _generator() -> str:
         return "belvedere"
 
 
-def _require_free(path: Path, replace: bool) -> None:
-    if not path.parent.is_dir():
-        raise OutputError(
-            f"{path}: cannot write: the folder {path.parent} does not exist; create it"
-        )
-    if not os.path.lexists(path):
-        return
-    if not (path / MANIFEST_FILE).is_file():
-        raise OutputError(f"{path}: exists and is not a store; choose another name")
-    if not replace:
-        raise OutputError(f"{path}: exists already; remove it or choose another name")
-
-
 def _write_flushed(path: Path, data: bytes) -> None:
     with open(path, "wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _flush_folder(folder: Path) -> None:
-    """The names in it; not every file system can, and the files are complete without."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def _rename_over(folder: Path, target: Path, replace: bool) -> None:
-    """Gives the folder its name; an old store of that name goes once the new one has it."""
-    _require_free(target, replace)
-    if not os.path.lexists(target):
-        os.rename(folder, target)
-        return
-    old = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
-    os.rename(target, old)
-    try:
-        os.rename(folder, target)
-    except BaseException:
-        os.rename(old, target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)

@@ -22,7 +22,7 @@ from scene_store.build.unfinished import UnfinishedStore
 from scene_store.ledger import Budgets
 from scene_store.memory import available_bytes, gaussian_bytes
 from scene_store.sketch import Sketch, sketch_scene
-from scene_store.store_writer import scratch_folder
+from scene_store.store_folder import scratch_folder
 from splat.errors import BelvedereError, BudgetError, one_line
 from viewer.background import Background
 from viewer.budgets import choose_budgets

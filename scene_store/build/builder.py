@@ -43,7 +43,8 @@ from scene_store.manifest import StoreInfo
 from scene_store.page_codec import encode_chunk
 from scene_store.sampling import Count, RandomAccess, full_sample, quick_sample
 from scene_store.scene import SceneSource
-from scene_store.store_writer import StoreWriter, WriterState, partial_folder
+from scene_store.store_folder import partial_folder
+from scene_store.store_writer import StoreWriter, WriterState
 from splat.atomic_file import cannot_write
 from splat.errors import BudgetError, OutputError, SceneFormatError
 from splat.gaussians import Gaussians

@@ -30,7 +30,7 @@ from scene_store.page_codec import CorruptChunkError, decode_chunk, encode_chunk
 from scene_store.range_reader import FolderReader, RangeReadError
 from scene_store.scene import SceneMeta
 from scene_store.sketch import Sketch
-from scene_store.store_writer import page_name, partial_folder, scratch_folder
+from scene_store.store_folder import page_name, partial_folder, scratch_folder
 from splat.errors import ChunkReadError, SceneError
 from splat.gaussians import Gaussians
 

@@ -24,7 +24,7 @@ from scene_store.formats import write_ply
 from scene_store.loading import load_scene
 from scene_store.manifest import Profile
 from scene_store.store import Store, open_store
-from scene_store.store_writer import partial_folder
+from scene_store.store_folder import partial_folder
 from scene_store.tree import LodTree
 from splat.errors import OutputError, SceneError, SceneFormatError, SettingsError
 from splat.gaussians import Gaussians

@@ -13,11 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from scene_store import store_writer
 from scene_store.manifest import MAX_TEXT, Profile, SourceFile, StoreInfo, parse_manifest
 from scene_store.node_table import ChunkRef
 from scene_store.page_codec import encode_chunk
 from scene_store.store import is_store, open_store
-from scene_store.store_writer import StoreWriter, WriterState, partial_folder
+from scene_store.store_folder import partial_folder
+from scene_store.store_writer import StoreWriter, WriterState
 from scene_store.tree import NO_PARENT, LodTree
 from splat.errors import OutputError
 from tests.store.small_stores import (
@@ -44,6 +46,10 @@ def append(writer: StoreWriter, node: int) -> ChunkRef:
     return writer.append(
         0 if node else 1, len(chunk), encode_chunk(chunk, profile=Profile.LOSSLESS)
     )
+
+
+def appended(writer: StoreWriter) -> list[ChunkRef]:
+    return [ref for ref in append_all(writer, CHUNKS) if ref is not None]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -206,6 +212,49 @@ def test_a_disk_that_fills_up_at_the_end_leaves_no_store(
         with pytest.raises(OutputError, match="No space left"):
             writer.finish(sample_tree(CHUNKS), refs, INFO)
     assert not path.exists()
+
+
+@pytest.mark.parametrize("fails_at", ["nodes.bin", "manifest.json"])
+def test_a_disk_that_fills_up_at_the_end_leaves_what_can_be_continued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expected: dict[str, bytes], fails_at: str
+) -> None:
+    path, write = tmp_path / "scene.bvs", store_writer._write_flushed
+
+    def full(file: Path, data: bytes) -> None:
+        if file.name == fails_at:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(file, data)
+
+    with new_writer(path) as writer:
+        (writer.scratch / "journal.json").write_text("how far it is")
+        refs = appended(writer)
+        state = writer.checkpoint()
+        monkeypatch.setattr(store_writer, "_write_flushed", full)
+        with pytest.raises(OutputError, match="No space left"):
+            writer.finish(sample_tree(CHUNKS), refs, INFO)
+        monkeypatch.undo()
+    assert not path.exists() and not is_store(partial_folder(path))
+    with new_writer(path) as writer:
+        assert (writer.scratch / "journal.json").read_text() == "how far it is"
+        writer.resume(state)
+        writer.finish(sample_tree(CHUNKS), refs, INFO)
+    assert contents(path) == expected
+
+
+@pytest.mark.parametrize("replace", [True, False])
+def test_a_name_that_is_taken_meanwhile(
+    tmp_path: Path, expected: dict[str, bytes], replace: bool
+) -> None:
+    path = tmp_path / "scene.bvs"
+    with new_writer(path, replace=replace) as writer:
+        refs = appended(writer)
+        path.mkdir()
+        with pytest.raises(OutputError, match="exists and is not a store"):
+            writer.finish(sample_tree(CHUNKS), refs, INFO)
+        assert not is_store(partial_folder(path))
+        path.rmdir()
+        writer.finish(sample_tree(CHUNKS), refs, INFO)
+    assert contents(path) == expected
 
 
 def test_two_builds_do_not_write_one_store(tmp_path: Path) -> None:
