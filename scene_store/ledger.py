@@ -203,6 +203,10 @@ class Ledger:
         """Whether the chunk is in this state."""
         return self._state[chunk] == state
 
+    def is_held(self, chunk: int) -> bool:
+        """Whether the chunk is held, or being read."""
+        return _S.LOADING <= self._state[chunk] <= _S.DEVICE
+
     def loading(self) -> NDArray[np.intp]:
         """Indices of the chunks that are being read, ascending."""
         return _ascending(self._in_flight[_S.LOADING])

@@ -41,7 +41,6 @@ __all__ = ["Actions", "Residency"]
 
 logger = logging.getLogger(__name__)
 
-_HELD = (ChunkState.LOADING, ChunkState.HOST, ChunkState.PROMOTING, ChunkState.DEVICE)
 _LOOK_AHEAD = 256  # of the queue, at a time
 
 
@@ -366,19 +365,19 @@ class Residency:
         for chunk in self._queued():
             if not self._may_be_read(chunk):
                 continue
-            tier = self.tier(chunk)
+            tier = self._demands.tier.item(chunk)
             slots = self.max_loads - self._ledger.count(ChunkState.LOADING)
             need = int(self._ledger.costs.encoded[chunk]) - self._ledger.room_to_hold
             if slots <= self._reserved_slots(tier) or not self._free_host(need, tier, plan):
-                if tier is Tier.VISIBLE:
+                if tier == Tier.VISIBLE:
                     self._abandon_a_prediction(plan)
                 return
             self._ledger.move(chunk, ChunkState.LOADING)
             plan.start_loads.append(chunk)
 
-    def _reserved_slots(self, tier: Tier) -> int:
+    def _reserved_slots(self, tier: int) -> int:
         """Reads that predictions must leave free for what comes into view."""
-        return 1 if tier is not Tier.VISIBLE and self.max_loads > 1 else 0
+        return 1 if tier != Tier.VISIBLE and self.max_loads > 1 else 0
 
     def _may_be_read(self, chunk: int) -> bool:
         """Whether the parent is there or will be; one that failed before must be there first,
@@ -386,10 +385,9 @@ class Residency:
         parent = self._parent[chunk]
         if parent == NO_PARENT:
             return True
-        state = self._ledger.of(parent)
-        if state is ChunkState.LOADING:
+        if self._ledger.is_in(parent, ChunkState.LOADING):
             return parent not in self._failures and parent not in self._cancelling
-        return state in _HELD
+        return self._ledger.is_held(parent)
 
     def _abandon_a_prediction(self, plan: Plan) -> None:
         """Something in view waits for a read to end: the least urgent prediction's is given up.
@@ -444,9 +442,9 @@ class Residency:
         comes free is not for predictions."""
         waiting_in_view = False
         for chunk in self._read_by_rank():
-            tier = self.tier(chunk)
+            tier = self._demands.tier.item(chunk)
             full = self._ledger.count(ChunkState.PROMOTING) >= self.max_promotions
-            if full or (waiting_in_view and tier is not Tier.VISIBLE):
+            if full or (waiting_in_view and tier != Tier.VISIBLE):
                 return
             if not self._ledger.has_device_parent(chunk):
                 continue
@@ -457,7 +455,7 @@ class Residency:
                 self._ledger.move(chunk, ChunkState.PROMOTING)
                 plan.promote.append(chunk)
             else:
-                waiting_in_view |= tier is Tier.VISIBLE
+                waiting_in_view |= tier == Tier.VISIBLE
 
     def _free_device(self, chunk: int, tier: int, plan: Plan) -> bool:
         """Evicts chunks below ``tier`` until ``chunk`` fits; none if that cannot be had."""
