@@ -182,7 +182,7 @@ class BrowserView:
         else:
             self._boxes = ChunkBoxes(self._client, scene.stream.source.tree)
             self._stream_panel.rebase(_stream_bounds(scene))
-        self.session.replaced()
+        self.session.refresh()
 
     def show_work(self, share: float, what: str) -> None:
         """Tell how far the work behind the page is."""

@@ -218,13 +218,7 @@ class Session:
                 self._changed()
 
     def refresh(self) -> None:
-        """The scene is another one, or drawn within other limits: draw it again."""
-        with self._wake:
-            if self._pose is not None:
-                self._changed()
-
-    def replaced(self) -> None:
-        """The scene has another form, which is drawn from now on; returns at once."""
+        """The scene has another form, or is drawn within other limits: draw it again."""
         with self._wake:
             self._pacer.replaced()
             self._wake.notify_all()
