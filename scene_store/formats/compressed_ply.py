@@ -25,9 +25,9 @@ from scene_store.formats.decoding import (
 from scene_store.formats.ply_header import PlyElement, PlyHeader, read_ply_header
 from scene_store.formats.source import (
     DOWNLOAD_AGAIN,
-    ByteArray,
+    FileBytes,
+    FileRecords,
     IndexedSource,
-    map_file,
     require_bytes,
     require_only_lod,
 )
@@ -58,12 +58,12 @@ def is_compressed_ply(header: PlyHeader) -> bool:
 
 
 class CompressedPlySource(IndexedSource):
-    """A ``.compressed.ply``, mapped into memory and decoded on demand."""
+    """A ``.compressed.ply``, read and decoded on demand."""
 
     def __init__(self, path: Path, lod: int | None = None) -> None:
         require_only_lod(path, lod)
         header = read_ply_header(path)
-        data = map_file(path)
+        data = FileBytes(path)
         chunk = _element(path, header, "chunk", (*_RANGES, *_SCALE_RANGES), "f4", data)
         vertex = _element(path, header, "vertex", _PACKED, "u4", data)
         if vertex.count == 0:
@@ -76,14 +76,14 @@ class CompressedPlySource(IndexedSource):
                 remedy=DOWNLOAD_AGAIN,
             )
         coefficients = _sh_coefficients(path, header, vertex)
-        self._rest: NDArray[np.uint8] | None = None
+        self._rest: FileRecords | None = None
         if coefficients:
             names = tuple(f"f_rest_{i}" for i in range(3 * coefficients))
             sh = _element(path, header, "sh", names, "u1", data)
-            self._rest = _records(data, sh).view(np.uint8).reshape(sh.count, -1)
+            self._rest = _records(data, sh)
             self._rest_columns = [sh.properties.index(name) for name in names]
         self._vertex = _records(data, vertex)
-        self._position, self._scale, self._colour = _chunk_ranges(_records(data, chunk))
+        self._position, self._scale, self._colour = _chunk_ranges(_records(data, chunk)[:])
         self.meta = SceneMeta(
             path=path,
             format_name="SuperSplat compressed PLY",
@@ -104,7 +104,8 @@ class CompressedPlySource(IndexedSource):
         sh = np.empty((stop - start, coefficients + 1, 3), np.float32)
         sh[:, 0] = rgb_to_sh0(rgb)
         if self._rest is not None:
-            rest = _SH_VALUES[self._rest[start:stop][:, self._rest_columns]]
+            stored = self._rest[start:stop].view(np.uint8).reshape(stop - start, -1)
+            rest = _SH_VALUES[stored[:, self._rest_columns]]
             sh[:, 1:] = rest.reshape(stop - start, 3, -1).transpose(0, 2, 1)
         return Gaussians(
             _within(_unpack_11_10_11(records["packed_position"]), self._position, chunk),
@@ -114,12 +115,6 @@ class CompressedPlySource(IndexedSource):
             sh,
         )
 
-    def close(self) -> None:
-        """See ``SceneSource.close``."""
-        super().close()
-        self._vertex = np.zeros(0, self._vertex.dtype)
-        self._rest = None
-
 
 def _element(
     path: Path,
@@ -127,7 +122,7 @@ def _element(
     name: str,
     properties: tuple[str, ...],
     kind: str,
-    data: ByteArray,
+    data: FileBytes,
 ) -> PlyElement:
     """An element that has these properties of this type, and all of its bytes."""
     element = header.elements.get(name)
@@ -146,8 +141,8 @@ def _element(
     return element
 
 
-def _records(data: ByteArray, element: PlyElement) -> NDArray[np.void]:
-    return data[element.offset : element.end].view(element.dtype)
+def _records(data: FileBytes, element: PlyElement) -> FileRecords:
+    return data.records(element.offset, element.end, element.dtype)
 
 
 def _sh_coefficients(path: Path, header: PlyHeader, vertex: PlyElement) -> int:

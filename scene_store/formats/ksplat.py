@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from scene_store.formats.decoding import normalized
 from scene_store.formats.source import (
     DOWNLOAD_AGAIN,
-    ByteArray,
+    FileBytes,
+    FileRecords,
     IndexedSource,
-    map_file,
     read_head,
     require_bytes,
     require_file,
@@ -69,7 +69,7 @@ class _Section:
 
     Attributes:
         first: Index of its first Gaussian in the scene.
-        records: [count] structured, ``record_dtype`` of the level and degree.
+        records: count of them, ``record_dtype`` of the level and degree.
         sh_degree: 0 to 2.
         centres: [buckets, 3] float32, empty at level 0.
         bucket_ends: [buckets] index within the section after each bucket's last Gaussian.
@@ -77,7 +77,7 @@ class _Section:
     """
 
     first: int
-    records: NDArray[np.void]
+    records: FileRecords
     sh_degree: int
     centres: Float32Array
     bucket_ends: NDArray[np.int64]
@@ -101,11 +101,11 @@ def looks_like_ksplat(path: Path) -> bool:
 
 
 class KsplatSource(IndexedSource):
-    """A ``.ksplat``, mapped into memory and decoded on demand."""
+    """A ``.ksplat``, read and decoded on demand."""
 
     def __init__(self, path: Path, lod: int | None = None) -> None:
         require_only_lod(path, lod)
-        data = map_file(path)
+        data = FileBytes(path)
         require_bytes(path, data.size, HEADER_BYTES, "the header")
         header = data[:HEADER_BYTES].view(HEADER)[0]
         self._level = int(header["level"])
@@ -198,7 +198,7 @@ def _sh_range(low: float, high: float) -> tuple[float, float]:
     return low or _DEFAULT_SH_RANGE[0], high or _DEFAULT_SH_RANGE[1]
 
 
-def _sections(path: Path, data: ByteArray, sections: int, level: int) -> tuple[_Section, ...]:
+def _sections(path: Path, data: FileBytes, sections: int, level: int) -> tuple[_Section, ...]:
     base = HEADER_BYTES + sections * SECTION_HEADER_BYTES
     require_bytes(path, data.size, base, f"the headers of {sections:,} sections")
     headers = data[HEADER_BYTES:base].view(SECTION_HEADER)
@@ -214,7 +214,7 @@ def _sections(path: Path, data: ByteArray, sections: int, level: int) -> tuple[_
 
 def _section(
     path: Path,
-    data: ByteArray,
+    data: FileBytes,
     header: np.void,
     base: int,
     level: int,
@@ -240,7 +240,7 @@ def _section(
     require_bytes(path, data.size, end, f"section {index} ({capacity:,} Gaussians)")
     if count == 0:
         return None, end
-    records: NDArray[np.void] = data[records_at : records_at + dtype.itemsize * count].view(dtype)
+    records = data.records(records_at, records_at + dtype.itemsize * count, dtype)
     if level == 0:
         centres = np.zeros((0, 3), np.float32)
         ends = np.zeros(0, np.int64)
@@ -249,8 +249,8 @@ def _section(
             raise SceneFormatError(
                 path, "has bucket centres of unknown size", where=place, remedy=DOWNLOAD_AGAIN
             )
-        centres = np.array(data[centres_at:records_at]).view("<f4").reshape(-1, 3)
-        partial_sizes = np.array(data[base:centres_at]).view("<u4")
+        centres = data[centres_at:records_at].view("<f4").reshape(-1, 3)
+        partial_sizes = data[base:centres_at].view("<u4")
         ends = _bucket_ends(header, partial_sizes)
         if len(ends) > buckets or ends.size == 0 or ends[-1] < count:
             raise SceneFormatError(

@@ -1,4 +1,4 @@
-"""The ``.ply`` of INRIA's 3D Gaussian Splatting: read by mapping, written in a stream.
+"""The ``.ply`` of INRIA's 3D Gaussian Splatting: read in pieces, written in a stream.
 
 One ``vertex`` record per Gaussian: ``x y z``, ``f_dc_0…2`` (degree-0 harmonics),
 ``f_rest_*`` (the higher ones, channel-major: all of red, then green, then blue),
@@ -23,8 +23,8 @@ from scene_store.formats.cameras_json import cameras_near
 from scene_store.formats.decoding import exponential, normalized, sh_degree_of_rest, sigmoid
 from scene_store.formats.ply_header import PlyElement, PlyHeader, read_ply_header
 from scene_store.formats.source import (
+    FileBytes,
     IndexedSource,
-    map_file,
     require_bytes,
     require_only_lod,
 )
@@ -51,15 +51,15 @@ _MAX_LOGIT = np.float32(16.635532)
 
 
 class PlySource(IndexedSource):
-    """An INRIA ``.ply``, mapped into memory and decoded on demand."""
+    """An INRIA ``.ply``, read and decoded on demand."""
 
     def __init__(self, path: Path, lod: int | None = None) -> None:
         require_only_lod(path, lod)
         header = read_ply_header(path)
         vertex = _vertex_element(path, header)
-        data = map_file(path)
+        data = FileBytes(path)
         require_bytes(path, data.size, vertex.end, f"{vertex.count:,} Gaussians and the header")
-        self._records = data[vertex.offset : vertex.end].view(vertex.dtype)
+        self._records = data.records(vertex.offset, vertex.end, vertex.dtype)
         self._rest = _rest_names(path, vertex)
         self._flat = "scale_2" not in vertex.properties
         self._uniform = _uniform_dtype(vertex.dtype)
@@ -76,11 +76,10 @@ class PlySource(IndexedSource):
         )
 
     def _decode(self, start: int, stop: int) -> Gaussians:
-        count = stop - start
-        out = Gaussians.allocate(count, self.meta.sh_degree)
-        for block in range(0, count, _BLOCK):
-            part = slice(block, min(block + _BLOCK, count))
-            self._decode_block(self._records[start:stop][part], out, part)
+        out = Gaussians.allocate(stop - start, self.meta.sh_degree)
+        for index, records in enumerate(self._records.blocks(start, stop, _BLOCK)):
+            at = index * _BLOCK
+            self._decode_block(records, out, slice(at, at + len(records)))
         return out
 
     def _decode_block(self, records: NDArray[np.void], out: Gaussians, part: slice) -> None:
@@ -105,11 +104,6 @@ class PlySource(IndexedSource):
             return _Columns(records, None, self._column)
         table = records.view(self._uniform).reshape(len(records), -1)
         return _Columns(records, table, self._column)
-
-    def close(self) -> None:
-        """See ``SceneSource.close``."""
-        super().close()
-        self._records = np.zeros(0, self._records.dtype)
 
 
 class _Columns:

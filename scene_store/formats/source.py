@@ -8,11 +8,15 @@ anything is allocated.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import stat
 from abc import abstractmethod
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +35,10 @@ UNTRUSTED = "it is damaged or made to exhaust memory: get it from a source you t
 # alone is worth three); below this count even a constant scene is cheap to hold.
 SMALL_COUNT = 1 << 20
 MIN_COMPRESSED_BYTES_PER_GAUSSIAN = 1
+
+
+_PIECE_BYTES = 1 << 24  # of one read
+_STREAM_BYTES = 1 << 20
 
 
 class FormatSource(Closing):
@@ -104,17 +112,136 @@ def require_file(path: Path) -> int:
     return status.st_size
 
 
-def map_file(path: Path) -> ByteArray:
-    """The file's bytes [size] uint8, read-only, mapped instead of read.
+class FileBytes:
+    """The bytes of a file, read where and when they are needed.
+
+    They are not mapped into memory: a file that somebody truncates while it is read is then an
+    error of its own, instead of a signal that ends the process. Nothing stays open between reads,
+    so that there may be any number of these. Any threads may read.
+
+    Args:
+        path: The file.
+
+    Attributes:
+        size: Its length.
 
     Raises:
         SceneError: As ``require_file``.
     """
-    require_file(path)
-    try:
-        return np.memmap(path, dtype=np.uint8, mode="r")
-    except (OSError, ValueError) as error:
-        raise SceneNotFoundError(f"{path}: cannot be mapped ({reason_of(error)})") from None
+
+    def __init__(self, path: Path) -> None:
+        self.size = require_file(path)
+        self._path = path
+        self._state: tuple[int, int] | None = None
+        with self._opened():
+            pass
+
+    def __getitem__(self, part: slice) -> ByteArray:
+        """The bytes of a slice, in an array of their own.
+
+        Raises:
+            SceneError: If they cannot be read, or the file has changed since it was opened.
+        """
+        start, stop, _ = part.indices(self.size)
+        out = np.empty(max(0, stop - start), np.uint8)
+        if out.size:
+            with self._opened() as file:
+                self._fill(out, file, start)
+        return out
+
+    def pieces(self, start: int, stop: int, most_bytes: int) -> Iterator[ByteArray]:
+        """The bytes between two places, some at a time, in an array that is used again for the
+        next ones; errors as for a slice."""
+        buffer = np.empty(min(most_bytes, max(0, stop - start)), np.uint8)
+        with self._opened() as file:
+            for at in range(start, stop, most_bytes):
+                yield self._fill(buffer[: min(most_bytes, stop - at)], file, at)
+
+    def records(self, start: int, stop: int, dtype: np.dtype[np.void]) -> FileRecords:
+        """The packed records between two bytes."""
+        return FileRecords(self, start, (stop - start) // dtype.itemsize, dtype)
+
+    def stream(self, start: int, stop: int) -> io.BufferedReader:
+        """The bytes between two places, for what reads streams."""
+        return io.BufferedReader(_Part(self, start, stop), _STREAM_BYTES)
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[io.FileIO]:
+        try:
+            with open(self._path, "rb", buffering=0) as file:
+                status = os.fstat(file.fileno())
+                state = (status.st_size, status.st_mtime_ns)
+                if self._state is None:
+                    self._state = state
+                if state != self._state or status.st_size != self.size:
+                    raise self._changed("has changed")
+                yield file
+        except OSError as error:
+            raise SceneNotFoundError(f"{self._path}: cannot be read ({reason_of(error)})") from None
+
+    def _fill(self, out: ByteArray, file: io.FileIO, start: int) -> ByteArray:
+        file.seek(start)
+        rest = out.data
+        while rest:
+            done = file.readinto(rest[:_PIECE_BYTES])
+            if not done:
+                raise self._changed("became shorter")
+            rest = rest[done:]
+        return out
+
+    def _changed(self, what: str) -> SceneFormatError:
+        return SceneFormatError(
+            self._path, f"{what} while it was read", remedy="open it again when it is complete"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FileRecords:
+    """Packed records of one type in a file, read a slice at a time.
+
+    Attributes:
+        dtype: Of a record.
+    """
+
+    data: FileBytes
+    start: int
+    count: int
+    dtype: np.dtype[np.void]
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, part: slice) -> NDArray[np.void]:
+        """The records of a slice, in an array of their own; ``SceneError`` as ``FileBytes``."""
+        first, end, _ = part.indices(self.count)
+        size = self.dtype.itemsize
+        return self.data[self.start + first * size : self.start + end * size].view(self.dtype)
+
+    def blocks(self, first: int, end: int, most: int) -> Iterator[NDArray[np.void]]:
+        """Records from the first to the end, ``most`` at a time; each block until the next one."""
+        size = self.dtype.itemsize
+        place = (self.start + first * size, self.start + end * size)
+        for piece in self.data.pieces(*place, most * size):
+            yield piece.view(self.dtype)
+
+
+class _Part(io.RawIOBase):
+    """The bytes of a file between two places."""
+
+    def __init__(self, data: FileBytes, start: int, stop: int) -> None:
+        self._data = data
+        self._next, self._stop = start, stop
+
+    def readable(self) -> bool:
+        """Nothing else."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fills the buffer as far as there are bytes; how many came."""
+        piece = self._data[self._next : min(self._stop, self._next + len(buffer))]
+        buffer[: len(piece)] = piece.data
+        self._next += len(piece)
+        return len(piece)
 
 
 def read_head(path: Path, size: int) -> bytes:

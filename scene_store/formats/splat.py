@@ -12,13 +12,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from scene_store.formats.decoding import normalized
 from scene_store.formats.source import (
     DOWNLOAD_AGAIN,
+    FileBytes,
     IndexedSource,
-    map_file,
     require_file,
     require_only_lod,
 )
@@ -39,7 +38,7 @@ def looks_like_splat(path: Path) -> bool:
     size = require_file(path)
     if size % RECORD.itemsize:
         return False
-    head = np.array(map_file(path)[: _PROBED_RECORDS * RECORD.itemsize]).view(RECORD)
+    head = FileBytes(path)[: _PROBED_RECORDS * RECORD.itemsize].view(RECORD)
     means, scales = head["mean"], head["scale"]
     norms = np.linalg.norm((head["quat"].astype(np.float32) - 128.0) / 128.0, axis=1)
     with np.errstate(invalid="ignore"):
@@ -54,11 +53,11 @@ def looks_like_splat(path: Path) -> bool:
 
 
 class SplatSource(IndexedSource):
-    """A ``.splat``, mapped into memory and decoded on demand."""
+    """A ``.splat``, read and decoded on demand."""
 
     def __init__(self, path: Path, lod: int | None = None) -> None:
         require_only_lod(path, lod)
-        data = map_file(path)
+        data = FileBytes(path)
         count, rest = divmod(data.size, RECORD.itemsize)
         if rest:
             raise SceneFormatError(
@@ -67,7 +66,7 @@ class SplatSource(IndexedSource):
                 where=f"byte {data.size:,}",
                 remedy=DOWNLOAD_AGAIN,
             )
-        self._records: NDArray[np.void] = data.view(RECORD)
+        self._records = data.records(0, data.size, RECORD)
         self.meta = SceneMeta(
             path=path, format_name="splat", count=count, sh_degree=0, up=(0.0, -1.0, 0.0)
         )
@@ -83,8 +82,3 @@ class SplatSource(IndexedSource):
             rgba[:, 3].copy(),
             rgb_to_sh0(rgba[:, None, :3]),
         )
-
-    def close(self) -> None:
-        """See ``SceneSource.close``."""
-        super().close()
-        self._records = np.zeros(0, RECORD)

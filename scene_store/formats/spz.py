@@ -15,6 +15,7 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +24,8 @@ from scene_store.formats.decoding import SQRT_HALF, exponential, normalized, qua
 from scene_store.formats.source import (
     DOWNLOAD_AGAIN,
     ByteArray,
+    FileBytes,
     IndexedSource,
-    map_file,
     require_bytes,
     require_only_lod,
     require_plausible_count,
@@ -85,7 +86,7 @@ class SpzSource(IndexedSource):
 
     def __init__(self, path: Path, lod: int | None = None) -> None:
         require_only_lod(path, lod)
-        data = map_file(path)
+        data = FileBytes(path)
         start = data[:4].tobytes()
         if start[:2] == GZIP_MAGIC:
             header, streams, tail = _gunzip_streams(path, data)
@@ -204,7 +205,7 @@ def _checked_layout(path: Path, header: np.void, compressed_bytes: int) -> _Layo
 _Opened = tuple[np.void, tuple[ByteArray, ...], bytes]
 
 
-def _gunzip_streams(path: Path, data: ByteArray) -> _Opened:
+def _gunzip_streams(path: Path, data: FileBytes) -> _Opened:
     """Header, streams and extensions of a gzip-compressed file of version 1 to 3."""
     head = _gunzip(path, data, LEGACY_HEADER.itemsize)
     header = _legacy_header(path, head.tobytes(), "gzip content")
@@ -216,7 +217,7 @@ def _gunzip_streams(path: Path, data: ByteArray) -> _Opened:
     return header, *_split(content, LEGACY_HEADER.itemsize, int(header["count"]), layout)
 
 
-def _plain_streams(path: Path, data: ByteArray) -> _Opened:
+def _plain_streams(path: Path, data: FileBytes) -> _Opened:
     """The same of a file that begins with the magic: version 4, or an unpacked older one."""
     require_bytes(path, data.size, LEGACY_HEADER.itemsize, "the header")
     header = _legacy_header(path, data[: LEGACY_HEADER.itemsize].tobytes(), "header")
@@ -242,7 +243,7 @@ def _legacy_header(path: Path, head: bytes, place: str) -> np.void:
 
 
 def _split(
-    content: ByteArray, offset: int, count: int, layout: _Layout
+    content: ByteArray | FileBytes, offset: int, count: int, layout: _Layout
 ) -> tuple[tuple[ByteArray, ...], bytes]:
     """The six streams [count, width] that follow each other, and what follows them."""
     streams = []
@@ -252,7 +253,7 @@ def _split(
     return tuple(streams), content[offset : offset + _MAX_EXTENSION_BYTES].tobytes()
 
 
-def _gunzip(path: Path, data: ByteArray, limit: int, *, to_end: bool = False) -> ByteArray:
+def _gunzip(path: Path, data: FileBytes, limit: int, *, to_end: bool = False) -> ByteArray:
     """At most ``limit`` unpacked bytes; fewer where the stream ends before.
 
     With ``to_end`` the stream must end (and its checksum hold) not far behind that limit.
@@ -291,7 +292,7 @@ def _gunzip(path: Path, data: ByteArray, limit: int, *, to_end: bool = False) ->
     return out[:filled]
 
 
-def _zstd_streams(path: Path, data: ByteArray, layout: _Layout) -> _Opened:
+def _zstd_streams(path: Path, data: FileBytes, layout: _Layout) -> _Opened:
     require_bytes(path, data.size, HEADER.itemsize, "the header")
     header: np.void = data[: HEADER.itemsize].view(HEADER)[0]
     count, toc, streams = int(header["count"]), int(header["toc"]), int(header["streams"])
@@ -305,7 +306,7 @@ def _zstd_streams(path: Path, data: ByteArray, layout: _Layout) -> _Opened:
         )
     position = toc + 16 * streams
     require_bytes(path, data.size, position, "the table of contents")
-    table = np.array(data[toc:position]).view("<u8").reshape(streams, 2)
+    table = data[toc:position].view("<u8").reshape(streams, 2)
     unpacked = []
     for index, (packed_size, size) in enumerate(table.tolist()):
         place = f"stream {index}"
@@ -317,7 +318,7 @@ def _zstd_streams(path: Path, data: ByteArray, layout: _Layout) -> _Opened:
                 remedy=DOWNLOAD_AGAIN,
             )
         require_bytes(path, data.size, position + packed_size, place)
-        frame = data[position : position + packed_size]
+        frame = data.stream(position, position + packed_size)
         unpacked.append(_unzstd(path, frame, size, place).reshape(count, -1))
         position += packed_size
     if len(unpacked) < len(layout.widths):
@@ -326,7 +327,7 @@ def _zstd_streams(path: Path, data: ByteArray, layout: _Layout) -> _Opened:
     return header, tuple(unpacked), extensions.tobytes()
 
 
-def _unzstd(path: Path, frame: ByteArray, size: int, place: str) -> ByteArray:
+def _unzstd(path: Path, frame: BinaryIO, size: int, place: str) -> ByteArray:
     """Exactly ``size`` unpacked bytes; what the frame itself claims is not trusted."""
     import zstandard  # only this format needs it
 
@@ -335,7 +336,7 @@ def _unzstd(path: Path, frame: ByteArray, size: int, place: str) -> ByteArray:
     filled = 0
     unpacker = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW_BYTES)
     try:
-        with unpacker.stream_reader(frame.data) as reader:
+        with unpacker.stream_reader(frame) as reader:
             while filled < size and (got := reader.readinto(view[filled:])):
                 filled += got
             surplus = reader.read(1)
