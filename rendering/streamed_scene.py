@@ -9,6 +9,7 @@ and then what the views to come will miss (``Foresight``).
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -38,6 +39,9 @@ log = logging.getLogger(__name__)
 # A client that asked for nothing as long has its picture: it does not count when room is
 # shared, and what only it looked at makes room for others.
 ACTIVE_S = 5.0
+# After a jump there is nothing to fade from: what comes is shown at once, until the view is
+# complete or this time is over.
+ARRIVAL_S = 1.0
 TINT_SHARE = 0.6
 LEVEL_TINTS = (  # of levels 0, 1, 2, …: from original (blue) to coarse (red)
     (0.15, 0.35, 0.95),
@@ -103,6 +107,16 @@ class _Client:
     last_asked_s: float
     drawn: tuple[int, ...] = ()
     touched: ChunkIndices = field(default_factory=lambda: np.empty(0, np.int32))
+    arriving_until_s: float = -math.inf
+
+    def is_arriving(self, jumped: bool, complete: bool, now: float) -> bool:
+        """Whether the view is new and still coming; then nothing fades (``ARRIVAL_S``)."""
+        if jumped:
+            self.arriving_until_s = now + ARRIVAL_S
+        arriving = now < self.arriving_until_s
+        if complete:
+            self.arriving_until_s = -math.inf
+        return arriving
 
 
 @dataclass(slots=True)
@@ -296,8 +310,10 @@ class StreamedScene:
             pool_pages = self._budgets.device_bytes // self._page_bytes
             limits = self._limits(request, pool_pages // len(self._clients.by_name))
             views = request.frozen or request.cameras
+            jumped = client.foresight.observe(views[0], now)
             cut = select_lod(self.source.tree, views, resident, limits, lost=lost)
-            shown = client.fade.step(cut, resident, limits.max_pages, now)
+            at_once = client.is_arriving(jumped, cut.complete, now)
+            shown = client.fade.step(cut, resident, limits.max_pages, now, at_once=at_once)
             client.drawn = tuple(chunk for chunk, _ in shown)
             client.touched = np.union1d(cut.touched, np.array(client.drawn, np.int32))
             prefetch = client.foresight.look(
@@ -308,6 +324,7 @@ class StreamedScene:
                 resident,
                 lost,
                 np.unique(np.concatenate([c.touched for c in self._clients.by_name.values()])),
+                final=cut.complete and request.max_error_px == 0,
             )
             fading = client.fade.fading
         select_ms = 1e3 * (time.perf_counter() - started)

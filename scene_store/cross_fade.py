@@ -4,6 +4,8 @@ First the newcomers rise to full weight while what they replace stays, then that
 any time each place in view is covered by chunks of full weight: a fade never opens a hole,
 which blending the two complementarily would (two half-transparent walls are not a wall).
 A chunk that nothing stands in for meanwhile, such as one that comes into view, does not fade.
+Of several generations only the youngest of full weight stays for those that rise: while chunks
+stream in, each falls as soon as its own successors are there, not when the last of all are.
 """
 
 from __future__ import annotations
@@ -41,7 +43,13 @@ class CrossFade:
         return any(self._weight[chunk] < 1 for chunk in self._drawn) or bool(self._leaving())
 
     def step(
-        self, cut: LodCut, resident: NDArray[np.bool_], max_pages: int, now: float
+        self,
+        cut: LodCut,
+        resident: NDArray[np.bool_],
+        max_pages: int,
+        now: float,
+        *,
+        at_once: bool = False,
     ) -> list[tuple[int, float]]:
         """What to show now: all of it resident, and to be leased and kept (``touched``) too.
 
@@ -51,13 +59,17 @@ class CrossFade:
             max_pages: Pages that the cut and what fades out may take together; what does not
                 fit goes at once.
             now: Seconds of a clock that does not go back.
+            at_once: End all fades, and show the cut as it is.
 
         Returns:
             (chunk, weight in (0, 1]) by chunk; opacities are to be multiplied by the weight.
             With all fades over it is ``cut.draw`` with weights of 1.
         """
         chunks = cut.draw.tolist()
-        if self._duration_s <= 0 or chunks == self._at_rest:
+        if at_once or self._duration_s <= 0:
+            self._weight, self._drawn = dict.fromkeys(chunks, 1.0), set(chunks)
+            self._at_rest = chunks
+        if chunks == self._at_rest:
             self._last_s = now
             return [(chunk, 1.0) for chunk in chunks]
         self._advance(2.0 * (now - self._last_s) / self._duration_s)
@@ -80,7 +92,7 @@ class CrossFade:
     def _advance(self, change: float) -> None:
         """Newcomers rise; what is leaving falls once all that replaces it is there."""
         rising = self._rising()
-        faint, awaited = set(rising), self._ancestors_of(rising)
+        faint, awaited = set(rising), self._stand_ins(rising)
         for chunk in self._leaving():
             if chunk in awaited or not faint.isdisjoint(self._ancestors(chunk)):
                 continue
@@ -89,6 +101,14 @@ class CrossFade:
                 del self._weight[chunk]
         for chunk in rising:
             self._weight[chunk] = min(1.0, self._weight[chunk] + change)
+
+    def _stand_ins(self, rising: list[int]) -> set[int]:
+        """Of what each of these replaces, the youngest that is there in full."""
+        nearest = (
+            next((up for up in self._ancestors(chunk) if self._weight.get(up) == 1), None)
+            for chunk in rising
+        )
+        return {chunk for chunk in nearest if chunk is not None}
 
     def _let_go(self, before: set[int], resident: NDArray[np.bool_]) -> None:
         """What left the cut and is not replaced has gone out of view."""

@@ -141,15 +141,21 @@ class PosePredictor:
         self._poses: deque[tuple[float, Camera]] = deque()
         self._last: tuple[Camera, ...] = ()
 
-    def observe(self, camera: Camera, now: float) -> None:
-        """The client's newest view, seconds of a clock that does not go back."""
-        if self._poses and self._is_jump(camera, now):
+    def observe(self, camera: Camera, now: float) -> bool:
+        """The client's newest view, seconds of a clock that does not go back.
+
+        Returns:
+            Whether it has little in common with the one before, or is the first.
+        """
+        jumped = not self._poses or self._is_jump(camera)
+        if jumped or self._is_stale(camera, now):
             self._poses.clear()
             self._last = ()
         self._poses.append((now, camera))
         # One pose from before the window stays, so that slow clients have a velocity, too.
         while len(self._poses) > 2 and self._poses[1][0] < now - self._settings.window_s:
             self._poses.popleft()
+        return jumped
 
     def predict(self, now: float, latency_s: float) -> tuple[Camera, ...]:
         """Views to prefetch for, the nearest in time first.
@@ -180,13 +186,18 @@ class PosePredictor:
             self._last = tuple(views)
         return self._last
 
-    def _is_jump(self, camera: Camera, now: float) -> bool:
-        settings, (before, last) = self._settings, self._poses[-1]
-        moved, turned = (_norm(part) for part in _step(last, camera))
+    def _is_jump(self, camera: Camera) -> bool:
+        settings = self._settings
+        moved, turned = (_norm(part) for part in _step(self._poses[-1][1], camera))
         far = moved >= settings.teleport_share * self._scene_size
-        # The same view after a pause is not a jump.
-        stale = now - before > settings.pause_s and moved + turned > 0
-        return far or turned >= settings.teleport_rad or stale
+        return far or turned >= settings.teleport_rad
+
+    def _is_stale(self, camera: Camera, now: float) -> bool:
+        """Whether a motion begins after a pause: the last one says nothing of it."""
+        before, last = self._poses[-1]
+        if now - before <= self._settings.pause_s:
+            return False
+        return any(_norm(part) > 0 for part in _step(last, camera))
 
     def _is_like_last(self, views: list[Camera]) -> bool:
         if len(views) != len(self._last):
@@ -243,16 +254,17 @@ def prefetch_chunks(
     limits: LodLimits,
     kept: ChunkIndices,
     *,
+    base: ChunkIndices | None = None,
+    urgent: int = 0,
     lost: NDArray[np.bool_] | None = None,
-    coarse_share: float = 0.1,
-    most_coarse: int | None = None,
     view_pixels: int | None = None,
 ) -> ChunkIndices:
     """What predicted views need beside what the present ones keep, most urgent first.
 
-    The coarsest levels come last, wherever the camera looks: once they are there, any turn
-    finds something fair to draw. Resident chunks are listed as well, so that they are not
-    evicted shortly before they are needed. With ``kept`` it all fits the pool.
+    Beside that, a *base layer* of coarse chunks of the whole scene: once they are there, any
+    turn finds something fair to draw. Resident chunks are listed as well, so that they are not
+    evicted shortly before they are needed. With ``kept`` it all fits the pool; what is predicted
+    makes room for the base layer, and that for what is in view.
 
     Args:
         tree: N nodes.
@@ -260,10 +272,9 @@ def prefetch_chunks(
         resident: [N] what is on the device.
         limits: Those of the real views; ``max_pages`` is the pool's.
         kept: Chunks that real views keep (``LodCut.touched`` of all clients).
+        base: The base layer (``coarse_levels``), parents first; None for none.
+        urgent: So many of the base layer come before what is predicted, the others after.
         lost: [N] what will never come.
-        coarse_share: Share of the pool for the coarsest levels.
-        most_coarse: Pages that they may take at most: in a pool that is large for the scene
-            they would else be most of what is read. None for no such bound.
         view_pixels: Size of the real views. Predicted ones are wider, and may have as many more
             Gaussians: with the same limit they would be coarser than what they predict. None
             for as many as the real ones.
@@ -273,12 +284,13 @@ def prefetch_chunks(
     listed[kept] = True
     listed[tree.roots] = True
     room = limits.max_pages - int(pages[listed].sum())
-    coarse_pages = int(coarse_share * limits.max_pages)
-    if most_coarse is not None:
-        coarse_pages = min(coarse_pages, most_coarse)
-    coarse = coarse_levels(tree, coarse_pages, limits.page_gaussians)
+    layer = _none() if base is None else base
+    layer = layer[np.cumsum(np.where(listed[layer], 0, pages[layer])) <= room]
+    room -= int(pages[layer[~listed[layer]]].sum())
+    pages[layer] = 0  # theirs is taken
     out: list[ChunkIndices] = []
-    for needed in (*_needs(tree, views, resident, limits, lost, view_pixels), coarse):
+    needs = _needs(tree, views, resident, limits, lost, view_pixels)
+    for needed in (layer[:urgent], *needs):
         fresh = needed[~listed[needed]]
         fitting = fresh[np.cumsum(pages[fresh]) <= room]
         listed[fitting] = True
@@ -286,7 +298,7 @@ def prefetch_chunks(
         out.append(fitting)
         if len(fitting) < len(fresh):
             break  # what comes later may need what did not fit
-    chosen = np.concatenate([np.empty(0, np.int32), *out])
+    chosen = np.concatenate([*out, layer[~listed[layer]]])
     return chosen if lost is None else chosen[~lost[chosen]]
 
 
@@ -294,6 +306,10 @@ def coarse_levels(tree: LodTree, max_pages: int, page_gaussians: int) -> ChunkIn
     """As many of the coarsest nodes as fit, in the tree's order."""
     used = np.cumsum(pages_of(tree, page_gaussians))
     return np.arange(np.searchsorted(used, max_pages, side="right"), dtype=np.int32)
+
+
+def _none() -> ChunkIndices:
+    return np.empty(0, np.int32)
 
 
 def pages_of(tree: LodTree, page_gaussians: int) -> NDArray[np.int64]:

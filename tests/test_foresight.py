@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rendering.foresight import Foresight
+from rendering.foresight import BASE_OF_POOL, Foresight
 from scene_store.lod import ChunkIndices, LodLimits, select_lod
-from scene_store.prefetch import prefetch_chunks, widened
+from scene_store.prefetch import coarse_levels, prefetch_chunks, widened
 from scene_store.tree import NO_PARENT, LodTree
 from splat.camera import Camera
 
@@ -46,10 +46,19 @@ def needed(tree: LodTree, camera: Camera) -> ChunkIndices:
 
 
 def look(
-    foresight: Foresight, tree: LodTree, camera: Camera, now: float, limits: LodLimits = LIMITS
+    foresight: Foresight,
+    tree: LodTree,
+    camera: Camera,
+    now: float,
+    limits: LodLimits = LIMITS,
+    *,
+    final: bool = False,
 ) -> ChunkIndices | None:
     nothing = np.zeros(len(tree), np.bool_)
-    return foresight.look(camera, now, 0.1, limits, nothing, nothing, needed(tree, camera))
+    foresight.observe(camera, now)
+    return foresight.look(
+        camera, now, 0.1, limits, nothing, nothing, needed(tree, camera), final=final
+    )
 
 
 def walk(foresight: Foresight, tree: LodTree, speed: float) -> ChunkIndices:
@@ -94,9 +103,7 @@ def test_wider_views_may_have_more_gaussians(tree: LodTree) -> None:
 
     def ahead(view_pixels: int | None) -> ChunkIndices:
         views, kept = [widened(camera, 0.3)], np.empty(0, np.int32)
-        return prefetch_chunks(
-            tree, views, nothing, tight, kept, most_coarse=0, view_pixels=view_pixels
-        )
+        return prefetch_chunks(tree, views, nothing, tight, kept, view_pixels=view_pixels)
 
     leaves = needed(tree, camera)[1:]
     assert not np.isin(leaves, ahead(None)).any(), "coarser than the view that it predicts"
@@ -116,3 +123,27 @@ def test_predictions_are_as_fine_as_the_view(
     camera = at(10)
     look(Foresight(tree), tree, camera, 0.0)
     assert asked == [camera.width * camera.height]
+
+
+def test_the_base_layer_grows_once_a_picture_is_final_and_stays(tree: LodTree) -> None:
+    pool = LodLimits(error_px=0.0, max_gaussians=10_000, max_pages=200, page_gaussians=100)
+    foresight = Foresight(tree)
+    layer = coarse_levels(tree, int(BASE_OF_POOL * pool.max_pages), 100)
+    assert len(needed(tree, at(10))) < len(layer) < len(tree)
+
+    def missing(ahead: ChunkIndices | None, camera: Camera) -> set[int]:
+        assert ahead is not None
+        return {*layer.tolist()} - {*ahead.tolist(), *needed(tree, camera).tolist()}
+
+    assert missing(look(foresight, tree, at(30), 0.0, pool), at(30)), "other things are waited for"
+    assert not missing(look(foresight, tree, at(30), 0.1, pool, final=True), at(30))
+    assert not missing(look(foresight, tree, at(20), 0.2, pool), at(20)), "it is kept"
+
+
+def test_a_far_view_is_told(tree: LodTree) -> None:
+    foresight = Foresight(tree)
+    assert foresight.observe(at(10), 0.0), "the first"
+    assert not foresight.observe(at(10.5), 0.1)
+    assert foresight.observe(at(30), 0.2)
+    assert not foresight.observe(at(30), 9.0)
+    assert not foresight.observe(at(30.5), 20.0), "a motion that begins"

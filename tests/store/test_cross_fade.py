@@ -92,6 +92,21 @@ def pair() -> LodTree:
     )
 
 
+def three_generations() -> LodTree:
+    """A root, its child and that one's child."""
+    return LodTree(
+        lo=np.zeros((3, 3), np.float32),
+        hi=np.ones((3, 3), np.float32),
+        max_scale=np.full(3, 0.1, np.float32),
+        error=np.array([2, 1, 0], np.float32),
+        count=np.full(3, 10, np.int32),
+        parent=np.array([-1, 0, 1], np.int32),
+        first_child=np.array([1, 2, 0], np.int32),
+        child_count=np.array([1, 1, 0], np.int32),
+        level=np.array([2, 1, 0], np.int32),
+    )
+
+
 def cut_of(draw: list[int]) -> LodCut:
     chosen = np.array(draw, np.int32)
     touched = np.unique(np.append(chosen, 0)).astype(np.int32) if draw else chosen
@@ -120,6 +135,28 @@ def test_children_rise_before_their_parent_falls() -> None:
     assert weights(fade, [1, 2], 1.10) == {0: 1, 1: 1, 2: 1}
     assert weights(fade, [1, 2], 1.17) == {0: 0.3, 1: 1, 2: 1}
     assert weights(fade, [1, 2], 1.21) == {1: 1, 2: 1}
+
+
+def test_the_oldest_of_several_generations_does_not_wait_for_the_youngest() -> None:
+    fade = CrossFade(three_generations(), PAGE_GAUSSIANS, 0.2)
+    weights(fade, [0], 0.0)
+    weights(fade, [1], 1.0)
+    assert weights(fade, [1], 1.10) == {0: 1, 1: 1}
+    weights(fade, [2], 1.10)
+    assert weights(fade, [2], 1.15) == {0: 0.5, 1: 1, 2: 0.5}
+    assert weights(fade, [2], 1.21) == {1: 1, 2: 1}
+    assert weights(fade, [2], 1.26) == {1: 0.5, 2: 1}
+
+
+def test_nothing_fades_where_all_is_new() -> None:
+    fade = CrossFade(pair(), PAGE_GAUSSIANS, 0.2)
+    weights(fade, [0], 0.0)
+    shown = fade.step(cut_of([1, 2]), ALL, 100, 1.0, at_once=True)
+    assert shown == [(1, 1.0), (2, 1.0)] and not fade.fading
+    weights(fade, [0], 1.05)
+    assert weights(fade, [0], 1.10) == {0: 0.5, 1: 1, 2: 1}, "from there it fades again"
+    fade.step(cut_of([1, 2]), ALL, 100, 1.11, at_once=True)
+    assert weights(fade, [1, 2], 1.15) == {1: 1, 2: 1}
 
 
 def test_a_fade_turns_back_where_it_is() -> None:

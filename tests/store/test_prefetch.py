@@ -209,9 +209,11 @@ def test_a_wider_view_has_the_old_one_in_its_middle() -> None:
     seed=st.integers(0, 2**16),
     share=st.sampled_from([0.05, 0.3, 1.0]),
     resident_share=st.sampled_from([0.0, 0.5, 1.0]),
+    base_share=st.sampled_from([0.0, 0.1, 0.5]),
+    urgent=st.integers(0, 9),
 )
-def test_predictions_fit_the_pool_beside_what_is_in_view(
-    seed: int, share: float, resident_share: float
+def test_predictions_and_the_base_layer_fit_the_pool_beside_what_is_in_view(
+    seed: int, share: float, resident_share: float, base_share: float, urgent: int
 ) -> None:
     tree = random_forest(seed, depth=3, roots=2)
     pages = pages_of(tree, 25)
@@ -221,14 +223,22 @@ def test_predictions_fit_the_pool_beside_what_is_in_view(
     limits = LodLimits(error_px=0.5, max_pages=roots + int(share * pages.sum()), page_gaussians=25)
     cut = select_lod(tree, [random_view(seed)], resident, limits)
     views = [random_view(seed + 1), overview(tree)]
-    chunks = prefetch_chunks(tree, views, resident, limits, cut.touched).tolist()
+    base = coarse_levels(tree, int(base_share * limits.max_pages), 25)
+    chunks = prefetch_chunks(
+        tree, views, resident, limits, cut.touched, base=base, urgent=urgent
+    ).tolist()
     assert len(chunks) == len(set(chunks))
     assert not set(chunks) & set(cut.touched.tolist())
     together = {*chunks, *cut.touched.tolist(), *tree.roots.tolist()}
     assert pages[list(together)].sum() <= limits.max_pages
     assert all(set(tree.ancestors(chunk)) <= together for chunk in chunks)
-    if share == 1.0:
-        needed = {*coarse_levels(tree, int(0.1 * limits.max_pages), 25).tolist()}
+    in_view = {*cut.touched.tolist(), *tree.roots.tolist()}
+    if pages[list(in_view | {*base.tolist()})].sum() <= limits.max_pages:
+        assert {*base.tolist()} <= together, "predictions make room for it"
+    first = [chunk for chunk in base[:urgent].tolist() if chunk in chunks]
+    assert chunks[: len(first)] == first
+    if share == 1.0 and base_share <= 0.1:
+        needed = {*base.tolist()}
         for view in views:
             needed |= set(select_lod(tree, [view], resident, limits).touched.tolist())
         assert needed <= together
@@ -241,10 +251,22 @@ def test_the_coarsest_levels_come_wherever_one_looks_but_not_what_is_lost() -> N
     lost[2] = True
     none = np.zeros(len(tree), np.bool_)
     kept = np.array([0], np.int32)
-    chunks = prefetch_chunks(tree, [], none, limits, kept, lost=lost)
-    coarse = coarse_levels(tree, 20, 25).tolist()
-    assert chunks.tolist() == [chunk for chunk in coarse if chunk not in (0, 2)]
-    assert len(prefetch_chunks(tree, [overview(tree)], none, limits, kept)) > len(chunks)
+    base = coarse_levels(tree, 20, 25)
+    chunks = prefetch_chunks(tree, [], none, limits, kept, base=base, lost=lost)
+    assert chunks.tolist() == [chunk for chunk in base.tolist() if chunk not in (0, 2)]
+    with_view = prefetch_chunks(tree, [overview(tree)], none, limits, kept, base=base)
+    assert len(with_view) > len(chunks) and set(chunks) <= set(with_view.tolist())
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**16), pages=st.integers(0, 300))
+def test_a_base_layer_is_closed_under_ancestors_and_within_its_share(seed: int, pages: int) -> None:
+    tree = random_forest(seed, depth=3, roots=2)
+    base = coarse_levels(tree, pages, 25)
+    assert pages_of(tree, 25)[base].sum() <= pages
+    chunks = set(base.tolist())
+    assert all(set(tree.ancestors(chunk)) <= chunks for chunk in chunks)
+    assert base.tolist() == coarse_levels(tree, pages, 25).tolist()
 
 
 def test_coarse_levels_keep_to_their_pages() -> None:
