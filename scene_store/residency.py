@@ -85,6 +85,7 @@ class Residency:
         self._leaving = Leaving(tree, self._ledger, self._demands, self._leases)
         self._cancelling: set[int] = set()
         self._let_go: list[int] = []  # back to ABSENT since the queue was last completed
+        self._decoders_are_behind = False
         self._first_queued = 0  # before this place in the queue nothing waits to be read
         self._tally = Tally()
         self._rank_all(-np.inf)
@@ -361,7 +362,10 @@ class Residency:
 
     def _start_loads(self, plan: Plan) -> None:
         """In the order of the queue; what does not fit holds up what comes after it, so that a
-        stream of small chunks cannot keep a large one waiting for ever."""
+        stream of small chunks cannot keep a large one waiting for ever. While decoders have
+        more than they can do, little is read ahead of them: what is urgent may change."""
+        if self._decoders_are_behind and self._ledger.count(ChunkState.HOST) >= self.max_loads:
+            return
         for chunk in self._queued():
             if not self._may_be_read(chunk):
                 continue
@@ -440,10 +444,11 @@ class Residency:
     def _promote(self, plan: Plan) -> None:
         """In the order of the queue; while something in view waits for room on the device, what
         comes free is not for predictions."""
-        waiting_in_view = False
+        waiting_in_view = self._decoders_are_behind = False
         for chunk in self._read_by_rank():
             tier = self._demands.tier.item(chunk)
             full = self._ledger.count(ChunkState.PROMOTING) >= self.max_promotions
+            self._decoders_are_behind = full
             if full or (waiting_in_view and tier != Tier.VISIBLE):
                 return
             if not self._ledger.has_device_parent(chunk):

@@ -514,6 +514,33 @@ def test_budgets_too_small_for_the_scene_are_refused_with_the_remedy() -> None:
     assert loader.residency.budgets == Budgets(1000, 1000)
 
 
+def test_little_is_read_ahead_of_decoders_that_are_behind() -> None:
+    """So that what becomes urgent does not wait behind what was read long before."""
+    tree = family(60)
+    residency = Residency(
+        tree, even_costs(tree), Budgets(10**6, 10**6), max_loads=4, max_promotions=2
+    )
+    loader = SimulatedLoader(residency, even_costs(tree))
+    loader.step()
+    loader.finish_all()
+    want(loader, list(range(1, 61)))
+    most_read = 0
+    while loader.reading:
+        loader.finish_read()
+        most_read = max(most_read, len(loader.held))
+    assert len(loader.decoding) == 2
+    assert most_read <= 2 * 4
+    want(loader, [60, *range(1, 60)])
+    decoded = 0
+    while 60 not in loader.reading:
+        loader.finish_decoding()
+        decoded += 1
+    assert decoded <= most_read
+    assert loader.reading[0] == 60
+    loader.finish_all()
+    assert loader.device == set(range(61))
+
+
 def test_the_smallest_budgets_still_load_everything_one_by_one() -> None:
     loader = opened(family(5), host=15, device=600)
     want(loader, [1, 2, 3, 4, 5])
