@@ -77,6 +77,10 @@ class LoadLatency:
 # --- Where the camera will be ----------------------------------------------------------------
 
 
+Step = tuple[float, Float64Array, Float64Array]
+"""From a pose to the next: seconds, [3] world units, [3] rotation vector in world axes."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Motion:
     """Velocity of a camera over its last poses, with its uncertainty.
@@ -96,11 +100,15 @@ class Motion:
     @classmethod
     def of(cls, poses: Iterable[tuple[float, Camera]]) -> Motion | None:
         """From poses with their times, seconds; None if no time passes between them."""
-        steps = [
+        return cls.of_steps(
             (later[0] - earlier[0], *_step(earlier[1], later[1]))
             for earlier, later in pairwise(poses)
-            if later[0] > earlier[0]
-        ]
+        )
+
+    @classmethod
+    def of_steps(cls, every: Iterable[Step]) -> Motion | None:
+        """From the steps between poses."""
+        steps = [step for step in every if step[0] > 0]
         if not steps:
             return None
         seconds = np.array([step[0] for step in steps])
@@ -138,7 +146,8 @@ class PosePredictor:
     ) -> None:
         self._scene_size = scene_size
         self._settings = settings
-        self._poses: deque[tuple[float, Camera]] = deque()
+        self._newest: tuple[float, Camera] | None = None
+        self._steps: deque[tuple[float, Step]] = deque()  # each with the time of its end
         self._last: tuple[Camera, ...] = ()
 
     def observe(self, camera: Camera, now: float) -> bool:
@@ -147,15 +156,20 @@ class PosePredictor:
         Returns:
             Whether it has little in common with the one before, or is the first.
         """
-        jumped = not self._poses or self._is_jump(camera)
-        if jumped or self._is_stale(camera, now):
-            self._poses.clear()
+        before, self._newest = self._newest, (now, camera)
+        if before is None:
+            return True
+        step = now - before[0], *_step(before[1], camera)
+        jumped = self._is_jump(step)
+        if jumped or self._is_after_a_pause(step):
+            self._steps.clear()
             self._last = ()
-        self._poses.append((now, camera))
-        # One pose from before the window stays, so that slow clients have a velocity, too.
-        while len(self._poses) > 2 and self._poses[1][0] < now - self._settings.window_s:
-            self._poses.popleft()
-        return jumped
+            return jumped
+        self._steps.append((now, step))
+        # One that began before the window stays, so that slow clients have a velocity, too.
+        while len(self._steps) > 1 and self._steps[0][0] < now - self._settings.window_s:
+            self._steps.popleft()
+        return False
 
     def predict(self, now: float, latency_s: float) -> tuple[Camera, ...]:
         """Views to prefetch for, the nearest in time first.
@@ -168,11 +182,12 @@ class PosePredictor:
             now: Seconds.
             latency_s: How long loading takes (``LoadLatency.bound_s``).
         """
-        if not self._poses:
+        if self._newest is None:
             return ()
         settings = self._settings
-        at, present = self._poses[-1]
-        motion = Motion.of(self._poses) if now - at <= settings.window_s else None
+        at, present = self._newest
+        recent = now - at <= settings.window_s
+        motion = Motion.of_steps(step for _, step in self._steps) if recent else None
         horizon_s = min(max(2 * latency_s, settings.shortest_s), settings.longest_s)
         views = [widened(present, settings.guard)]
         if motion is not None:
@@ -186,18 +201,15 @@ class PosePredictor:
             self._last = tuple(views)
         return self._last
 
-    def _is_jump(self, camera: Camera) -> bool:
-        settings = self._settings
-        moved, turned = (_norm(part) for part in _step(self._poses[-1][1], camera))
-        far = moved >= settings.teleport_share * self._scene_size
-        return far or turned >= settings.teleport_rad
+    def _is_jump(self, step: Step) -> bool:
+        _, moved, turned = step
+        far = _norm(moved) >= self._settings.teleport_share * self._scene_size
+        return far or _norm(turned) >= self._settings.teleport_rad
 
-    def _is_stale(self, camera: Camera, now: float) -> bool:
-        """Whether a motion begins after a pause: the last one says nothing of it."""
-        before, last = self._poses[-1]
-        if now - before <= self._settings.pause_s:
-            return False
-        return any(_norm(part) > 0 for part in _step(last, camera))
+    def _is_after_a_pause(self, step: Step) -> bool:
+        """Whether a motion begins: what was before the pause says nothing of it."""
+        seconds, moved, turned = step
+        return seconds > self._settings.pause_s and _norm(moved) + _norm(turned) > 0
 
     def _is_like_last(self, views: list[Camera]) -> bool:
         if len(views) != len(self._last):
