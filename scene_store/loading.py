@@ -27,6 +27,9 @@ BATCH_COUNT = 1 << 16
 # lens; float32 ends at 3.4e38. So a Gaussian of this size at unit distance is the largest whose
 # covariance in the picture is a number at all.
 LARGEST_LENGTH = np.float32(1e15)
+# Of a harmonic: the square of its colour is a number, and a codec has steps for it
+# (``page_codec.MAX_COEFFICIENT``).
+LARGEST_COEFFICIENT = np.float32(1e15)
 # A flat Gaussian (one scale of zero) is drawn as one that is thin.
 SMALLEST_SCALE = np.float32(1e-20)
 
@@ -42,8 +45,8 @@ def load_scene(
 ) -> Scene:
     """Reads a scene of any format into memory, cleaned and in Morton order.
 
-    Gaussians with a value that is not finite or a scale that cannot be used are dropped and
-    counted; opacities are clipped to [0, 1].
+    Gaussians with a value that is not finite, or so large that it cannot be used, are dropped
+    and counted; opacities are clipped to [0, 1].
 
     Args:
         path: A file or a folder.
@@ -136,18 +139,21 @@ def _put(batch: Gaussians, out: Gaussians, start: int) -> None:
 
 def usable_gaussians(gaussians: Gaussians) -> NDArray[np.bool_] | None:
     """[N] which Gaussians can be drawn; None if all of them (the usual case, quickly told)."""
-    means, scales = gaussians.means, gaussians.scales
-    others = (gaussians.quats, gaussians.opacities, gaussians.sh)
+    means, scales, harmonics = gaussians.means, gaussians.scales, gaussians.sh
+    others = (gaussians.quats, gaussians.opacities)
     with np.errstate(invalid="ignore"):
         if (
             (np.abs(means) <= LARGEST_LENGTH).all()
             and ((scales > 0) & (scales <= LARGEST_LENGTH)).all()
             and all(np.isfinite(values).all() for values in others)
+            and harmonics.min(initial=0.0) >= -LARGEST_COEFFICIENT
+            and harmonics.max(initial=0.0) <= LARGEST_COEFFICIENT
         ):
             return None
         usable: NDArray[np.bool_] = (np.abs(means) <= LARGEST_LENGTH).all(axis=1)
         usable &= ((scales >= 0) & (scales <= LARGEST_LENGTH)).all(axis=1)
         usable &= (scales > 0).any(axis=1)
+        usable &= (np.abs(harmonics) <= LARGEST_COEFFICIENT).all(axis=(1, 2))
         for values in others:
             usable &= np.isfinite(values).reshape(len(means), -1).all(axis=1)
     return usable

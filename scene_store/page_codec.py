@@ -28,6 +28,10 @@ _GEOMETRY, _SH = 0, 1
 _PROFILE_CODES = {Profile.LOSSLESS: 0, Profile.COMPACT: 1}
 _KIND_NAMES = {_GEOMETRY: "geometry", _SH: "harmonics"}
 
+# Beyond it, the step of the compact profile is more than a decoder takes: its product with any
+# 32-bit integer must be a number (``native/src/compact.cpp``).
+MAX_COEFFICIENT = 1e28
+
 _MOST_SCRATCH_BYTES = 2 << 20  # kept for each thread
 
 # The planes are noise with a skewed distribution: entropy coding is all there is to gain, and
@@ -89,7 +93,8 @@ def encode_chunk(
     largest first, and the rotation follows.
 
     Raises:
-        ValueError: If there are none, or a value is not finite or a scale not positive.
+        ValueError: If there are none, or a value is not finite, a scale not positive, or a
+            harmonic beyond ``MAX_COEFFICIENT``.
     """
     _require_encodable(gaussians)
     geometry = _encode_stream(_GEOMETRY, gaussians, profile, steps)
@@ -187,6 +192,8 @@ def _require_encodable(gaussians: Gaussians) -> None:
     arrays = (gaussians.means, gaussians.quats, gaussians.scales, gaussians.opacities, gaussians.sh)
     if not all(np.isfinite(array).all() for array in arrays):
         raise ValueError("a Gaussian has a value that is not finite")
+    if max(gaussians.sh.max(), -gaussians.sh.min()) > MAX_COEFFICIENT:
+        raise ValueError(f"a Gaussian has a harmonic of more than {MAX_COEFFICIENT:g}")
     if gaussians.scales.min() <= 0:
         raise ValueError("a Gaussian has a scale that is not positive")
     if not gaussians.quats.any(axis=1).all():

@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from scene_store.loading import usable_gaussians
 from scene_store.scene import SceneSource
 from splat.errors import SceneFormatError
 from splat.gaussians import Float32Array, Gaussians
@@ -51,7 +52,7 @@ def quick_sample(source: SceneSource) -> Float32Array | None:
         return source.sample_means()
     if isinstance(source, RandomAccess):
         pieces = sample_slices(source.meta.count)
-        return np.concatenate([source.decode(p.start, p.stop).means for p in pieces])
+        return np.concatenate([_usable_means(source.decode(p.start, p.stop)) for p in pieces])
     return None
 
 
@@ -84,11 +85,17 @@ class SampleCollector:
         for piece in self._slices:
             a, b = max(piece.start - start, 0), min(piece.stop - start, len(batch))
             if a < b:
-                self._parts.append(batch.means[a:b].copy())
+                self._parts.append(_usable_means(batch[a:b]))
 
     def means(self) -> Float32Array:
-        """[M, 3] of what passed."""
+        """[M, 3] of what passed and can be drawn."""
         return np.concatenate([np.zeros((0, 3), np.float32), *self._parts])
+
+
+def _usable_means(gaussians: Gaussians) -> Float32Array:
+    """Copies of those that can be drawn: what is left out of a scene says nothing of it."""
+    usable = usable_gaussians(gaussians)
+    return gaussians.means.copy() if usable is None else gaussians.means[usable]
 
 
 def checked_batches(source: SceneSource, done: Count) -> Iterator[Gaussians]:

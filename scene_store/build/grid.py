@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from scene_store.loading import LARGEST_LENGTH
 from scene_store.morton import MAX_BITS_PER_AXIS
 from scene_store.native import _store
 from splat.gaussians import Float32Array
@@ -30,8 +31,10 @@ class MortonGrid:
 
     @classmethod
     def around(cls, means: Float32Array) -> MortonGrid:
-        """A grid over twice the robust extent of some means [N, 3]; not finite ones are ignored."""
-        points = means[np.isfinite(means).all(axis=1)].astype(np.float64)
+        """A grid over twice the robust extent of some means [N, 3]; unusable ones are ignored."""
+        with np.errstate(invalid="ignore"):
+            usable = (np.abs(means) <= LARGEST_LENGTH).all(axis=1)
+        points = means[usable].astype(np.float64)
         if len(points) == 0:
             return cls((0.0, 0.0, 0.0), 0.0)
         low, high = np.quantile(points, (_OUTLIERS, 1 - _OUTLIERS), axis=0)

@@ -7,6 +7,9 @@ import numpy as np
 from scene_store.loading import SMALLEST_SCALE, usable_gaussians
 from splat.gaussians import SH_COUNT_OF_DEGREE, Float32Array, Gaussians
 
+# Of the harmonics: a pixel is as bright as can be even by 1/255 of it, which is the faintest that
+# is drawn. Quantized beside anything larger, the colours of a whole chunk would be lost.
+_BRIGHTEST = np.float32(1 << 14)
 _GEOMETRY = 11  # mean 3, quaternion 4, scales 3, opacity 1
 
 
@@ -23,13 +26,17 @@ def row_bytes(sh_degree: int) -> int:
 def usable_rows(gaussians: Gaussians, sh_degree: int) -> Float32Array:
     """Those that can be drawn, cleaned as ``loading.load_scene`` does, as rows [M, width].
 
-    Harmonics above ``sh_degree`` are left out, missing ones are zero.
+    Harmonics above ``sh_degree`` are left out, missing ones are zero; what is brighter than any
+    pixel can show is as bright as that.
     """
     usable = usable_gaussians(gaussians)
     kept = gaussians if usable is None else gaussians[usable]
     rows = to_rows(kept, sh_degree)
     np.maximum(rows[:, 7:10], SMALLEST_SCALE, out=rows[:, 7:10])
     np.clip(rows[:, 10], 0.0, 1.0, out=rows[:, 10])
+    harmonics = rows[:, _GEOMETRY:]
+    if harmonics.max(initial=0.0) > _BRIGHTEST or harmonics.min(initial=0.0) < -_BRIGHTEST:
+        np.clip(harmonics, -_BRIGHTEST, _BRIGHTEST, out=harmonics)
     return rows
 
 
