@@ -6,6 +6,7 @@ import gzip
 import re
 import socket
 import struct
+import sys
 import threading
 import time
 from collections import Counter
@@ -20,6 +21,13 @@ _RANGE = re.compile(r"bytes=(\d+)-(\d+)")
 
 Fault = Callable[["_Handler", bytes, "tuple[int, int] | None"], None]
 """Answers a request in place of the server: (handler, the file, first byte and end)."""
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Clients may hang up; anything else is worth a word."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
 @dataclass(eq=False)
@@ -55,7 +63,7 @@ class RangeServer:
 
     def __enter__(self) -> RangeServer:
         handler = type("Handler", (_Handler,), {"owner": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server = _Server(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
         self._server.block_on_close = False
         self._thread = threading.Thread(
