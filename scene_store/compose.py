@@ -23,29 +23,76 @@ own transform around all of it: the grid of a composed scene can itself be turne
 
 from __future__ import annotations
 
-import itertools
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import yaml
 
 from scene_store.formats.detect import COMPOSED_SUFFIXES
 from scene_store.formats.source import FormatSource, read_head
+from scene_store.memory import available_bytes, gaussian_bytes
 from scene_store.named_scene import open_named
-from scene_store.placement import IDENTITY, Placement, Quaternion, Vector3, quaternion_of_euler
+from scene_store.placement import (
+    IDENTITY,
+    Placement,
+    Quaternion,
+    Vector3,
+    quaternion_of_euler,
+    unit_vector,
+)
+from scene_store.remote.address import is_remote
 from scene_store.sampling import SAMPLES, full_sample
 from scene_store.scene import SceneMeta, SceneSource
 from splat.errors import SceneFormatError
-from splat.gaussians import SH_COUNT_OF_DEGREE, Float32Array, Gaussians
+from splat.gaussians import Float32Array, Gaussians
 
 _MAX_BYTES = 1 << 20
 _MAX_INSTANCES = 1_000_000
 _MAX_NUMBER = 1e9
 _CACHE_BYTES = 1 << 30
+_NO_GRID = ((1, 1, 1), (0.0, 0.0, 0.0))
+
+
+@dataclass(frozen=True, slots=True)
+class Placements(Sequence[Placement]):
+    """The places of all copies of a scene, each made when it is asked for.
+
+    Attributes:
+        own: Applied first.
+        counts, pitch: Of the grid, cells and world units; z runs fastest.
+        around: Applied last, to all of the grid.
+    """
+
+    own: Placement
+    counts: tuple[int, int, int]
+    pitch: Vector3
+    around: tuple[Placement, ...]
+
+    def __len__(self) -> int:
+        return len(self.around) * math.prod(self.counts)
+
+    @overload
+    def __getitem__(self, index: int) -> Placement: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Placement, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> Placement | tuple[Placement, ...]:
+        """The placements in order: the grid of the first instance, of the next, and so on."""
+        if isinstance(index, slice):
+            return tuple(self[i] for i in range(*index.indices(len(self))))
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        instance, cell = divmod(index % len(self), math.prod(self.counts))
+        _, rows, columns = self.counts
+        place = (cell // (rows * columns), cell // columns % rows, cell % columns)
+        x, y, z = (step * at for step, at in zip(self.pitch, place, strict=True))
+        return self.around[instance].after(Placement((x, y, z))).after(self.own)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +107,7 @@ class Part:
 
     name: str
     lod: int | None
-    placements: tuple[Placement, ...]
+    placements: Placements
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +141,17 @@ def read_composition(path: Path) -> Composition:
     if len(text) > _MAX_BYTES:
         raise SceneFormatError(path, f"is larger than {_MAX_BYTES:,} bytes")
     try:
-        # The safe loader's anchors could still expand without bound; a composition needs none.
+        # A loader's anchors could still expand without bound; a composition needs none.
         if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
             raise SceneFormatError(path, "uses YAML aliases", remedy="write the values out")
-        values = yaml.safe_load(text)
+        values = yaml.load(text, _Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}" if mark is not None else None
-        raise SceneFormatError(path, "is not valid YAML", where=where) from None
+        problem = "is not valid YAML"
+        if isinstance(error, _RepeatedKeyError):
+            problem = str(error.problem)
+        raise SceneFormatError(path, problem, where=where) from None
     return _Fields(path, "", values).composition()
 
 
@@ -112,15 +162,19 @@ class ComposedSource(FormatSource):
 
     Args:
         path: The YAML file.
-        cache_bytes: Memory that decoded Gaussians may be kept in.
+        cache_bytes: Memory that decoded Gaussians may be kept in; None for a quarter of what is
+            available, at most 1 GiB.
+
+    Attributes:
+        cache_bytes: The same; may be changed.
 
     Raises:
         SceneError: If it or one of its scenes cannot be read.
     """
 
-    def __init__(self, path: Path, *, cache_bytes: int = _CACHE_BYTES) -> None:
+    def __init__(self, path: Path, *, cache_bytes: int | None = None) -> None:
         self.composition = read_composition(path)
-        self._cache_bytes = cache_bytes
+        self.cache_bytes = _suitable_cache() if cache_bytes is None else cache_bytes
         metas = [_meta_of(part) for part in self.composition.parts]
         counts = [
             meta.count * len(part.placements)
@@ -150,9 +204,11 @@ class ComposedSource(FormatSource):
             share = SAMPLES * meta.count / max(1, self.meta.count)
             step = max(1, int(len(sample) / max(1.0, share)))
             # Another offset for each: where instances are many, one has few of the samples.
-            for index, placement in enumerate(part.placements):
+            # Where they are very many, some have none.
+            copies = len(part.placements)
+            for index in range(0, copies, max(1, int(1.0 / max(share, 1.0 / copies)))):
                 chosen = sample[index % step :: step]
-                parts.append(placement.points(chosen).astype(np.float32))
+                parts.append(part.placements[index].points(chosen).astype(np.float32))
         return np.concatenate(parts)
 
     def sketch(self, count: int, time_s: float) -> Gaussians:
@@ -174,7 +230,7 @@ class ComposedSource(FormatSource):
     def _batches(self, max_count: int) -> Iterator[Gaussians]:
         for part, meta in zip(self.composition.parts, self._metas, strict=True):
             several = len(part.placements) > 1
-            if several and _bytes_of(meta) <= self._cache_bytes:
+            if several and _bytes_of(meta) <= self.cache_bytes:
                 with _open(part) as source:
                     decoded = list(source.batches(max_count))
                 for placement in part.placements:
@@ -194,8 +250,51 @@ def _meta_of(part: Part) -> SceneMeta:
         return source.meta
 
 
+def _suitable_cache() -> int:
+    available = available_bytes()
+    return _CACHE_BYTES if available is None else min(_CACHE_BYTES, available // 4)
+
+
 def _bytes_of(meta: SceneMeta) -> int:
-    return meta.count * 4 * (11 + 3 * SH_COUNT_OF_DEGREE[meta.sh_degree])
+    return meta.count * gaussian_bytes(meta.sh_degree)
+
+
+class _RepeatedKeyError(yaml.constructor.ConstructorError):
+    """A key that a mapping has twice."""
+
+
+class _Loader(yaml.SafeLoader):
+    """A safe loader of plain values as YAML 1.2 writes them, 1e-3 among them; no key twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """See ``SafeConstructor``."""
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    problem = f"has the key {key.value!r:.40} twice"
+                    raise _RepeatedKeyError(None, None, problem, key.start_mark)
+                seen.add(key.value)
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+        return mapping
+
+    def construct_whole(self, node: yaml.ScalarNode) -> int:
+        """Without the octal and sexagesimal numbers of YAML 1.1."""
+        return int(node.value)
+
+
+_Loader.yaml_implicit_resolvers = {}
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_whole)
+for _name, _pattern, _first in (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?[0-9]+", list("-+0123456789")),
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", list("-+.0123456789")),
+    ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", list("-+.")),
+):
+    _Loader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_name}", re.compile(rf"(?:{_pattern})\Z"), _first
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,36 +314,38 @@ class _Fields:
         if not scenes:
             raise self.error("needs a list 'scenes' of at least one scene")
         up = fields["up"]._vector() if "up" in fields else None
-        if up is not None and not any(up):
+        if up is not None and (up := unit_vector(up)) is None:
             raise fields["up"].error("0 0 0 is no direction")
-        parts = tuple(scene._part() for scene in scenes)
-        if sum(len(part.placements) for part in parts) > _MAX_INSTANCES:
-            raise self.error(f"has more than {_MAX_INSTANCES:,} instances")
-        return Composition(self.path, parts, up)
+        parts = []
+        instances = 0
+        for scene in scenes:
+            parts.append(scene._part())
+            instances += len(parts[-1].placements)
+            if instances > _MAX_INSTANCES:
+                raise scene.error(f"brings the instances to more than {_MAX_INSTANCES:,}")
+        return Composition(self.path, tuple(parts), up)
 
     def _part(self) -> Part:
         fields = self._section({"path", "lod", "transform", "grid", "instances"})
         if "path" not in fields:
             raise self.error("needs a 'path'")
         own = fields["transform"]._placement() if "transform" in fields else Placement()
-        grid = fields["grid"]._grid() if "grid" in fields else [Placement()]
-        instances = [Placement()]
+        counts, pitch = fields["grid"]._grid() if "grid" in fields else _NO_GRID
+        around = [Placement()]
         if "instances" in fields:
-            instances = [item._placement() for item in fields["instances"]._items()]
-            if not instances:
+            around = [item._placement() for item in fields["instances"]._items()]
+            if not around:
                 raise fields["instances"].error("names no instance")
-        if len(grid) * len(instances) > _MAX_INSTANCES:
-            raise self.error(f"has more than {_MAX_INSTANCES:,} instances")
-        placements = [
-            around.after(cell).after(own) for around, cell in itertools.product(instances, grid)
-        ]
+        placements = Placements(own, counts, pitch, tuple(around))
         lod = fields["lod"]._whole(0) if "lod" in fields else None
-        return Part(fields["path"]._scene_name(), lod, tuple(placements))
+        return Part(fields["path"]._scene_name(), lod, placements)
 
     def _scene_name(self) -> str:
         if not isinstance(self.value, str) or not self.value:
             raise self.error("needs the name of a scene")
         name = self.value
+        if is_remote(name):
+            raise self.error("names a remote address; download it first")
         is_town = name == "town" or name.startswith("town:")
         beside = self.path.parent / name
         if beside.suffix.lower() in COMPOSED_SUFFIXES:
@@ -272,7 +373,7 @@ class _Fields:
         w, x, y, z = (number / length for number in numbers)
         return w, x, y, z
 
-    def _grid(self) -> list[Placement]:
+    def _grid(self) -> tuple[tuple[int, int, int], Vector3]:
         fields = self._section({"counts", "pitch"})
         if set(fields) != {"counts", "pitch"}:
             raise self.error("needs 'counts' and 'pitch', three numbers each")
@@ -281,9 +382,7 @@ class _Fields:
             raise fields["counts"].error(
                 f"needs three numbers with a product of at most {_MAX_INSTANCES:,}"
             )
-        pitch = np.array(fields["pitch"]._vector())
-        places = itertools.product(*(range(count) for count in counts))
-        return [Placement((pitch * place).tolist()) for place in map(np.array, places)]
+        return (counts[0], counts[1], counts[2]), fields["pitch"]._vector()
 
     def _vector(self) -> Vector3:
         numbers = [item._number() for item in self._items()]

@@ -14,6 +14,7 @@ from os import PathLike
 from typing import Any
 
 from scene_store.formats.json_fields import JsonObject, parse_json
+from scene_store.placement import unit_vector
 from scene_store.scene import Vector3
 from splat.errors import SceneFormatError
 from splat.gaussians import MAX_SH_DEGREE
@@ -33,6 +34,8 @@ MAX_LEVELS = 64
 MAX_NOTES = 1_000
 MAX_SOURCES = 10_000
 MAX_TEXT = 4_096  # characters of a name, a value or a note
+
+_BUILD_AGAIN = "it is incomplete or damaged: copy or build the store again"
 
 # A bare name of a file: no separators, no drive, no "..", nothing hidden.
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -207,8 +210,10 @@ def parse_manifest(path: str | PathLike[str], text: bytes) -> Manifest:
             newer version of this program.
     """
     if len(text) > MAX_MANIFEST_BYTES:
-        raise SceneFormatError(path, f"is larger than {MAX_MANIFEST_BYTES:,} bytes")
-    fields = JsonObject.of(path, parse_json(path, text), "")
+        raise SceneFormatError(
+            path, f"is larger than {MAX_MANIFEST_BYTES:,} bytes", remedy=_BUILD_AGAIN
+        )
+    fields = JsonObject.of(path, parse_json(path, text, remedy=_BUILD_AGAIN), "", _BUILD_AGAIN)
     version = _version(fields)
     _require_checksum(fields, text)
     sh_degree = fields.integer("sh_degree")
@@ -273,7 +278,7 @@ def _require_checksum(fields: JsonObject, text: bytes) -> None:
 
 def _profile(fields: JsonObject) -> Profile:
     value = fields.fields.get("profile")
-    if value not in {profile.value for profile in Profile}:
+    if not isinstance(value, str) or value not in {profile.value for profile in Profile}:
         names = " and ".join(profile.value for profile in Profile)
         raise fields.error(f"only {names} are known", "profile")
     return Profile(value)
@@ -285,7 +290,7 @@ def _levels(fields: JsonObject, sh_degree: int, page_gaussians: int) -> tuple[Le
         raise fields.error(f"needs 1 to {MAX_LEVELS} levels", "levels")
     levels = []
     for index, item in enumerate(items):
-        level = JsonObject.of(fields.path, item, f"levels[{index}]")
+        level = JsonObject.of(fields.path, item, f"levels[{index}]", fields.remedy)
         chunks = level.integer("chunks", 1)
         gaussians = level.integer("gaussians", chunks)
         if gaussians > chunks * page_gaussians:
@@ -322,6 +327,14 @@ def _vector(fields: JsonObject, name: str) -> Vector3:
     return x, y, z
 
 
+def _direction(fields: JsonObject, name: str) -> Vector3:
+    """A unit vector, whatever length a person gave it."""
+    direction = unit_vector(_vector(fields, name))
+    if direction is None:
+        raise fields.error("needs a direction, not 0 0 0", name)
+    return direction
+
+
 def _string(fields: JsonObject, name: str) -> str:
     value = fields.fields.get(name)
     if not isinstance(value, str) or len(value) > MAX_TEXT:
@@ -332,7 +345,7 @@ def _string(fields: JsonObject, name: str) -> str:
 def _info(fields: JsonObject) -> StoreInfo:
     sources = []
     for index, item in enumerate(fields.items("sources")):
-        source = JsonObject.of(fields.path, item, f"sources[{index}]")
+        source = JsonObject.of(fields.path, item, f"sources[{index}]", fields.remedy)
         sources.append(
             SourceFile(
                 _string(source, "path"), source.integer("bytes"), _integer(source, "modified_ns")
@@ -341,7 +354,7 @@ def _info(fields: JsonObject) -> StoreInfo:
     settings = fields.child("settings")
     try:
         return StoreInfo(
-            up=_vector(fields, "up") if "up" in fields else None,
+            up=_direction(fields, "up") if "up" in fields else None,
             sources=tuple(sources),
             settings=tuple((name, _string(settings, name)) for name in settings.fields),
             notes=fields.strings("notes"),

@@ -16,6 +16,7 @@ Quaternion = tuple[float, float, float, float]
 Float64Array = NDArray[np.float64]
 
 IDENTITY: Quaternion = (1.0, 0.0, 0.0, 0.0)
+_UNIT_TOLERANCE = 1e-6
 _DIRECTIONS = 64  # far more than the 7 unknowns of degree 3: least squares is then exact
 
 
@@ -128,6 +129,19 @@ def _products(left: Quaternion, right: NDArray[np.floating]) -> NDArray[np.float
     matrix = np.array([[w, -x, -y, -z], [x, w, -z, y], [y, z, w, -x], [z, -y, x, w]])
     products: NDArray[np.floating] = right @ matrix.T.astype(right.dtype)
     return products
+
+
+def unit_vector(vector: Vector3) -> Vector3 | None:
+    """The vector at length 1, the same one if it has that already; None for 0 0 0."""
+    largest = max(map(abs, vector))
+    if largest == 0:
+        return None
+    scaled = [value / largest for value in vector]  # so that no length is too large
+    length = math.hypot(*scaled)
+    if abs(largest * length - 1.0) <= _UNIT_TOLERANCE:
+        return vector
+    x, y, z = (value / length for value in scaled)
+    return x, y, z
 
 
 def _vector(values: Float64Array) -> Vector3:

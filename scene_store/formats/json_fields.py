@@ -25,46 +25,52 @@ def load_json(path: Path) -> object:
     return parse_json(path, read_head(path, MAX_JSON_BYTES + 1))
 
 
-def parse_json(path: str | PathLike[str], text: bytes, place: str | None = None) -> object:
+def parse_json(
+    path: str | PathLike[str],
+    text: bytes,
+    place: str | None = None,
+    remedy: str = DOWNLOAD_AGAIN,
+) -> object:
     """As ``load_json``, of bytes that were read from ``path`` already."""
     if len(text) > MAX_JSON_BYTES:
         raise SceneFormatError(
-            path, f"is larger than {MAX_JSON_BYTES:,} bytes", where=place, remedy=DOWNLOAD_AGAIN
+            path, f"is larger than {MAX_JSON_BYTES:,} bytes", where=place, remedy=remedy
         )
     try:
         return json.loads(text)
     except RecursionError:
-        raise SceneFormatError(
-            path, "is nested too deeply", where=place, remedy=DOWNLOAD_AGAIN
-        ) from None
+        raise SceneFormatError(path, "is nested too deeply", where=place, remedy=remedy) from None
     except ValueError as error:
         line = f"line {error.lineno}" if isinstance(error, json.JSONDecodeError) else None
         where = ", ".join(part for part in (place, line) if part) or None
-        raise SceneFormatError(
-            path, "is not valid JSON", where=where, remedy=DOWNLOAD_AGAIN
-        ) from None
+        raise SceneFormatError(path, "is not valid JSON", where=where, remedy=remedy) from None
 
 
 @dataclass(frozen=True, slots=True)
 class JsonObject:
-    """One JSON object, with where it was found for the errors."""
+    """One JSON object, with where it was found and what then helps, for the errors."""
 
     path: str | PathLike[str]
     fields: dict[str, Any]
     place: str
+    remedy: str = DOWNLOAD_AGAIN
 
     @classmethod
-    def of(cls, path: str | PathLike[str], value: object, place: str) -> JsonObject:
+    def of(
+        cls,
+        path: str | PathLike[str],
+        value: object,
+        place: str,
+        remedy: str = DOWNLOAD_AGAIN,
+    ) -> JsonObject:
         """``value`` as an object.
 
         Raises:
             SceneFormatError: If it is something else.
         """
         if not isinstance(value, dict):
-            raise SceneFormatError(
-                path, "needs an object { … }", where=place, remedy=DOWNLOAD_AGAIN
-            )
-        return cls(path, value, place)
+            raise SceneFormatError(path, "needs an object { … }", where=place, remedy=remedy)
+        return cls(path, value, place, remedy)
 
     def __contains__(self, name: str) -> bool:
         return self.fields.get(name) is not None
@@ -72,12 +78,12 @@ class JsonObject:
     def error(self, problem: str, name: str = "") -> SceneFormatError:
         """An error placed at a field of this object (or at the object)."""
         return SceneFormatError(
-            self.path, problem, where=self._at(name) or None, remedy=DOWNLOAD_AGAIN
+            self.path, problem, where=self._at(name) or None, remedy=self.remedy
         )
 
     def child(self, name: str) -> JsonObject:
         """The object in a field."""
-        return JsonObject.of(self.path, self.fields.get(name), self._at(name))
+        return JsonObject.of(self.path, self.fields.get(name), self._at(name), self.remedy)
 
     def items(self, name: str) -> list[Any]:
         """The list in a field."""

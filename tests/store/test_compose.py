@@ -183,6 +183,16 @@ BROKEN = {
     ),
     "grid": ("scenes: [{path: part.ply, grid: {counts: [1, 1, 1]}}]", "'pitch'"),
     "no instance": ("scenes: [{path: part.ply, instances: []}]", "names no instance"),
+    "remote": ("scenes: [{path: https://example.org/a.bvs}]", "address; download it first"),
+    "twice": (
+        "scenes:\n - path: part.ply\n   transform: {scale: 2}\n   transform: {scale: 3}",
+        "(line 4): has the key 'transform' twice",
+    ),
+    "sexagesimal": ("scenes: [{path: part.ply, transform: {scale: 1:30}}]", "not '1:30'"),
+    "too many together": (
+        "scenes:" + 3 * "\n - {path: part.ply, grid: {counts: [700, 700, 1], pitch: [1, 1, 1]}}",
+        "scenes[2]): brings the instances to more than 1,000,000",
+    ),
     "itself": ("scenes: [{path: scene.yaml}]", "another composition"),
     "up": ("up: [0, 0, 0]\nscenes: [{path: part.ply}]", "no direction"),
     "level": ("scenes: [{path: part.ply, lod: -1}]", "scenes[0].lod"),
@@ -206,6 +216,57 @@ def test_a_missing_scene_and_a_wrong_level_are_named(ply: Path) -> None:
         open_scene(composed(ply.parent, "scenes: [{path: part.ply, lod: 1}]"))
     with pytest.raises(SceneError, match="single level"):
         open_scene(composed(ply.parent, "scenes: [{path: part.ply}]"), lod=1)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1e-3", 1e-3), ("1e3", 1e3), ("1.0e3", 1e3), (".5", 0.5), ("+2.", 2.0), ("010", 10.0)],
+)
+def test_numbers_may_be_written_as_people_do(ply: Path, text: str, value: float) -> None:
+    path = composed(ply.parent, f"scenes: [{{path: part.ply, transform: {{scale: {text}}}}}]")
+    assert read_composition(path).parts[0].placements[0].scale == value
+
+
+def test_up_is_a_direction(ply: Path) -> None:
+    path = composed(ply.parent, "up: [0, -5, 0]\nscenes: [{path: part.ply}]")
+    assert read_composition(path).up == (0.0, -1.0, 0.0)
+
+
+GRID = "{path: part.ply, grid: {counts: [1000, 1000, 1], pitch: [1, 1, 1]}}"
+
+
+def test_instances_are_counted_before_any_is_made(
+    ply: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+    after = Placement.after
+
+    def counting(self: Placement, inner: Placement) -> Placement:
+        made.append(1)
+        return after(self, inner)
+
+    monkeypatch.setattr(Placement, "after", counting)
+    with pytest.raises(SceneFormatError, match=r"\(scenes\[1\]\): brings the instances to more"):
+        read_composition(composed(ply.parent, f"scenes: [{', '.join(400 * [GRID])}]"))
+    with ComposedSource(composed(ply.parent, f"scenes: [{GRID}]")) as source:
+        assert source.meta.count == 200 * 1_000_000
+        assert not made
+        placements = source.composition.parts[0].placements
+        assert placements[-1].translation == (999.0, 999.0, 0.0)
+        assert [p.translation[:2] for p in placements[1000:1002]] == [(1.0, 0.0), (1.0, 1.0)]
+        made.clear()
+        sample = source.sample_means()
+        assert len(made) < 200_000
+        assert 50_000 < len(sample) < 100_000
+        assert (sample.max(axis=0) - sample.min(axis=0))[:2].min() > 980
+
+
+def test_the_cache_is_a_share_of_what_is_available(
+    ply: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scene_store.compose.available_bytes", lambda: 4_000)
+    path = composed(ply.parent, "scenes: [{path: part.ply}]")
+    assert ComposedSource(path).cache_bytes == 1_000
 
 
 def test_angles_are_degrees() -> None:
