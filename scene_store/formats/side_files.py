@@ -100,9 +100,9 @@ class ZipFiles:
         self._size = require_file(path)
         try:
             self._zip = zipfile.ZipFile(path)
-        except _ZIP_ERRORS as error:
+        except _ZIP_ERRORS:
             raise SceneFormatError(
-                path, f"is no whole zip archive ({error})", remedy="download or export it again"
+                path, "is no whole zip archive", remedy="download or export it again"
             ) from None
 
     def __contains__(self, name: str) -> bool:

@@ -478,3 +478,12 @@ def test_a_deep_tree(tmp_path: Path) -> None:
     path.write_text(json.dumps(meta))
     with open_scene(path) as source:
         assert source.meta.count == 40
+
+
+def test_a_cut_archive_is_told_once(tmp_path: Path) -> None:
+    (tmp_path / "cut.sog").write_bytes(zipped({"meta.json": b"{}", "a.webp": bytes(5000)})[:80])
+    with pytest.raises(SceneFormatError) as error:
+        open_scene(tmp_path / "cut.sog")
+    assert str(error.value).endswith(
+        "cut.sog: is no whole zip archive; download or export it again"
+    )

@@ -225,6 +225,20 @@ def test_keys_walk(page: Page, server: ViewerServer, shown: ShownScene) -> None:
     assert 0.1 * shown.start.radius < np.linalg.norm(step) < 3 * shown.start.radius
 
 
+def test_in_a_narrow_window_the_panel_begins_closed(
+    browser: Browser, server: ViewerServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(VIEWPORT, "width", 700)
+    page = open_page(browser, server)
+    (view,) = server.views
+    wait_until_sharp(page, view)
+    button = page.get_by_role("button", name="Reset view")
+    assert button.count() == 0 or not button.first.is_visible()
+    page.get_by_text("Belvedere").first.click()
+    button.first.wait_for(state="visible", timeout=5000)
+    page.context.close()
+
+
 def test_every_browser_has_its_own_camera(
     page: Page, browser: Browser, server: ViewerServer
 ) -> None:
