@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
+import stat
 import threading
 import time
 import weakref
@@ -23,6 +25,11 @@ _MOST_BUFFERS = 512  # of one call; the system sets a limit of at least 1,024
 _MAX_OPEN_FILES = 64  # a scene of many files must not use up what a process may open
 _OPENING_ATTEMPTS = 4
 _OPENING_POLICY = RetryPolicy()
+# What a file answers now, it will answer again; a network drive that hangs, or too many open
+# files, will pass.
+_LASTING_ERRORS = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL}
+)
 
 
 class RangeReadError(Exception):
@@ -119,8 +126,11 @@ class _Handle:
     """An open file that closes when its last reader is done with it."""
 
     def __init__(self, path: Path) -> None:
-        self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        # Without O_NONBLOCK, opening a pipe would wait for somebody to write.
+        self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         weakref.finalize(self, os.close, self.fd)
+        if not stat.S_ISREG(os.fstat(self.fd).st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file")
 
 
 class FolderReader:
@@ -205,10 +215,11 @@ class FolderReader:
             self._handles.clear()
 
     def _open(self, name: str) -> _Handle:
+        handle = self._handles.get(name) or _Handle(self._folder / name)
         with self._lock:
             if self._closed:
                 raise RangeReadError(self.location(name), "was closed")
-            handle = self._handles.pop(name, None) or _Handle(self._folder / name)
+            handle = self._handles.pop(name, handle)  # another thread's, if it was quicker
             self._handles[name] = handle  # the most recently used is last
             if len(self._handles) > _MAX_OPEN_FILES:
                 del self._handles[next(iter(self._handles))]
@@ -217,7 +228,8 @@ class FolderReader:
     def _failed(self, name: str, error: OSError) -> RangeReadError:
         missing = isinstance(error, (FileNotFoundError, NotADirectoryError))
         problem = "is missing" if missing else f"cannot be read: {error.strerror or error}"
-        return RangeReadError(self.location(name), problem, missing=missing)
+        transient = not missing and error.errno not in _LASTING_ERRORS
+        return RangeReadError(self.location(name), problem, missing=missing, transient=transient)
 
 
 def _scatter(fd: int, ranges: Sequence[ByteRange], into: Sequence[bytearray]) -> bool:

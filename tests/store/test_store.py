@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import struct
 import tracemalloc
 import zlib
@@ -424,7 +426,7 @@ def test_a_chunk_of_another_count_is_refused_when_it_is_decoded(store_path: Path
     with open_store(store_path) as store:
         other = store.read(2)
     assert other is not None
-    data = other.parts[0]
+    data = bytes(other.parts[0])
     file = store_path / "geometry-00.bin"
     file.write_bytes(data + file.read_bytes()[len(data) :])
     edit_node(store_path, 1, geometry_bytes=len(data), geometry_crc=zlib.crc32(data))
@@ -450,3 +452,35 @@ def test_a_local_reader_says_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(RangeReadError, match="ends at byte 5, before byte 6"):
         reader.read("file", 0, 6, lambda: False)
     reader.close()
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe"])
+def test_what_is_no_file_is_refused_at_once(tmp_path: Path, kind: str) -> None:
+    if kind == "folder":
+        (tmp_path / "page").mkdir()
+    else:
+        os.mkfifo(tmp_path / "page")
+    with pytest.raises(RangeReadError, match="not a regular file") as caught:
+        FolderReader(tmp_path).read("page", 0, 1, lambda: False)
+    assert not caught.value.transient
+
+
+@pytest.mark.parametrize(
+    ("number", "passes"),
+    [(errno.EMFILE, True), (errno.EIO, True), (errno.ESTALE, True), (errno.EACCES, False)],
+)
+def test_only_lasting_faults_of_a_disk_are_final(
+    tmp_path: Path, number: int, passes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "page").write_bytes(b"12345")
+    reader = FolderReader(tmp_path)
+
+    def fail(*_: object) -> bytes:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pread", fail)
+        with pytest.raises(RangeReadError, match=os.strerror(number)) as caught:
+            reader.read("page", 0, 5, lambda: False)
+    assert caught.value.transient is passes
+    assert reader.read("page", 0, 5, lambda: False) == b"12345"
