@@ -220,7 +220,7 @@ class PosePredictor:
         most_turn = slack * _norm(turn) + 0.02
         for new, old in zip(views, self._last, strict=True):
             moved, turned = _step(old, new)
-            same_lens = np.allclose(new.K, old.K) and new.model is old.model
+            same_lens = np.array_equal(new.K, old.K) and new.model is old.model
             if not same_lens or _norm(moved) > most_move or _norm(turned) > most_turn:
                 return False
         return True

@@ -26,9 +26,10 @@ STEPS_OF_ERROR = 4
 NOISE = 0.2  # of a measured cost, relative
 DRIFT = 0.05  # of the true costs from one picture to the next, relative
 OUTLIER = 2.0  # times the expected cost; more is a hiccup of the machine's
-RAISE_MARGIN = 0.9  # a better picture must fit this share of the time allowed …
-RAISE_PATIENCE = 3  # … in this many frames in a row …
-RAISE_GAIN = 1.05  # … and lose so much less
+# A picture that loses so much less must fit the time in so many frames in a row; one that takes
+# so many times what it may makes room at once. Steps of the ladder differ by about 8 %.
+RAISE_GAIN = 1.05
+RAISE_PATIENCE = 3
 LOWER_MARGIN = 1.1
 NOTHING_GAINED = 1.25
 MOST_EXPONENT = 2.5
@@ -53,8 +54,8 @@ WHOLE = Reduction(1.0)
 
 
 def scale_ladder(min_scale: float) -> tuple[float, ...]:
-    """Scales from 1 down to ``min_scale``; a step is about 0.92 per side."""
-    steps = max(1, math.ceil(-8.0 * math.log2(min_scale)))
+    """Scales from 1 down to ``min_scale``; a step is about 0.94 per side."""
+    steps = max(1, math.ceil(-12.0 * math.log2(min_scale)))
     return tuple(min_scale ** (step / steps) for step in range(steps + 1))
 
 
@@ -209,7 +210,7 @@ class ReductionController:
             self.current = self._best(budget_ms, full_pixels)
             return self.current
         # What costs no more than now may be better balanced, even if there is no time to gain.
-        better = self._best(max(RAISE_MARGIN * budget_ms, cost_ms), full_pixels)
+        better = self._best(max(budget_ms, cost_ms), full_pixels)
         gains = RAISE_GAIN * self.loss(better, full_pixels) < self.loss(self.current, full_pixels)
         self._patience = self._patience + 1 if gains else 0
         if self._patience >= RAISE_PATIENCE:

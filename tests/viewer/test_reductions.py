@@ -91,7 +91,7 @@ def test_the_ladder_ends_at_its_bounds() -> None:
     ladder = scale_ladder(0.25)
     assert ladder[0] == 1.0
     assert ladder[-1] == pytest.approx(0.25)
-    assert all(0.9 < low / high < 0.95 for high, low in pairwise(ladder))
+    assert all(0.93 < low / high < 0.96 for high, low in pairwise(ladder))
     assert scale_ladder(1.0) == (1.0, 1.0)
 
 
