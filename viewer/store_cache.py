@@ -17,7 +17,7 @@ from scene_store.store import STORE_SUFFIX, is_store
 log = logging.getLogger(__name__)
 
 # Counted up when a store is built in another way, so that old ones are not used.
-RECIPE = 4
+RECIPE = 5
 PARTIAL_SUFFIX = ".partial"
 
 

@@ -33,7 +33,7 @@ namespace {
 constexpr int kWindow = 8;            // neighbours on each side
 constexpr float kFlatness = 0.02f;    // of the trace, added to each variance
 constexpr float kColorWeight = 5.0f;  // nats for a squared difference of 1 in displayed colour
-constexpr double kRoundShare = 0.15;  // of the Gaussians that are left, pairs merged in a round
+constexpr double kRoundShare = 0.2;   // of the Gaussians that are left, pairs merged in a round
 constexpr double kLargestDeviation = 1e6;  // of the chunk's size: keeps determinants in range
 constexpr double kWeightRange = 1e12;
 constexpr std::size_t kBlock = 1024;  // whose columns stay in the cache for all offsets

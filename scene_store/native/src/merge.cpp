@@ -30,10 +30,10 @@ using NewLabels = nb::ndarray<std::uint32_t, nb::ndim<1>, nb::c_contig, nb::devi
 constexpr double kTwoPi = 6.283185307179586;
 // Of the squared spacing of the merged Gaussians. Found by rendering (docs/adr/0006).
 constexpr double kWeightFootprint = 1.0;
-constexpr double kShapeFootprint = 0.1;
+constexpr double kShapeFootprint = 0.03;
 // Merged Gaussians have been widened already when they were merged.
-constexpr double kOriginalOpacityFootprint = 0.2;
-constexpr double kMergedOpacityFootprint = 0.03;
+constexpr double kOriginalOpacityFootprint = 0.12;
+constexpr double kMergedOpacityFootprint = 0.02;
 constexpr double kMinOpacity = 1e-6;       // so that weights are never all zero
 constexpr double kMinScale = 1e-20;        // as scenes are loaded (scene_store/loading.py)
 constexpr double kMaxOpacity = 8.0;        // what the compact profile covers
