@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -67,7 +68,7 @@ def default_output(scene: str) -> Path:
     if path.name in ("lod-meta.json", "meta.json"):
         path = path.resolve().parent
     name = path.name.split(":")[0] if path.name.startswith("town:") else path.name
-    stem = name.split(".")[0] if not path.is_dir() else name
+    stem = name.split(".")[0] if not os.path.isdir(path) else name
     if not stem:
         raise OutputError(f"{scene}: name the store to be written with -o")
     return Path(stem + STORE_SUFFIX)

@@ -8,12 +8,13 @@ import shutil
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from scene_store.build.feed import Feed
 from scene_store.build.grid import MortonGrid
+from scene_store.build.interrupted import Interrupted, UnusableStateError, refusal
 from scene_store.build.journal import Checkpoint, Journal, Sorted
 from scene_store.build.leaves import next_leaf
 from scene_store.build.node_log import NodeLog
@@ -39,21 +40,24 @@ from scene_store.build.pyramid import MERGE_RATIO, Pyramid
 from scene_store.build.rows import from_rows, row_bytes, row_width, usable_rows
 from scene_store.build.sources import Fingerprint, open_sources
 from scene_store.chunks import EncodedChunk
-from scene_store.manifest import StoreInfo
+from scene_store.manifest import MAX_NOTES, MAX_SOURCES, MAX_TEXT, StoreInfo
 from scene_store.page_codec import encode_chunk
 from scene_store.sampling import Count, RandomAccess, full_sample, quick_sample
 from scene_store.scene import SceneSource
-from scene_store.store_folder import partial_folder
+from scene_store.store_folder import partial_folder, require_free, require_place
 from scene_store.store_writer import StoreWriter, WriterState
 from splat.atomic_file import cannot_write
-from splat.errors import BudgetError, OutputError, SceneFormatError
+from splat.errors import BudgetError, OutputError, SceneFormatError, SettingsError
 from splat.gaussians import Gaussians
+from splat.text import byte_size
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_OPTIONS = BuildOptions()
 
 _AHEAD_PER_WORKER = 4
+# Of the memory: nodes in the making, and scenes that a composition repeats.
+_AHEAD_SHARE, _CACHE_SHARE = 0.25, 0.25
 # Beside what was estimated, for the journal and for errors of the estimate.
 _SPARE = 1.1
 _SAMPLE_COUNT = 1 << 16
@@ -81,9 +85,15 @@ def build_store(
         SceneError: If a scene cannot be read, holds nothing, or has changed meanwhile.
         OutputError: If the store cannot be written, or the disk has no room for it.
         BudgetError: If memory runs out.
+        SettingsError: If there are too many scenes.
     """
     started = time.monotonic()
     names = [os.fspath(scene) for scene in scenes]
+    if len(names) > MAX_SOURCES:
+        raise SettingsError(
+            f"a store is built from at most {MAX_SOURCES:,} scenes, not {len(names):,}; build "
+            f"stores of some of them"
+        )
     target = Path(path)
     try:
         with _Build(names, target, options, progress) as build:
@@ -105,9 +115,17 @@ def estimate_build(
 
     Raises:
         SceneError: If a scene cannot be read.
+        OutputError: If there is no such folder, or that is no name for a store.
     """
-    with open_sources([os.fspath(s) for s in scenes], sh_degree=options.sh_degree) as source:
-        return _estimate(source, Path(path), options)
+    target = require_place(path)
+    names = [os.fspath(scene) for scene in scenes]
+    try:
+        with open_sources(
+            names, sh_degree=options.sh_degree, cache_bytes=_cache(options)
+        ) as source:
+            return _estimate(source, target, options)
+    except OSError as error:
+        raise cannot_write(target, error) from None
 
 
 def _estimate(source: SceneSource, path: Path, options: BuildOptions) -> BuildEstimate:
@@ -132,6 +150,11 @@ def _sample_gaussians(source: SceneSource) -> Gaussians:
         return source.decode(middle, min(count, middle + _SAMPLE_COUNT))
     batches = source.batches(_SAMPLE_COUNT)
     return next(batches, Gaussians.empty())
+
+
+def _cache(options: BuildOptions) -> int:
+    """Of compositions, bytes."""
+    return int(_CACHE_SHARE * options.memory)
 
 
 def _degree(source: SceneSource, options: BuildOptions) -> int:
@@ -163,7 +186,9 @@ class _Build:
         self._path = path
         self._options = options
         self._progress = progress
-        source = open_sources(names, sh_degree=options.sh_degree)
+        # First of all: nothing is read for a store that cannot be written.
+        require_free(path, options.replace)
+        source = open_sources(names, sh_degree=options.sh_degree, cache_bytes=_cache(options))
         self._streams = [_Stream(0, source)]
         self._meta = source.meta
         self._degree = _degree(source, options)
@@ -185,21 +210,21 @@ class _Build:
         self._total = sum(stream.source.meta.count for stream in self._streams)
         self._in_memory = fits_in_memory(self._total, self._degree, options.memory)
         self._journal = Journal(self._writer.scratch, self._identity())
+        self._checkpoint = Checkpoint((0,) * len(self._streams), WriterState(), NodeLog(), ())
 
     def __enter__(self) -> _Build:
         return self
 
     def __exit__(self, *error: object) -> None:
-        began = self._journal.exists()
+        if not self._journal.exists():  # there is nothing to continue
+            self._writer.discard()
         self._writer.close()
         self._close_sources()
-        if not began:  # there is nothing to continue
-            shutil.rmtree(partial_folder(self._path), ignore_errors=True)
 
     def run(self, started: float) -> BuildReport:
         """All stages."""
-        resumed = self._take_up()
-        state, feeds = self._sorted()
+        resumed, state = self._take_up()
+        state, feeds = self._sorted(state)
         log = self._merged(state, feeds)
         self._progress(Stage.FINISH, 0, 1)
         self._fingerprint.require_unchanged()
@@ -239,33 +264,43 @@ class _Build:
             "levels": [stream.level for stream in self._streams],
         }
 
-    def _take_up(self) -> bool:
-        """Whether an earlier build is continued; otherwise the scratch folder is empty."""
+    def _take_up(self) -> tuple[bool, Sorted | None]:
+        """Whether an earlier build is continued, and what it had sorted.
+
+        Otherwise the scratch folder is empty.
+        """
         if self._journal.load():
-            before = self._journal.sorted
-            if before is not None and before.bucket_counts:
+            try:
+                found = Interrupted.of(
+                    self._journal, self._writer, self._bucket_folders, row_width(self._degree)
+                )
+            except UnusableStateError as error:
+                self._begin_anew(str(error))
+                return False, None
+            self._checkpoint = found.checkpoint or self._checkpoint
+            if found.sorted is not None and found.sorted.bucket_counts:
                 self._in_memory = False  # whatever memory there is now: the files are there
             logger.info("%s: continuing an interrupted build", self._path)
-            return True
-        self._require_same_files()
-        self._writer.clear()
-        self._require_disk()
-        return False
+            return True, found.sorted
+        other = self._journal.other_identity()
+        if other is not None and not self._options.replace:
+            raise OutputError(refusal(self._path, other, self._identity()))
+        readable = other is not None or not self._journal.exists()
+        self._begin_anew("" if readable else "its journal is damaged or of another release")
+        return False, None
 
-    def _require_same_files(self) -> None:
-        """An interrupted build of files that changed since is not silently thrown away."""
-        before = self._journal.other_identity()
-        if before is None or self._options.replace:
-            return
-        if before.get("scenes") == self._identity()["scenes"]:
-            known = {file.path: file for file in self._fingerprint.all_files}
-            for name, size, modified in before.get("files", []):
-                file = known.get(name)
-                if file is None or (file.size_bytes, file.modified_ns) != (size, modified):
-                    raise OutputError(
-                        f"{name}: has changed since the build of {self._path} was interrupted; "
-                        f"begin anew with --overwrite"
-                    )
+    def _begin_anew(self, problem: str) -> None:
+        """Clears what an earlier build left; ``problem`` says why it is of no use, if it should
+        have been."""
+        if problem:
+            logger.warning(
+                "%s: the interrupted build cannot be continued (%s); beginning anew",
+                self._path,
+                problem,
+            )
+        self._writer.clear()
+        self._journal = Journal(self._writer.scratch, self._identity())
+        self._require_disk()
 
     def _require_disk(self) -> None:
         estimate = _estimate(self._streams[0].source, self._path, self._options)
@@ -273,27 +308,23 @@ class _Build:
         needed = int((estimate.store_bytes + scratch) * _SPARE)
         if needed > estimate.free_bytes:
             raise OutputError(
-                f"{self._path}: building it needs about {needed / 1e9:.1f} GB, and the disk has "
-                f"{estimate.free_bytes / 1e9:.1f} GB free; free some space or choose another "
-                f"folder"
+                f"{self._path}: building it needs about {byte_size(needed)}, and the disk has "
+                f"{byte_size(estimate.free_bytes)} free; free some space or choose another folder"
             )
 
     # ---- Reading and sorting --------------------------------------------------------------
 
-    def _sorted(self) -> tuple[Sorted, list[Feed]]:
-        state = self._journal.sorted
+    def _sorted(self, state: Sorted | None) -> tuple[Sorted, list[Feed]]:
         if self._in_memory:
             return self._sorted_in_memory(state)
         if state is None or not state.bucket_counts:
             state = self._dealt_out()
             self._journal.save_sorted(state)
-        checkpoint = self._journal.checkpoint()
-        consumed = checkpoint.consumed if checkpoint else (0,) * len(self._streams)
         feeds = []
         for index, counts in enumerate(state.bucket_counts):
-            buckets = Buckets(self._bucket_folder(index), row_width(self._degree), counts)
+            buckets = Buckets(self._bucket_folders[index], row_width(self._degree), counts)
             # The feed skips what is left after whole buckets were skipped.
-            skipped = buckets.whole(consumed[index])
+            skipped = buckets.whole(self._checkpoint.consumed[index])
             feeds.append(
                 Feed(buckets.runs(state.grid, self._options.memory, skipped), consumed=skipped)
             )
@@ -333,7 +364,7 @@ class _Build:
                     self._degree,
                     grid,
                     limits,
-                    self._bucket_folder(index),
+                    self._bucket_folders[index],
                     memory,
                     self._reading(before),
                 )
@@ -343,8 +374,10 @@ class _Build:
         self._require_some(counts[0])
         return Sorted(grid, counts, tuple(buckets.counts for buckets in dealt))
 
-    def _bucket_folder(self, stream: int) -> Path:
-        return self._writer.scratch / f"buckets-{stream}"
+    @property
+    def _bucket_folders(self) -> list[Path]:
+        """Of each stream."""
+        return [self._writer.scratch / f"buckets-{i}" for i in range(len(self._streams))]
 
     def _reading(self, before: int) -> Count:
         return lambda done: self._progress(Stage.READ, before + done, self._total)
@@ -362,28 +395,20 @@ class _Build:
 
     def _merged(self, state: Sorted, feeds: list[Feed]) -> NodeLog:
         """Makes all nodes, from the last checkpoint on."""
-        checkpoint = self._journal.checkpoint()
-        log = checkpoint.log if checkpoint else NodeLog()
+        checkpoint, log = self._checkpoint, self._checkpoint.log
         # What was written after the checkpoint is cut off.
-        self._writer.resume(checkpoint.writer if checkpoint else WriterState())
-        if checkpoint:
-            for feed, consumed in zip(feeds, checkpoint.consumed, strict=True):
-                feed.skip(consumed - feed.consumed)
+        self._writer.resume(checkpoint.writer)
+        for feed, consumed in zip(feeds, checkpoint.consumed, strict=True):
+            feed.skip(consumed - feed.consumed)
         own = {s.level: feed for s, feed in zip(self._streams, feeds, strict=True) if s.level}
         workers = self._options.workers
+        ahead = nodes_ahead(workers, self._options.memory, self._page * row_bytes(self._degree))
         pool = ThreadPoolExecutor(workers, thread_name_prefix="build")
         try:
-            pyramid = Pyramid(
-                self._writer,
-                log,
-                self._encode,
-                pool,
-                self._page,
-                _AHEAD_PER_WORKER * workers,
-                own,
-            )
-            if checkpoint:
-                pyramid.restore(checkpoint.waiting)
+            pyramid = Pyramid(self._writer, log, self._encode, pool, self._page, ahead, own)
+            pyramid.restore(checkpoint.waiting)
+            # What waited is not to be in memory any longer than it waits.
+            self._checkpoint = checkpoint = replace(checkpoint, waiting=())
             self._add_leaves(state.counts[0], feeds, pyramid, log)
             pyramid.finish()
         finally:
@@ -415,7 +440,7 @@ class _Build:
     def _info(self, state: Sorted) -> StoreInfo:
         options = self._options
         dropped = self._meta.count - state.counts[0]
-        notes = list(self._meta.notes)
+        notes = []
         if dropped:
             notes.append(f"{dropped:,} Gaussians that cannot be drawn were left out")
         if self._degree < self._meta.sh_degree:
@@ -429,5 +454,19 @@ class _Build:
                 ("sh_degree", str(self._degree)),
                 ("levels", "merged" if len(self._streams) == 1 else "the source's own"),
             ),
-            notes=tuple(notes),
+            notes=brief_notes((*self._meta.notes, *notes)),
         )
+
+
+def nodes_ahead(workers: int, memory: int, page_bytes: int) -> int:
+    """Nodes that may be in the making, each up to a page, in this much memory."""
+    return max(1, min(_AHEAD_PER_WORKER * workers, int(_AHEAD_SHARE * memory) // page_bytes))
+
+
+def brief_notes(notes: Sequence[str]) -> tuple[str, ...]:
+    """As many notes, each as long, as a store can hold; the last ones if there are more."""
+    kept = [note if len(note) <= MAX_TEXT else f"{note[: MAX_TEXT - 1]}…" for note in notes]
+    if len(kept) > MAX_NOTES:
+        left_out = len(kept) - MAX_NOTES + 1
+        kept = [f"{left_out:,} more notes were left out", *kept[left_out:]]
+    return tuple(kept)

@@ -25,7 +25,7 @@ from scene_store.store_writer import WriterState
 from splat.atomic_file import atomic_file
 
 _JOURNAL_FILE = "journal.json"
-_VERSION = 3  # grows whenever the same scene and options would give other bytes
+_VERSION = 4  # grows whenever the same scene and options would give other bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +108,11 @@ class Journal:
         return True
 
     def other_identity(self) -> dict[str, Any] | None:
-        """Of the build that left its journal here, if there is one."""
-        found = self._read().get("identity")
-        return found if isinstance(found, dict) else None
+        """Of the build that left its journal here, if there is one that can be read."""
+        found = self._read()
+        identity = found.get("identity")
+        known = found.get("version") == _VERSION and isinstance(identity, dict)
+        return identity if known else None
 
     @property
     def sorted(self) -> Sorted | None:
@@ -132,7 +134,7 @@ class Journal:
         if state is None:
             return None
         writer = WriterState(*(tuple(state["writer"][k]) for k in ("geometry_bytes", "sh_bytes")))
-        with np.load(self._folder / state["file"]) as arrays:
+        with open(self._folder / state["file"], "rb") as file, np.load(file) as arrays:
             log = NodeLog.of({name: arrays[name] for name in ("refs", "numbers", "parents")})
             waiting = _unpacked(arrays)
         return Checkpoint(tuple(state["consumed"]), writer, log, waiting)

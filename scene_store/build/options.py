@@ -21,6 +21,7 @@ MIN_MEMORY_BYTES = 64 << 20
 _MOST_MEMORY_BYTES = 2 << 30
 _CHECKPOINT_S = 30.0
 _MOST_NODES = 50_000  # 3.6 MB of node table
+_MOST_THREADS_PER_CORE = 4
 _NODES_PER_PAGEFUL = 1.55  # levels above the leaves, and pages that are not full
 
 
@@ -66,7 +67,7 @@ class BuildOptions:
         rebuild_lod: Merge all levels, even where the source brings its own.
         memory_bytes: Scenes that fit are sorted in memory, others through files; None for a
             quarter of what is available, at most 2 GiB.
-        threads: 0 for one a core.
+        threads: 0 for one a core; more than a few on each core are not used.
         replace: Whether a store of that name may be replaced.
         checkpoint_s: Seconds between the points from which a killed build can be continued.
 
@@ -112,7 +113,8 @@ class BuildOptions:
     @property
     def workers(self) -> int:
         """Threads that merge and encode."""
-        return self.threads or usable_cores()
+        cores = usable_cores()
+        return min(self.threads or cores, _MOST_THREADS_PER_CORE * cores)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from scene_store.build.grid import Codes, MortonGrid
 from scene_store.build.rows import row_bytes, row_width, usable_rows
 from scene_store.sampling import Count, SampleCollector, checked_batches, sample_slices
 from scene_store.scene import SceneSource
+from splat.errors import SceneFormatError
 from splat.gaussians import Float32Array
 
 MAX_BUCKETS = 512
@@ -98,23 +99,38 @@ class Buckets:
         path, count = self.path(bucket), self.counts[bucket]
         size = self.width * 4
         if count * size <= _TOO_LARGE * _BUCKET_SHARE * memory:
-            yield Run.of(np.fromfile(path, np.float32).reshape(count, self.width), grid)
+            yield Run.of(self._rows(path, slice(0, count)), grid)
             return
-        rows = np.memmap(path, np.float32, "r", shape=(count, self.width))
         step = max(1, int(_BUCKET_SHARE * memory) // size)
-        sample = grid.codes(np.concatenate([rows[piece, :3] for piece in sample_slices(count)]))
+        sample = grid.codes(
+            np.concatenate([self._rows(path, s)[:, :3] for s in sample_slices(count)])
+        )
         limits = bucket_limits(sample, bucket_count(count * size, memory))
+        pieces = [slice(at, min(at + step, count)) for at in range(0, count, step)]
         if len(limits) == 0:  # all in one cell: any order is theirs
-            for start in range(0, count, step):
-                yield Run.of(np.array(rows[start : start + step]), grid)
+            for piece in pieces:
+                yield Run.of(self._rows(path, piece), grid)
             return
         folder = path.with_suffix(".split")
         dealer = Dealer(folder, self.width, limits, memory)
-        for start in range(0, count, step):
-            part = np.array(rows[start : start + step])
+        for piece in pieces:
+            part = self._rows(path, piece)
             dealer.add(part, grid.codes(part[:, :3]))
         yield from dealer.finish(flush=False).runs(grid, memory)
         shutil.rmtree(folder)
+
+    def _rows(self, path: Path, piece: slice) -> Float32Array:
+        """Some rows of a bucket; read, not mapped, as somebody could cut the file."""
+        count = piece.stop - piece.start
+        offset = piece.start * self.width * 4
+        values = np.fromfile(path, np.float32, count * self.width, offset=offset)
+        if len(values) < count * self.width:
+            raise SceneFormatError(
+                path,
+                "became shorter while it was read",
+                remedy="the same command builds again from the start",
+            )
+        return values.reshape(count, self.width)
 
 
 def bucket_count(total_bytes: int, memory: int) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scene_store.compose import read_composition
+from scene_store.compose import ComposedSource, read_composition
 from scene_store.formats.detect import COMPOSED_SUFFIXES
 from scene_store.manifest import SourceFile
 from scene_store.named_scene import open_named
@@ -68,7 +68,11 @@ class JoinedSource(Closing):
 
 
 def open_sources(
-    names: Sequence[str], *, lod: int | None = None, sh_degree: int | None = None
+    names: Sequence[str],
+    *,
+    lod: int | None = None,
+    sh_degree: int | None = None,
+    cache_bytes: int | None = None,
 ) -> SceneSource:
     """The scenes as one.
 
@@ -76,6 +80,7 @@ def open_sources(
         names: Files or folders of any format, ``town`` or ``town:N``.
         lod: Level of detail, 0 the finest.
         sh_degree: Highest degree that will be used: a town need not make more.
+        cache_bytes: What compositions may keep together; None for what they choose.
 
     Raises:
         SceneError: If one cannot be read.
@@ -86,6 +91,10 @@ def open_sources(
             source = open_named(name, lod=lod, sh_degree=sh_degree)
             opened.callback(source.close)
             sources.append(source)
+        composed = [source for source in sources if isinstance(source, ComposedSource)]
+        if cache_bytes is not None:
+            for source in composed:
+                source.cache_bytes = cache_bytes // len(composed)
         joined = sources[0] if len(sources) == 1 else JoinedSource(sources)
         opened.pop_all()
     return joined
@@ -144,14 +153,14 @@ class Fingerprint:
 
 def _files_of(name: str, excluded: Set[Path]) -> Iterator[Path]:
     path = Path(name)
-    if not path.exists():  # a town
+    if not os.path.exists(path):  # a town
         return
     if path.suffix.lower() in COMPOSED_SUFFIXES:
         yield path
         for part in read_composition(path).names:
             yield from _files_of(part, excluded)
         return
-    folder = path if path.is_dir() else path.parent if path.name in _FOLDER_FILES else None
+    folder = path if os.path.isdir(path) else path.parent if path.name in _FOLDER_FILES else None
     if folder is None:
         yield path
         return

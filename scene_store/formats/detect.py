@@ -85,18 +85,33 @@ def _open_folder(folder: Path, lod: int | None) -> FormatSource:
         if (folder / META_FILE).is_file():
             return _named(SogSource(folder / META_FILE, lod), folder)
         ply = newest_iteration(folder)
+        is_store = ply is None and _holds_store(folder)
     except PermissionError:
         raise SceneNotFoundError(
             f"{folder}: cannot be read (permission denied); change its permissions"
         ) from None
     if ply is not None:
         return open_training_folder(folder, ply, lod)
+    if is_store:
+        raise SceneFormatError(
+            folder,
+            "is a store already",
+            remedy="view or export it as it is, or name the scene that it was built from",
+        )
     raise SceneFormatError(
         folder,
         f"is a folder without {LOD_META_FILE}, {META_FILE} or "
         f"point_cloud/iteration_*/point_cloud.ply",
         remedy="name a scene file inside it",
     )
+
+
+def _holds_store(folder: Path) -> bool:
+    # Its own modules read JSON with this package's.
+    from scene_store.manifest import FORMAT_NAME, MANIFEST_FILE
+
+    path = folder / MANIFEST_FILE
+    return path.is_file() and FORMAT_NAME.encode() in read_head(path, 1 << 10)
 
 
 def _named(source: FormatSource, folder: Path) -> FormatSource:

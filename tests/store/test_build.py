@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import random
@@ -12,21 +13,32 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from scene_store.build import BuildOptions, BuildProgress, Stage, build_store, estimate_build
 from scene_store.build import builder as builder_module
+from scene_store.build.builder import brief_notes, nodes_ahead
 from scene_store.build.options import MIN_MEMORY_BYTES, suitable_page
 from scene_store.build.own_levels import plan_own_levels
+from scene_store.build.pyramid import Pyramid
+from scene_store.build.rows import row_bytes
+from scene_store.build.sources import JoinedSource, open_sources
+from scene_store.compose import ComposedSource
 from scene_store.formats import write_ply
 from scene_store.loading import load_scene
-from scene_store.manifest import Profile
+from scene_store.manifest import Profile, StoreInfo
 from scene_store.store import Store, open_store
 from scene_store.store_folder import partial_folder
 from scene_store.tree import LodTree
-from splat.errors import OutputError, SceneError, SceneFormatError, SettingsError
+from splat.errors import (
+    OutputError,
+    SceneError,
+    SceneFormatError,
+    SettingsError,
+)
 from splat.gaussians import Gaussians
 from tests.store.test_merge import random_gaussians
 
@@ -235,31 +247,18 @@ def test_a_source_that_changes_is_noticed(scene: Path, tmp_path: Path) -> None:
     build_store([path], tmp_path / "s.bvs", replace(LOSSLESS, replace=True))
 
 
-def test_other_options_begin_anew(scene: Path, tmp_path: Path, through_files: None) -> None:
-    calls = stopping(12)
-    options = replace(LOSSLESS, checkpoint_s=0)
-    with pytest.raises(Stop):
-        build_store([scene], tmp_path / "s.bvs", options, calls)
-    report = build_store([scene], tmp_path / "s.bvs", BuildOptions(page_gaussians=PAGE))
-    assert not report.resumed
-    build_store([scene], tmp_path / "t.bvs", BuildOptions(page_gaussians=PAGE))
-    assert content(tmp_path / "s.bvs") == content(tmp_path / "t.bvs")
-
-
 def test_a_disk_without_room_is_refused_at_once(
     scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1 << 20))
-    with pytest.raises(OutputError, match=r"needs about .* free some space"):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=3 << 10))
+    with pytest.raises(OutputError, match=r"needs about [\d.]+ MB, .* 3\.07 kB free; free"):
         build_store([scene], tmp_path / "s.bvs", LOSSLESS)
 
 
 def test_a_disk_that_fills_up_is_reported(
     scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, through_files: None
 ) -> None:
-    import errno
-
     def full(*args: object, **options: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -356,6 +355,53 @@ def test_chunks_grow_with_the_scene() -> None:
     assert suitable_page(51_000_000) == 2048
     assert suitable_page(200_000_000) == 8192
     assert suitable_page(10**15) == 1 << 20
+
+
+def test_a_build_takes_no_more_than_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scene_store.build.options.usable_cores", lambda: 4)
+    assert [BuildOptions(threads=n).workers for n in (0, 5, 16, 100_000_000)] == [4, 5, 16, 16]
+    page = row_bytes(3) * 65_536
+    assert nodes_ahead(64, 2 << 30, row_bytes(0) * 1024) == 256
+    assert nodes_ahead(64, 1 << 30, page) * page <= (1 << 30) // 4
+    assert nodes_ahead(64, MIN_MEMORY_BYTES, page) == 1
+
+
+def test_what_is_built_ahead_is_bounded(
+    scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ahead = []
+
+    class Watched(Pyramid):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            ahead.append(args[5])
+
+    monkeypatch.setattr(builder_module, "Pyramid", Watched)
+    options = BuildOptions(page_gaussians=1 << 20, memory_bytes=MIN_MEMORY_BYTES, threads=8)
+    build_store([scene], tmp_path / "s.bvs", options)
+    assert ahead == [1]
+
+
+def test_compositions_keep_a_share_of_the_memory(scene: Path, tmp_path: Path) -> None:
+    path = tmp_path / "scene.yaml"
+    path.write_text(f"scenes: [{{path: {scene}}}]")
+    with open_sources([str(path), str(scene), str(path)], cache_bytes=1000) as joined:
+        assert isinstance(joined, JoinedSource)
+        parts = joined._sources
+        assert [p.cache_bytes for p in parts if isinstance(p, ComposedSource)] == [500, 500]
+
+
+def test_too_many_scenes_are_refused_at_once(scene: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="at most 10,000 scenes, not 10,001"):
+        build_store(10_001 * [tmp_path / "missing.ply"], tmp_path / "s.bvs")
+
+
+def test_notes_are_cut_to_what_a_store_holds() -> None:
+    assert brief_notes(("a", "b")) == ("a", "b")
+    notes = brief_notes([*(f"note {i}" for i in range(1500)), "n" * 5000])
+    assert len(StoreInfo(notes=notes).notes) == 1000
+    assert notes[0] == "502 more notes were left out"
+    assert notes[1] == "note 502" and notes[-1] == "n" * 4095 + "…"
 
 
 def test_options_that_make_no_sense() -> None:
