@@ -147,7 +147,8 @@ def names_of_store(folder: Path, path: str | os.PathLike[str]) -> set[str]:
             manifest = parse_manifest(file.name, file.read(MAX_MANIFEST_BYTES + 1))
     except SceneFormatError as error:
         raise OutputError(
-            f"{path}: exists and is not a store ({error.problem}); remove it or choose another name"
+            f"{path}: exists and is not a store ({error.problem}); choose another name, "
+            f"or remove it if nobody needs it"
         ) from None
     except OSError as error:
         raise OutputError(

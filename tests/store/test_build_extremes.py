@@ -12,9 +12,15 @@ from scene_store.build import BuildOptions, build_store
 from scene_store.build import builder as builder_module
 from scene_store.build.rows import from_rows, usable_rows
 from scene_store.formats import write_ply
-from scene_store.loading import LARGEST_LENGTH, load_scene
+from scene_store.loading import (
+    LARGEST_COEFFICIENT,
+    LARGEST_LENGTH,
+    load_scene,
+    usable_gaussians,
+)
 from scene_store.manifest import Profile
 from scene_store.page_codec import MAX_COEFFICIENT, decode_chunk, encode_chunk
+from scene_store.sampling import SampleCollector
 from scene_store.store import open_store
 from splat.gaussians import Gaussians
 from tests.store.test_merge import random_gaussians
@@ -99,3 +105,25 @@ def test_unusable_gaussians_do_not_spoil_the_order(
             sizes.append(store.tree.hi - store.tree.lo)
     assert sizes[0].shape == sizes[1].shape
     np.testing.assert_allclose(np.sort(sizes[1], axis=0), np.sort(sizes[0], axis=0), rtol=0.2)
+
+
+def test_a_sample_is_of_what_can_be_drawn() -> None:
+    gaussians = random_gaussians(100, seed=8)
+    gaussians.means[::10] = 1e30
+    gaussians.scales[5] = np.nan
+    collector = SampleCollector(100)
+    collector.add(gaussians[:50])
+    collector.add(gaussians[50:])
+    kept = (np.arange(100) % 10 != 0) & (np.arange(100) != 5)
+    assert np.array_equal(collector.means(), gaussians.means[kept])
+
+
+@pytest.mark.parametrize("value", [2e15, -2e15, np.inf, np.nan])
+def test_harmonics_of_no_use_are_left_out(value: float) -> None:
+    gaussians = random_gaussians(10, sh_degree=1, seed=9)
+    gaussians.sh[3, 0, 0], gaussians.sh[4, 3, 2] = LARGEST_COEFFICIENT, -LARGEST_COEFFICIENT
+    assert usable_gaussians(gaussians) is None
+    gaussians.sh[7, 2, 1] = value
+    usable = usable_gaussians(gaussians)
+    assert usable is not None
+    assert np.flatnonzero(~usable).tolist() == [7]

@@ -92,7 +92,9 @@ def test_a_folder_with_some_manifest_is_not_a_store(tmp_path: Path, text: str) -
     path.mkdir()
     (path / "manifest.json").write_text(text)
     (path / "own.txt").write_text("precious")
-    with pytest.raises(OutputError, match=r"app: exists and is not a store .*; remove it or"):
+    with pytest.raises(
+        OutputError, match=r"app: exists and is not a store .*; choose another name"
+    ):
         new_writer(path, replace=True)
     assert (path / "own.txt").read_text() == "precious"
 
