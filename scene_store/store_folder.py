@@ -117,8 +117,12 @@ def require_free(path: str | os.PathLike[str], replace: bool) -> Path:
     target = require_place(path)
     if not os.path.lexists(target):
         return target
-    if not os.path.lexists(target / MANIFEST_FILE):
-        raise OutputError(f"{path}: exists and is not a store; choose another name")
+    try:
+        os.lstat(target / MANIFEST_FILE)
+    except (FileNotFoundError, NotADirectoryError):
+        raise OutputError(f"{path}: exists and is not a store; choose another name") from None
+    except OSError as error:
+        raise _unreadable(path, error) from None
     if not replace:
         _tidy_unused(target)
         raise OutputError(f"{path}: exists already; remove it or choose another name")
@@ -151,10 +155,7 @@ def names_of_store(folder: Path, path: str | os.PathLike[str]) -> set[str]:
             f"or remove it if nobody needs it"
         ) from None
     except OSError as error:
-        raise OutputError(
-            f"{path}: exists and cannot be read ({os.strerror(error.errno or 0)}); choose another "
-            f"name"
-        ) from None
+        raise _unreadable(path, error) from None
     return {MANIFEST_FILE, LOCK_FILE, SCRATCH_FOLDER, *_files_of(manifest)}
 
 
@@ -168,10 +169,12 @@ def _names_in(folder: Path, path: str | os.PathLike[str]) -> set[str]:
     try:
         return set(os.listdir(folder))
     except OSError as error:
-        raise OutputError(
-            f"{path}: exists and cannot be read ({os.strerror(error.errno or 0)}); choose another "
-            f"name"
-        ) from None
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: str | os.PathLike[str], error: OSError) -> OutputError:
+    reason = os.strerror(error.errno or 0)
+    return OutputError(f"{path}: exists and cannot be read ({reason}); choose another name")
 
 
 class PartialFolder:

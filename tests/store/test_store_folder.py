@@ -111,6 +111,22 @@ def test_a_store_with_something_else_in_it_is_not_replaced(tmp_path: Path) -> No
     assert (path / "notes.txt").read_text() == "precious"
 
 
+def test_what_may_not_be_read_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_store(tmp_path / "scene.bvs", CHUNKS)
+    lstat = os.lstat
+
+    def denied(name: Path) -> os.stat_result:
+        if Path(name).parent == path:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return lstat(name)
+
+    monkeypatch.setattr("os.lstat", denied)
+    with pytest.raises(OutputError, match=r"exists and cannot be read \(Permission denied\)"):
+        new_writer(path)
+
+
 def test_a_store_that_may_not_be_removed_is_not_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
