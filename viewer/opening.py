@@ -21,7 +21,7 @@ from scene_store.memory import DRAW_FACTOR, available_bytes, gaussian_bytes
 from scene_store.scene import Scene
 from scene_store.sketch import Sketch, sketch_scene
 from scene_store.statistics import likely_up
-from splat.errors import SceneError
+from splat.errors import SceneError, SceneFormatError
 from splat.gaussians import Gaussians
 from viewer.downloads import at_hand
 from viewer.engines import create_rasterizer
@@ -134,14 +134,21 @@ def cached_store(
     path = cache.path_of(choice.source_name)
     if not cache.has(path):
         return None
-    try:
-        stack.enter_context(cache.using(path))
-        opened = open_stream(replace(choice, path=path, lod=None))
-    except (SceneError, OSError) as error:
-        log.debug("%s: %s", path, error)
-        cache.remove(path)
-        return None
-    return replace(opened, title=choice.title)
+    with contextlib.ExitStack() as holding:
+        try:
+            if not holding.enter_context(cache.using(path)):
+                return None
+            opened = open_stream(replace(choice, path=path, lod=None))
+        except SceneFormatError as error:
+            log.info("%s: is built again: %s", path, error)
+        except (SceneError, OSError) as error:  # it may be good: another time, perhaps
+            log.debug("%s: %s", path, error)
+            return None
+        else:
+            stack.enter_context(holding.pop_all())
+            return replace(opened, title=choice.title)
+    cache.remove(path)
+    return None
 
 
 def _is_large(choice: SceneChoice, settings: Settings) -> bool:

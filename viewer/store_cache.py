@@ -8,11 +8,14 @@ import hashlib
 import logging
 import os
 import shutil
+import stat
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from scene_store.build.sources import Fingerprint
 from scene_store.store import STORE_SUFFIX, is_store
+from scene_store.user_cache import cache_folder
 
 log = logging.getLogger(__name__)
 
@@ -21,10 +24,13 @@ RECIPE = 5
 PARTIAL_SUFFIX = ".partial"
 
 
-def cache_folder() -> Path:
-    """Where stores are kept: the user's folder for what can be made again."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if base else Path.home() / ".cache") / "belvedere" / "stores"
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A store, finished or not, and when it was last used."""
+
+    path: Path
+    used_ns: int
+    size_bytes: int
 
 
 class StoreCache:
@@ -38,7 +44,7 @@ class StoreCache:
     """
 
     def __init__(self, budget_bytes: int, folder: Path | None = None) -> None:
-        self.folder = folder if folder is not None else cache_folder()
+        self.folder = folder if folder is not None else cache_folder("stores")
         self._budget = budget_bytes
 
     def path_of(self, scene: str) -> Path:
@@ -60,12 +66,18 @@ class StoreCache:
         return is_store(path)
 
     @contextlib.contextmanager
-    def using(self, path: Path) -> Iterator[None]:
-        """Keep a store from being removed, and note that it was used."""
-        with self._locked(path, fcntl.LOCK_SH):
+    def using(self, path: Path) -> Iterator[bool]:
+        """Keep a store from being removed, and note that it was used.
+
+        False if somebody is removing it. Where nothing can be locked, as in a folder that can
+        only be read, nobody removes it either.
+        """
+        with contextlib.ExitStack() as stack:
+            held = True
             with contextlib.suppress(OSError):
+                held = stack.enter_context(self._locked(path, fcntl.LOCK_SH))
                 os.utime(path)
-            yield
+            yield held
 
     @contextlib.contextmanager
     def building(self, path: Path) -> Iterator[bool]:
@@ -78,44 +90,54 @@ class StoreCache:
         with self._locked(_partial(path), fcntl.LOCK_EX) as locked:
             yield locked
 
-    def remove(self, path: Path) -> None:
-        """A store that is of no use."""
-        shutil.rmtree(path, ignore_errors=True)
+    def remove(self, path: Path) -> bool:
+        """Remove a store unless somebody uses it. Returns whether it is gone."""
+        with contextlib.suppress(OSError), self._locked(path, fcntl.LOCK_EX) as free:
+            if free:
+                shutil.rmtree(path, ignore_errors=True)
+            return free
+        return False
 
     def make_room(self, keep: Path) -> None:
-        """Remove the least recently used stores until all fit the budget; ``keep`` stays."""
-        entries = sorted(self._entries(), key=lambda entry: entry.stat().st_mtime)
-        sizes = {entry: _bytes_of(entry) for entry in entries}
-        total = sum(sizes.values())
-        for entry in entries:
+        """Remove the least recently used stores until all fit the budget; ``keep`` stays.
+
+        Others may do the same at the same time."""
+        entries = self._entries()
+        total = sum(entry.size_bytes for entry in entries)
+        for entry in sorted(entries, key=lambda entry: entry.used_ns):
             if total <= self._budget:
                 return
-            if entry in (keep, _partial(keep)):
-                continue
-            with self._locked(entry, fcntl.LOCK_EX) as free:
-                if free:
-                    log.info("%s: removed to make room for other stores", entry)
-                    self.remove(entry)
-                    total -= sizes[entry]
+            if entry.path not in (keep, _partial(keep)) and self.remove(entry.path):
+                log.info("%s: removed to make room for other stores", entry.path)
+                total -= entry.size_bytes
 
-    def _entries(self) -> list[Path]:
-        if not self.folder.is_dir():
-            return []
+    def _entries(self) -> list[_Entry]:
         ends = (STORE_SUFFIX, STORE_SUFFIX + PARTIAL_SUFFIX)
-        return [
-            path for path in self.folder.iterdir() if path.is_dir() and path.name.endswith(ends)
-        ]
+        entries = []
+        with contextlib.suppress(OSError):
+            for path in self.folder.iterdir():
+                with contextlib.suppress(OSError):  # somebody else removed it
+                    status = path.lstat()
+                    if stat.S_ISDIR(status.st_mode) and path.name.endswith(ends):
+                        entries.append(_Entry(path, status.st_mtime_ns, _bytes_of(path)))
+        return entries
 
     @contextlib.contextmanager
     def _locked(self, path: Path, kind: int) -> Iterator[bool]:
-        """Holds a lock beside ``path``; False if others hold it."""
+        """Holds a lock beside ``path``; False if others hold it, or there are no locks here.
+
+        Raises:
+            OSError: If its file cannot be written.
+        """
         with path.with_name(path.name + ".lock").open("a") as file:
             try:
                 fcntl.flock(file, kind | fcntl.LOCK_NB)
-            except OSError:
-                yield False
-                return
-            yield True
+                held = True
+            except BlockingIOError:
+                held = False
+            except OSError:  # a file system without locks: nothing is removed there
+                held = kind == fcntl.LOCK_SH
+            yield held
 
 
 def _partial(path: Path) -> Path:

@@ -25,7 +25,8 @@ from scene_store.remote.cached_reader import RemoteReader
 from scene_store.remote.identity import FileIdentity
 from scene_store.remote.opening import open_reader
 from scene_store.remote.options import CacheOptions, RemoteOptions
-from scene_store.remote.range_cache import default_budget, default_folder
+from scene_store.remote.range_cache import RANGES, default_budget
+from scene_store.user_cache import cache_folder
 from splat.atomic_file import atomic_file, cannot_write
 from splat.errors import OutputError, SceneError, SceneNotFoundError
 
@@ -59,7 +60,7 @@ def downloaded(
     name = Address.of(text).path.rpartition("/")[2]
     address = Address.of(text, name)
     cache = options.cache or CacheOptions()
-    folder = (cache.folder or default_folder()) / FOLDER
+    folder = (cache.folder or cache_folder(RANGES)) / FOLDER
     reader = open_reader(address, options)
     with contextlib.ExitStack() as stack:
         stack.callback(reader.close)

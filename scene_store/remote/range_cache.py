@@ -18,7 +18,6 @@ import hashlib
 import logging
 import os
 import shutil
-import tempfile
 import threading
 import time
 import zlib
@@ -28,9 +27,11 @@ from pathlib import Path
 
 from scene_store.chunks import Buffer
 from scene_store.remote.options import CacheOptions
+from scene_store.user_cache import cache_folder
 
 logger = logging.getLogger(__name__)
 
+RANGES = "ranges"  # the name of the default folder
 DEFAULT_BUDGET_BYTES = 10 << 30
 DEFAULT_SHARE_OF_FREE_DISK = 0.1
 
@@ -85,7 +86,7 @@ class RangeCache:
     @classmethod
     def of(cls, options: CacheOptions) -> RangeCache:
         """The cache that the options describe."""
-        folder = options.folder or default_folder()
+        folder = options.folder or cache_folder(RANGES)
         budget = options.budget_bytes
         return cls(folder, default_budget(folder) if budget is None else budget)
 
@@ -225,18 +226,6 @@ class RangeCache:
                             (status.st_mtime_ns, _on_disk(status.st_size), Path(entry.path))
                         )
         return found
-
-
-def default_folder() -> Path:
-    """Where ranges are kept unless told otherwise."""
-    named = os.environ.get("XDG_CACHE_HOME", "")
-    if os.path.isabs(named):
-        return Path(named) / "belvedere" / "ranges"
-    try:
-        home = Path.home()
-    except RuntimeError:  # a user without one
-        return Path(tempfile.gettempdir()) / f"belvedere-{os.getuid()}" / "ranges"
-    return home / ".cache" / "belvedere" / "ranges"
 
 
 def default_budget(folder: Path) -> int:

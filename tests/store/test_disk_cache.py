@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scene_store.remote.options import CacheOptions, RemoteOptions
-from scene_store.remote.range_cache import RangeCache, RangeKey, default_budget, default_folder
+from scene_store.remote.range_cache import RangeCache, RangeKey, default_budget
 from scene_store.store import open_store
 from splat.errors import ChunkReadError
 from tests.conftest import REPOSITORY
@@ -252,10 +252,10 @@ def test_nobody_waits_long_for_a_process_that_hangs(tmp_path: Path) -> None:
 
 def test_defaults_follow_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert default_folder() == tmp_path / "belvedere" / "ranges"
+    assert RangeCache.of(CacheOptions()).folder == tmp_path / "belvedere" / "ranges"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert default_folder() == tmp_path / ".cache" / "belvedere" / "ranges"
+    assert RangeCache.of(CacheOptions()).folder == tmp_path / ".cache" / "belvedere" / "ranges"
     for free, budget in ((50 << 30, 5 << 30), (1 << 50, 10 << 30), (0, 0)):
         usage = type("Usage", (), {"free": free})
         monkeypatch.setattr("shutil.disk_usage", lambda _, usage=usage: usage)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -158,6 +161,33 @@ def test_a_damaged_store_in_the_cache_is_made_anew(wall_ply: Path) -> None:
     with first(SceneChoice(wall_ply, 1)) as ready:
         assert ready.store == path
     assert not path.exists()
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO, errno.ENOENT])
+def test_a_store_that_cannot_be_read_just_now_is_kept(
+    wall_ply: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    path = build(wall_ply)
+    opened = os.open
+
+    def failing(file: str | Path, *rest: Any, **more: Any) -> int:
+        if Path(file).parent == path and Path(file).suffix in (".bin", ".json"):
+            raise OSError(number, os.strerror(number))
+        return opened(file, *rest, **more)
+
+    monkeypatch.setattr(os, "open", failing)
+    with first(SceneChoice(wall_ply, 1)) as ready:
+        assert ready.store == path
+    monkeypatch.undo()
+    assert (path / "manifest.json").is_file()
+
+
+def test_a_damaged_store_that_somebody_uses_is_left_to_them(wall_ply: Path) -> None:
+    path = build(wall_ply)
+    (path / "nodes.bin").write_bytes(b"damaged")
+    with StoreCache(1).using(path), first(SceneChoice(wall_ply, 1)) as ready:
+        assert ready.store == path
+    assert path.exists()
 
 
 def test_a_budget_too_small_for_a_store_is_an_error_of_the_user(wall_ply: Path) -> None:

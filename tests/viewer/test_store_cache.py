@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
-from viewer.store_cache import StoreCache, cache_folder
+from viewer.store_cache import StoreCache
 
 
 def make_store(cache: StoreCache, name: str, size: int, used_s: float) -> Path:
@@ -25,9 +28,18 @@ def cache(tmp_path: Path) -> StoreCache:
 
 def test_it_lies_in_the_users_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_folder() == tmp_path / "belvedere" / "stores"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache_folder().parts[-3:] == (".cache", "belvedere", "stores")
+    assert StoreCache(1).folder == tmp_path / "belvedere" / "stores"
+
+
+def test_a_user_without_a_home_has_a_cache_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # to be ignored, by its specification
+    monkeypatch.setattr(Path, "home", homeless)
+    folder = StoreCache(1).folder
+    assert folder.parts[-2:] == (f"belvedere-{os.getuid()}", "stores")
+    assert folder.is_absolute()
 
 
 def test_a_changed_file_has_another_store(cache: StoreCache, tmp_path: Path) -> None:
@@ -88,3 +100,61 @@ def test_a_folder_that_cannot_be_made_is_an_error_of_the_system(tmp_path: Path) 
     folder = tmp_path / "file" / "stores"
     with pytest.raises(NotADirectoryError), StoreCache(1, folder).building(folder / "a.bvs"):
         pass
+
+
+def test_what_others_removed_meanwhile_needs_no_room(
+    cache: StoreCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = make_store(cache, "gone.bvs", 200, 1)
+    old = make_store(cache, "old.bvs", 200, 2)
+    new = make_store(cache, "new.bvs", 100, 3)
+    look = Path.lstat
+
+    def removed_first(path: Path) -> os.stat_result:
+        if path == gone:
+            shutil.rmtree(gone, ignore_errors=True)
+        return look(path)
+
+    monkeypatch.setattr(Path, "lstat", removed_first)
+    cache.make_room(new)
+    assert [path.exists() for path in (gone, old, new)] == [False, False, True]
+
+
+def test_a_store_in_use_is_not_removed(cache: StoreCache) -> None:
+    path = make_store(cache, "a.bvs", 10, 1)
+    with cache.using(path) as held:
+        assert held
+        assert not cache.remove(path) and path.exists()
+        with cache.using(path) as by_another:
+            assert by_another
+    assert cache.remove(path) and not path.exists()
+
+
+def test_a_store_that_is_being_removed_is_not_used(cache: StoreCache) -> None:
+    path = make_store(cache, "a.bvs", 10, 1)
+    with (
+        path.with_name("a.bvs.lock").open("a") as lock,
+        cache.using(path) as before,
+    ):
+        assert before
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with path.with_name("a.bvs.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with cache.using(path) as held:
+            assert not held
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_a_store_is_used_where_no_lock_can_be_written(
+    cache: StoreCache, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    path = make_store(cache, "a.bvs", 10, 1)
+
+    def failing(self: Path, *_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "open", failing)
+    with cache.using(path) as held:
+        assert held
+    assert not cache.remove(path) and path.exists()
