@@ -10,6 +10,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -116,6 +117,9 @@ class RangeReader(Protocol):
 
         Returns:
             Whether reading them again may give others: a copy on the way was at fault.
+
+        Raises:
+            RangeReadError: If it is known why: they are not of the scene that was opened.
         """
 
     def close(self) -> None:
@@ -133,11 +137,37 @@ class _Handle:
             raise OSError(errno.EINVAL, "it is not a regular file")
 
 
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """The file that describes all others, as it was when it was read."""
+
+    path: Path
+    device: int
+    number: int
+    size: int
+    modified_ns: int
+
+    @classmethod
+    def of(cls, path: Path, status: os.stat_result) -> _Origin:
+        return cls(path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+    def change(self) -> str | None:
+        """What became of it, as a phrase; None if it is as it was, or nobody can tell."""
+        try:
+            now = _Origin.of(self.path, os.stat(self.path))
+        except (FileNotFoundError, NotADirectoryError):
+            return "was removed while it was open"
+        except OSError:
+            return None
+        return None if now == self else "was replaced while it was open"
+
+
 class FolderReader:
     """The files of a local folder.
 
     Read with ``pread``, not mapped: a file that somebody truncates, or a disk that fails, is
-    then an error of one chunk instead of a signal that ends the process.
+    then an error of one chunk instead of a signal that ends the process. What goes wrong after
+    the folder was replaced, as the file shows that was first read as a whole, is said to be that.
     """
 
     is_far = False
@@ -145,6 +175,7 @@ class FolderReader:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._handles: dict[str, _Handle] = {}
+        self._origin: _Origin | None = None
         self._lock = threading.Lock()
         self._closed = False
 
@@ -160,17 +191,14 @@ class FolderReader:
             handle = self._open(name)
             length = os.fstat(handle.fd).st_size
             if offset + size > length:
-                raise RangeReadError(
-                    self.location(name),
-                    f"ends at byte {length:,}, before byte {offset + size:,}",
-                )
+                raise self._error(name, f"ends at byte {length:,}, before byte {offset + size:,}")
             parts: list[bytes] = []
             while size > 0:
                 if cancelled():
                     return None
                 part = os.pread(handle.fd, min(size, _PART_BYTES), offset)
                 if not part:
-                    raise RangeReadError(self.location(name), "became shorter while it was read")
+                    raise self._error(name, "became shorter while it was read")
                 parts.append(part)
                 offset += len(part)
                 size -= len(part)
@@ -198,14 +226,20 @@ class FolderReader:
     def read_file(self, name: str, most_bytes: int, cancelled: Callable[[], bool]) -> bytes | None:
         """See ``RangeReader``."""
         try:
-            size = os.fstat(self._open(name).fd).st_size
+            status = os.fstat(self._open(name).fd)
         except OSError as error:
             raise self._failed(name, error) from None
+        if self._origin is None:
+            self._origin = _Origin.of(self._folder / name, status)
+        size = status.st_size
         require_size(self.location(name), size, most_bytes)
         return self.read(name, 0, size, cancelled)
 
     def reject(self, name: str, offset: int, size: int) -> bool:
         """See ``RangeReader``."""
+        change = self._change(name)
+        if change is not None:
+            raise change
         return False  # the file itself is damaged
 
     def close(self) -> None:
@@ -226,10 +260,24 @@ class FolderReader:
             return handle
 
     def _failed(self, name: str, error: OSError) -> RangeReadError:
-        missing = isinstance(error, (FileNotFoundError, NotADirectoryError))
-        problem = "is missing" if missing else f"cannot be read: {error.strerror or error}"
-        transient = not missing and error.errno not in _LASTING_ERRORS
-        return RangeReadError(self.location(name), problem, missing=missing, transient=transient)
+        if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+            return self._error(name, "is missing", missing=True)
+        problem = f"cannot be read: {error.strerror or error}"
+        return self._error(name, problem, transient=error.errno not in _LASTING_ERRORS)
+
+    def _error(
+        self, name: str, problem: str, *, missing: bool = False, transient: bool = False
+    ) -> RangeReadError:
+        """``problem``, unless it comes from the folder being another one by now."""
+        return self._change(name) or RangeReadError(
+            self.location(name), problem, missing=missing, transient=transient
+        )
+
+    def _change(self, name: str) -> RangeReadError | None:
+        problem = None if self._origin is None else self._origin.change()
+        if problem is None:
+            return None
+        return RangeReadError(self.location(name), problem, remedy="open the scene again")
 
 
 def _scatter(fd: int, ranges: Sequence[ByteRange], into: Sequence[bytearray]) -> bool:

@@ -212,12 +212,16 @@ class Store(Closing):
         record = self._records[chunk]
         start, size = int(record[f"{stream}_offset"]), int(record[f"{stream}_bytes"])
         name = self._name_of(chunk, stream)
+        try:
+            transient = self._reader.reject(name, start, size)
+        except RangeReadError as error:
+            return _read_error(error, chunk)
         return ChunkReadError(
             self._reader.location(name),
             chunk,
             f"is damaged: the checksum of bytes {start:,} to {start + size:,} differs; "
             f"copy or build the store again",
-            transient=self._reader.reject(name, start, size),
+            transient=transient,
         )
 
     def _file_of(self, chunk: int) -> str:

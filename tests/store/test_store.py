@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import struct
 import tracemalloc
 import zlib
@@ -452,6 +453,29 @@ def test_a_local_reader_says_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(RangeReadError, match="ends at byte 5, before byte 6"):
         reader.read("file", 0, 6, lambda: False)
     reader.close()
+
+
+@pytest.mark.parametrize("way", ["another folder", "other files", "removed"])
+def test_a_store_that_was_replaced_is_not_called_damaged(
+    tmp_path: Path, store_path: Path, way: str
+) -> None:
+    with open_store(store_path) as store:
+        assert_same(get(store, 1), sample_chunks()[1])
+        if way == "another folder":
+            write_store(store_path, sample_chunks()[::-1], replace=True)
+        elif way == "removed":
+            shutil.rmtree(store_path)
+        else:
+            other = write_store(tmp_path / "other.bvs", sample_chunks()[::-1])
+            for file in other.iterdir():  # as cp does, in place
+                (store_path / file.name).write_bytes(file.read_bytes())
+        problem = "was removed" if way == "removed" else "was replaced"
+        with pytest.raises(
+            ChunkReadError, match=rf"chunk 0: {problem} while it was open; open the scene again"
+        ) as caught:
+            get(store, 0)
+        assert not caught.value.transient
+        assert "damaged" not in str(caught.value)
 
 
 @pytest.mark.parametrize("kind", ["folder", "pipe"])
