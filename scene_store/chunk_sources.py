@@ -12,7 +12,7 @@ from scene_store.remote.address import Address, is_remote
 from scene_store.remote.options import RemoteOptions
 from scene_store.store import is_store, open_store
 from scene_store.streamed_sog_chunks import open_streamed_sog
-from splat.errors import SceneFormatError, SceneNotFoundError
+from splat.errors import SceneFormatError, SceneNotFoundError, SceneUnreachableError
 
 
 def can_stream(path: str | os.PathLike[str]) -> bool:
@@ -32,6 +32,7 @@ def open_chunks(
 
     Raises:
         SceneNotFoundError: If there is neither.
+        SceneUnreachableError: If its server cannot be reached just now.
         SceneFormatError: If it is broken, or a scene that cannot be streamed as it is.
     """
     text = os.fspath(path)
@@ -53,17 +54,22 @@ def _is_streamed_sog(path: Path) -> bool:
 
 
 def _open_remote(text: str, remote: RemoteOptions | None) -> ChunkSource:
-    """By what is named; of a folder, the files that tell are looked for in turn."""
+    """By what is named; of a folder, the files that tell are looked for in turn. A server that
+    does not answer is not asked for the next one."""
     name = Address.of(text).path.rpartition("/")[2]
     if name == LOD_META_FILE:
         return open_streamed_sog(text, remote=remote)
     try:
         return open_store(text, remote=remote)
+    except SceneUnreachableError:
+        raise
     except SceneNotFoundError as error:
         if name == MANIFEST_FILE:
             raise
         missing = error
     try:
         return open_streamed_sog(text, remote=remote)
+    except SceneUnreachableError:
+        raise
     except SceneNotFoundError:
         raise missing from None

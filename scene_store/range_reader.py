@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import logging
+import math
 import os
 import random
 import stat
@@ -17,6 +19,8 @@ from typing import Protocol, TypeVar
 from scene_store.chunks import Buffer
 from scene_store.failures import RetryPolicy
 
+logger = logging.getLogger(__name__)
+
 _T = TypeVar("_T")
 
 _PART_BYTES = 1 << 24  # between two looks at whether the read is still wanted
@@ -25,6 +29,7 @@ MOST_GAP_BYTES = 4096  # read in vain rather than by another request
 _MOST_BUFFERS = 512  # of one call; the system sets a limit of at least 1,024
 _MAX_OPEN_FILES = 64  # a scene of many files must not use up what a process may open
 _OPENING_ATTEMPTS = 4
+_OPENING_PATIENCE_S = 15.0  # from the first fault to the last attempt
 _OPENING_POLICY = RetryPolicy()
 # What a file answers now, it will answer again; a network drive that hangs, or too many open
 # files, will pass.
@@ -335,19 +340,23 @@ def insist(
     *,
     policy: RetryPolicy = _OPENING_POLICY,
     sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
 ) -> _T:
     """What ``read`` returns, tried again after a passing fault: for opening a scene, where no
-    residency watches over retries.
+    residency watches over retries. Not often, and not for long: somebody waits for it.
 
     Raises:
         RangeReadError: The last one, or the first that will not pass.
     """
     jitter = random.Random()
+    last_start_s = math.inf
     for attempt in range(1, _OPENING_ATTEMPTS):
         try:
             return read()
         except RangeReadError as error:
-            if not error.transient:
+            last_start_s = min(last_start_s, clock() + _OPENING_PATIENCE_S)
+            if not error.transient or clock() >= last_start_s:
                 raise
+            logger.info("%s; trying again", error)
             sleep(policy.wait_s(attempt, jitter))
     return read()

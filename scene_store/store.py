@@ -33,7 +33,13 @@ from scene_store.remote.address import is_remote
 from scene_store.scene import SceneMeta
 from scene_store.tree import LodTree
 from splat.closing import Closing
-from splat.errors import ChunkReadError, SceneError, SceneFormatError, SceneNotFoundError
+from splat.errors import (
+    ChunkReadError,
+    SceneError,
+    SceneFormatError,
+    SceneNotFoundError,
+    SceneUnreachableError,
+)
 from splat.gaussians import Gaussians
 
 if TYPE_CHECKING:
@@ -265,7 +271,8 @@ def open_store(
         remote: How to deal with servers; the defaults if None.
 
     Raises:
-        SceneNotFoundError: If there is no store, or it cannot be reached.
+        SceneNotFoundError: If there is no store.
+        SceneUnreachableError: If it cannot be reached just now.
         SceneFormatError: If it is damaged, makes no sense, or is of a newer version.
         BackendUnavailable: If such addresses need a package that is not installed.
     """
@@ -304,7 +311,7 @@ def _read_manifest(reader: RangeReader) -> Manifest:
                 f"{location}: {error.problem}; a store has one when its build has ended"
             ) from None
         if error.transient:
-            raise SceneNotFoundError(f"{location}: {error.problem}") from None
+            raise SceneUnreachableError(f"{location}: {error.advice}") from None
         raise SceneFormatError(location, error.problem, remedy=error.remedy) from None
     assert text is not None  # nobody cancelled
     return parse_manifest(location, text)
@@ -323,7 +330,7 @@ def _read_tree(reader: RangeReader, manifest: Manifest) -> tuple[LodTree, NodeRe
         table = insist(lambda: reader.read(manifest.nodes_file.name, 0, size, never_cancelled))
     except RangeReadError as error:
         if error.transient:
-            raise SceneNotFoundError(f"{location}: {error.problem}") from None
+            raise SceneUnreachableError(f"{location}: {error.advice}") from None
         remedy = error.remedy or _BUILD_AGAIN
         raise SceneFormatError(location, error.problem, remedy=remedy) from None
     assert table is not None  # nobody cancelled

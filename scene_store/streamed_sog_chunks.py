@@ -52,7 +52,13 @@ from scene_store.remote.options import RemoteOptions
 from scene_store.scene import SceneMeta
 from scene_store.sog_units import SogUnit, SogUnits, decoding_bytes
 from scene_store.tree import NO_PARENT, LodTree
-from splat.errors import ChunkReadError, SceneError, SceneFormatError, SceneNotFoundError
+from splat.errors import (
+    ChunkReadError,
+    SceneError,
+    SceneFormatError,
+    SceneNotFoundError,
+    SceneUnreachableError,
+)
 from splat.gaussians import SH_COUNT_OF_DEGREE, Float32Array, Gaussians
 
 DEFAULT_KEEP_BYTES = 96 << 20
@@ -254,7 +260,8 @@ def open_streamed_sog(
         remote: How to deal with servers; the defaults if None.
 
     Raises:
-        SceneNotFoundError: If it is not there, or cannot be reached.
+        SceneNotFoundError: If it is not there.
+        SceneUnreachableError: If it cannot be reached just now.
         SceneFormatError: If it is broken.
     """
     text = os.fspath(path)
@@ -292,7 +299,9 @@ def _read_lod_meta(reader: RangeReader) -> JsonObject:
 
 
 def _opening_error(error: RangeReadError) -> SceneError:
-    if error.missing or error.transient:
+    if error.transient:
+        return SceneUnreachableError(f"{error.location}: {error.advice}")
+    if error.missing:
         return SceneNotFoundError(f"{error.location}: {error.advice}")
     return SceneFormatError(error.location, error.problem, remedy=error.remedy or DOWNLOAD_AGAIN)
 

@@ -5,6 +5,7 @@
     BelvedereError                 anything this project reports on purpose
     ├── SceneError                 a scene cannot be used
     │   ├── SceneNotFoundError     no such file or folder
+    │   │   └── SceneUnreachableError  nobody can tell: its server does not answer
     │   ├── SceneFormatError       it is there, but broken or of an unknown kind
     │   └── ChunkReadError         one chunk of a streamed scene cannot be had
     ├── SettingsError              a configuration file or option is wrong
@@ -54,6 +55,10 @@ class SceneError(BelvedereError):
 
 class SceneNotFoundError(SceneError):
     """The scene's file or folder does not exist or cannot be read."""
+
+
+class SceneUnreachableError(SceneNotFoundError):
+    """A scene may be there, but whoever has it did not answer as it should; later it may."""
 
 
 class SceneFormatError(SceneError):

@@ -28,7 +28,7 @@ from scene_store.remote.options import CacheOptions, RemoteOptions
 from scene_store.remote.range_cache import RANGES, default_budget
 from scene_store.user_cache import cache_folder
 from splat.atomic_file import atomic_file, cannot_write
-from splat.errors import OutputError, SceneError, SceneNotFoundError
+from splat.errors import OutputError, SceneError, SceneNotFoundError, SceneUnreachableError
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,8 @@ def downloaded(
         progress: Hears the share that is here, and what is being done; may raise, which ends it.
 
     Raises:
-        SceneNotFoundError: If it is not there, or cannot be reached.
+        SceneNotFoundError: If it is not there.
+        SceneUnreachableError: If it cannot be reached just now.
         SceneError: If there is no room for it in the cache's budget.
         OutputError: If it cannot be written.
     """
@@ -149,7 +150,9 @@ def _telling(reader: RemoteReader, name: str) -> Iterator[None]:
     try:
         yield
     except RangeReadError as error:
-        if error.missing or error.transient:
+        if error.transient:
+            raise SceneUnreachableError(f"{error.location}: {error.advice}") from None
+        if error.missing:
             raise SceneNotFoundError(f"{error.location}: {error.advice}") from None
         raise SceneError(f"{error.location}: {error.advice}") from None
 

@@ -11,7 +11,8 @@ import asyncio
 import re
 import ssl
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+import time
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
@@ -30,6 +31,9 @@ _T = TypeVar("_T")
 
 _LOOK_EVERY_S = 0.02  # whether the read is still wanted
 _CLOSING_S = 1.0
+# On average, once the patience for a stall is over: else a server that sends a byte now and then
+# would hold a reader for ever.
+_LEAST_RATE = 1024  # bytes a second
 _WAIT_AND_RETRY = frozenset({408, 425, 429})
 _NEVER_BETTER = frozenset({501, 505})
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
@@ -167,13 +171,22 @@ class HttpReader:
         headers = {} if end is None else {"Range": f"bytes={offset}-{end - 1}"}
         try:
             session = await self._files.set_session()
-            async with session.get(self._url(name), headers=headers) as response:
+            # Redirects and headers may drip, too.
+            response = await asyncio.wait_for(
+                session.get(self._url(name), headers=headers), self._answer_s
+            )
+            async with response:
                 self._require_success(response, name, end)
                 return await take(response, name)
         except RangeReadError:
             raise
         except (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError) as error:
             raise self._network_error(name, error) from None
+
+    @property
+    def _answer_s(self) -> float:
+        """Patience for the head of an answer."""
+        return self._options.connect_s + self._options.stall_s
 
     def _url(self, name: str) -> yarl.URL:
         text = self._address.file(name)
@@ -273,7 +286,7 @@ class HttpReader:
         parts: list[bytes] = []
         filled = 0
         try:
-            async for part in response.content.iter_any():
+            async for part in self._parts(response, name):
                 parts.append(part)
                 filled += len(part)
                 if filled > size:
@@ -295,11 +308,27 @@ class HttpReader:
     ) -> bytes:
         parts: list[bytes] = []
         filled = 0
-        async for part in response.content.iter_any():
+        async for part in self._parts(response, name):
             parts.append(part)
             filled += len(part)
             require_size(self.location(name), filled, most_bytes)
         return b"".join(parts)
+
+    async def _parts(
+        self, response: aiohttp.ClientResponse, name: str
+    ) -> AsyncGenerator[bytes, None]:
+        """The body as it comes, if it comes at ``_LEAST_RATE``."""
+        start_s, filled = time.monotonic(), 0
+        async for part in response.content.iter_any():
+            filled += len(part)
+            took_s = time.monotonic() - start_s
+            if took_s > self._options.stall_s + filled / _LEAST_RATE:
+                raise RangeReadError(
+                    self.location(name),
+                    f"the server sent only {filled:,} bytes in {took_s:.0f} s",
+                    transient=True,
+                )
+            yield part
 
     def _failed(self, name: str, problem: str, remedy: str | None = None) -> RangeReadError:
         return RangeReadError(self.location(name), problem, remedy=remedy)
@@ -308,8 +337,10 @@ class HttpReader:
         where = self.location(name)
         if isinstance(error, aiohttp.ConnectionTimeoutError):
             problem = f"no connection within {self._options.connect_s:g} s"
-        elif isinstance(error, asyncio.TimeoutError):
+        elif isinstance(error, aiohttp.ServerTimeoutError):
             problem = f"the server sent nothing for {self._options.stall_s:g} s"
+        elif isinstance(error, asyncio.TimeoutError):
+            problem = f"no answer within {self._answer_s:g} s"
         elif isinstance(error, (aiohttp.ClientSSLError, ssl.SSLError)):
             return self._failed(name, f"the server's certificate is not accepted ({error})")
         elif isinstance(error, (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError)):

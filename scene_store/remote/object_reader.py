@@ -7,18 +7,19 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
+from queue import SimpleQueue
 from typing import Any
 
 import fsspec
 from fsspec.asyn import AsyncFileSystem
 
-from scene_store.chunks import Buffer
+from scene_store.chunks import Buffer, never_cancelled
 from scene_store.range_reader import ByteRange, RangeReadError, cut, extent, require_size
 from scene_store.remote.address import Address
 from scene_store.remote.identity import FileIdentity
 from scene_store.remote.options import RemoteOptions
 from scene_store.remote.rejections import Rejections
-from splat.errors import BackendUnavailable, SceneNotFoundError
+from splat.errors import BackendUnavailable, SceneNotFoundError, SceneUnreachableError
 
 _PART_BYTES = 4 << 20  # between two looks at whether a read that blocks is still wanted
 _LOOK_EVERY_S = 0.02
@@ -26,6 +27,35 @@ _LOOK_EVERY_S = 0.02
 _ETAGS = ("ETag", "etag", "md5Hash", "content_md5")
 _TIMES = ("LastModified", "last_modified", "mtime", "updated", "modified", "created")
 _PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "sftp": "paramiko"}
+
+
+class _Worker:
+    """Makes calls that block, one after the other: file systems of that kind have a single
+    connection. A daemon, so that one that hangs keeps nobody from leaving."""
+
+    def __init__(self, name: str) -> None:
+        self._calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+        threading.Thread(target=self._run, name=name, daemon=True).start()
+
+    def submit(self, call: Callable[[], Any]) -> Future[Any]:
+        """What ``call`` returns or raises, in the end; cancelled ones are left out."""
+        future: Future[Any] = Future()
+        self._calls.put((future, call))
+        return future
+
+    def close(self) -> None:
+        """No more calls after those that wait."""
+        self._calls.put(None)
+
+    def _run(self) -> None:
+        while (item := self._calls.get()) is not None:
+            future, call = item
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(call())
+            except BaseException as error:
+                future.set_exception(error)
 
 
 class ObjectReader:
@@ -37,6 +67,7 @@ class ObjectReader:
     Raises:
         BackendUnavailable: If the file system needs a package that is not installed.
         SceneNotFoundError: If there is no file system for such addresses.
+        SceneUnreachableError: If there is nobody at the address; some connect at once.
     """
 
     is_far = True
@@ -44,11 +75,16 @@ class ObjectReader:
     def __init__(self, address: Address, options: RemoteOptions) -> None:
         self._address = address
         self._options = options
-        self._files = _file_system(address)
         self._identities: dict[str, FileIdentity] = {}
         self._rejections = Rejections()
         self._lock = threading.Lock()
         self._closed = False
+        self._worker = _Worker(f"files-{address.scheme}")
+        try:
+            self._files = self._connected()
+        except BaseException:
+            self._worker.close()
+            raise
 
     def location(self, name: str) -> str:
         """See ``RangeReader``."""
@@ -120,6 +156,20 @@ class ObjectReader:
     def close(self) -> None:
         """See ``RangeReader``. Connections end with the file system's last user."""
         self._closed = True
+        self._worker.close()
+
+    def _connected(self) -> Any:
+        kind = _kind_of_file_system(self._address)
+        future = self._worker.submit(lambda: _file_system(kind, self._address))
+        try:
+            return self._wait("", never_cancelled, future)
+        except RangeReadError as error:
+            raise SceneUnreachableError(f"{error.location}: {error.advice}") from None
+        except Exception as error:  # each file system has errors of its own
+            failure = self._failed("", error)
+            said = f"cannot be reached: {str(error) or type(error).__name__}"
+            advice = failure.advice if failure.remedy else said
+            raise SceneUnreachableError(f"{failure.location}: {advice}") from None
 
     def _path(self, name: str) -> str:
         return str(self._files._strip_protocol(self._address.bare(name)))
@@ -131,19 +181,23 @@ class ObjectReader:
         if cancelled():
             return None
         path = self._path(name)
+        future: Future[Any]
         try:
             if isinstance(self._files, AsyncFileSystem):
                 work = getattr(self._files, f"_{method}")(path, **options)
-                return self._wait(name, cancelled, work)
-            return getattr(self._files, method)(path, **options)
+                future = asyncio.run_coroutine_threadsafe(work, self._files.loop)
+            else:
+                call = getattr(self._files, method)
+                future = self._worker.submit(lambda: call(path, **options))
+            return self._wait(name, cancelled, future)
         except RangeReadError:
             raise
         except Exception as error:  # each file system has errors of its own
             raise self._failed(name, error) from None
 
-    def _wait(self, name: str, cancelled: Callable[[], bool], work: Any) -> Any:
-        future: Future[Any] = asyncio.run_coroutine_threadsafe(work, self._files.loop)
-        deadline = time.monotonic() + self._options.connect_s + self._options.stall_s
+    def _wait(self, name: str, cancelled: Callable[[], bool], future: Future[Any]) -> Any:
+        patience_s = self._options.connect_s + self._options.stall_s
+        deadline = time.monotonic() + patience_s
         try:
             while not wait([future], _LOOK_EVERY_S).done:
                 if cancelled():
@@ -151,7 +205,7 @@ class ObjectReader:
                 if self._closed:
                     raise RangeReadError(self.location(name), "was closed")
                 if time.monotonic() > deadline:
-                    problem = f"no answer within {self._options.stall_s:g} s"
+                    problem = f"no answer within {patience_s:g} s"
                     raise RangeReadError(self.location(name), problem, transient=True)
         finally:
             future.cancel()  # nothing happens if it is done
@@ -172,11 +226,10 @@ class ObjectReader:
         return RangeReadError(where, f"cannot be read: {said}", transient=passing)
 
 
-def _file_system(address: Address) -> Any:
-    """A file system of our own: others' caches of listings would hide what changed."""
+def _kind_of_file_system(address: Address) -> Any:
     scheme = address.scheme
     try:
-        kind = fsspec.get_filesystem_class(scheme)
+        return fsspec.get_filesystem_class(scheme)
     except ImportError:
         package = _PACKAGES.get(scheme)
         advice = f": pip install {package}" if package else " that fsspec names for them"
@@ -187,6 +240,10 @@ def _file_system(address: Address) -> Any:
         raise SceneNotFoundError(
             f"{address.shown()}: addresses that begin with {scheme}:// are not known"
         ) from None
+
+
+def _file_system(kind: Any, address: Address) -> Any:
+    """One of our own: others' caches of listings would hide what changed. May connect."""
     arguments = kind._get_kwargs_from_urls(address.bare())
     return kind(skip_instance_cache=True, **arguments)
 

@@ -170,6 +170,15 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(part)
             self.owner.sent += len(part)
 
+    def drip(self, data: bytes) -> None:
+        """A byte every tenth of a second until the test ends."""
+        for byte in data:
+            if self.owner.released.wait(0.1):
+                break
+            self.wfile.write(bytes([byte]))
+            self.wfile.flush()
+        self.close_connection = True
+
     def log_message(self, *_: object) -> None:
         """Says nothing."""
 
@@ -205,6 +214,18 @@ def stalls(handler: _Handler, content: bytes, wanted: tuple[int, int] | None) ->
     handler.answer(_status(wanted), half, _headers(content, wanted), announced=len(body))
     handler.owner.released.wait(20)
     handler.close_connection = True
+
+
+def drips(handler: _Handler, content: bytes, wanted: tuple[int, int] | None) -> None:
+    """A byte of the body now and then, until the test ends."""
+    body = _body(content, wanted)
+    handler.answer(_status(wanted), b"", _headers(content, wanted), announced=len(body))
+    handler.drip(body)
+
+
+def drips_headers(handler: _Handler, content: bytes, wanted: tuple[int, int] | None) -> None:
+    """A byte of the answer's head now and then, until the test ends."""
+    handler.drip(b"HTTP/1.1 206 Partial Content\r\nX: " + 10_000 * b"x")
 
 
 def resets(handler: _Handler, content: bytes, wanted: tuple[int, int] | None) -> None:

@@ -11,12 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from scene_store.range_reader import RangeReadError
+from scene_store.chunk_sources import open_chunks
+from scene_store.range_reader import RangeReadError, insist
 from scene_store.remote.address import Address
 from scene_store.remote.http_reader import HttpReader
 from scene_store.remote.options import RemoteOptions
 from scene_store.store import Store, is_store, open_store
-from splat.errors import ChunkReadError, SceneFormatError, SceneNotFoundError
+from splat.errors import (
+    ChunkReadError,
+    SceneFormatError,
+    SceneNotFoundError,
+    SceneUnreachableError,
+)
 from splat.gaussians import Gaussians
 from tests.store import http_server
 from tests.store.http_server import Fault, RangeServer, answers
@@ -235,6 +241,58 @@ def test_whole_files_need_no_ranges_but_a_bound(tmp_path: Path) -> None:
 
 
 # ---- Time ----------------------------------------------------------------------------------
+
+
+IN_A_HURRY = RemoteOptions(connect_s=0.5, stall_s=0.5, cache=None)
+
+
+@pytest.mark.parametrize(
+    ("fault", "problem"),
+    [
+        (http_server.drips, r"the server sent only \d+ bytes in \d+ s"),
+        (http_server.drips_headers, "no answer within 1 s"),
+    ],
+)
+def test_a_server_that_drips_is_given_up(server: RangeServer, fault: Fault, problem: str) -> None:
+    with open_store(f"{server.url}/scene.bvs", remote=IN_A_HURRY) as store:
+        server.faults["scene.bvs/geometry-00.bin"] = [fault]
+        start = time.monotonic()
+        with pytest.raises(ChunkReadError, match=problem) as caught:
+            store.read(2, lambda: time.monotonic() - start > 10)
+        assert caught.value.transient
+        assert_same(get(store, 2), sample_chunks()[2])
+
+
+def test_opening_is_given_up_where_a_server_drips(server: RangeServer) -> None:
+    server.faults["*"] = [http_server.drips for _ in range(8)]
+    with pytest.raises(SceneUnreachableError, match="sent only"):
+        open_store(f"{server.url}/scene.bvs", remote=IN_A_HURRY)
+
+
+def test_a_server_without_an_answer_is_asked_for_one_file_only(server: RangeServer) -> None:
+    server.faults["*"] = 20 * [answers(503)]
+    with pytest.raises(SceneUnreachableError, match="answered 503"):
+        open_chunks(f"{server.url}/scene.bvs", remote=IN_A_HURRY)
+    assert server.requests == {"scene.bvs/manifest.json": 4}
+    server.faults.clear()
+    with pytest.raises(SceneNotFoundError, match="manifest"):
+        open_chunks(f"{server.url}/other.bvs", remote=IN_A_HURRY)
+    assert server.requests["other.bvs/lod-meta.json"] == 1
+
+
+def test_what_fails_for_long_is_not_tried_as_often() -> None:
+    """Four times in a row; but where each takes long, for a quarter of a minute."""
+    for takes_s, attempts in ((0.1, 4), (10.0, 3), (20.0, 2)):
+        now, tries = [0.0], [0]
+
+        def read(takes_s: float = takes_s, now: list[float] = now, tries: list[int] = tries) -> int:
+            tries[0] += 1
+            now[0] += takes_s
+            raise RangeReadError("there", "nothing came", transient=True)
+
+        with pytest.raises(RangeReadError, match="nothing came"):
+            insist(read, sleep=lambda _: None, clock=lambda now=now: now[0])  # type: ignore[misc]
+        assert tries[0] == attempts
 
 
 def test_a_stalled_read_ends_soon_after_it_is_cancelled(server: RangeServer) -> None:

@@ -6,17 +6,24 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import fsspec
 import pytest
+from fsspec import AbstractFileSystem
 from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from scene_store.remote.options import CacheOptions, RemoteOptions
 from scene_store.store import open_store
-from splat.errors import BackendUnavailable, ChunkReadError, SceneNotFoundError
+from splat.errors import (
+    BackendUnavailable,
+    ChunkReadError,
+    SceneNotFoundError,
+    SceneUnreachableError,
+)
 from tests.store.small_stores import sample_chunks, write_store
 from tests.store.test_store import assert_same, get
 
@@ -151,13 +158,96 @@ def test_a_service_that_is_silent_is_left_in_time(
     with open_store("slowobjects://scene.bvs", remote=IMPATIENT) as store:
         monkeypatch.setattr(objects, "delay_s", 60.0)
         start = time.monotonic()
-        with pytest.raises(ChunkReadError, match=r"no answer within 0.5 s") as caught:
+        with pytest.raises(ChunkReadError, match=r"no answer within 1 s") as caught:
             store.read(1)
         assert caught.value.transient
         flag = threading.Event()
         threading.Timer(0.05, flag.set).start()
         assert store.read(1, flag.is_set) is None
         assert time.monotonic() - start < 30.0
+
+
+class OneLine(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
+    """As FTP: it connects when it is made, blocks, and has a single connection."""
+
+    protocol = "oneline"
+    root = Path()
+    refused: Exception | None = None
+    delay_s = 0.0
+    at_once = 0
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        time.sleep(self.delay_s)
+        if self.refused is not None:
+            raise self.refused
+
+    def info(self, path: str, **_: Any) -> dict[str, Any]:
+        return {"name": path, "size": (self.root / path).stat().st_size, "type": "file"}
+
+    def cat_file(self, path: str, start: int = 0, end: int | None = None, **_: Any) -> bytes:
+        kind = type(self)
+        kind.at_once += 1
+        try:
+            assert kind.at_once == 1, "two at once on one connection"
+            time.sleep(kind.delay_s + 0.001)
+            return (self.root / path).read_bytes()[start:end]
+        finally:
+            kind.at_once -= 1
+
+
+@pytest.fixture
+def one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> type[OneLine]:
+    write_store(tmp_path / "scene.bvs")
+    fsspec.register_implementation("oneline", OneLine, clobber=True)
+    monkeypatch.setattr(OneLine, "root", tmp_path)
+    for name in ("refused", "delay_s"):
+        monkeypatch.setattr(OneLine, name, getattr(OneLine, name))
+    return OneLine
+
+
+@pytest.mark.parametrize(
+    ("refusal", "problem"),
+    [
+        (ConnectionRefusedError(111, "Connection refused"), "cannot be reached.*refused"),
+        (EOFError(), "cannot be reached: EOFError"),
+        (PermissionError("530 Login incorrect"), "access is refused; check the credentials"),
+    ],
+)
+def test_a_server_that_refuses_is_said_in_one_line(
+    one_line: type[OneLine], monkeypatch: pytest.MonkeyPatch, refusal: Exception, problem: str
+) -> None:
+    monkeypatch.setattr(one_line, "refused", refusal)
+    with pytest.raises(SceneUnreachableError, match=rf"oneline://scene.bvs: {problem}"):
+        open_store("oneline://scene.bvs", remote=NO_CACHE)
+
+
+def test_a_blocking_file_system_is_asked_for_one_thing_at_a_time(one_line: type[OneLine]) -> None:
+    with (
+        open_store("oneline://scene.bvs", remote=NO_CACHE) as store,
+        ThreadPoolExecutor(4) as pool,
+    ):
+        for node, decoded in enumerate(pool.map(lambda node: get(store, node), range(4))):
+            assert_same(decoded, sample_chunks()[node])
+
+
+def test_a_blocking_file_system_that_is_silent_is_left_in_time(
+    one_line: type[OneLine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_store("oneline://scene.bvs", remote=IMPATIENT) as store:
+        monkeypatch.setattr(one_line, "delay_s", 3.0)
+        start = time.monotonic()
+        flag = threading.Event()
+        threading.Timer(0.05, flag.set).start()
+        assert store.read(1, flag.is_set) is None
+        with pytest.raises(ChunkReadError, match=r"no answer within 1 s") as caught:
+            store.read(1)
+        assert caught.value.transient
+        assert time.monotonic() - start < 2.5
+    start = time.monotonic()
+    with pytest.raises(SceneUnreachableError, match="no answer within 1 s"):
+        open_store("oneline://scene.bvs", remote=IMPATIENT)
+    assert time.monotonic() - start < 2.5
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
