@@ -21,6 +21,7 @@ import shutil
 import threading
 import time
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +74,7 @@ class RangeCache:
 
     Args:
         folder: Of its own; made when something is put there.
-        budget_bytes: The most that its files take on disk.
+        budget_bytes: The most that it takes on disk, folders and all.
     """
 
     def __init__(self, folder: Path, budget_bytes: int) -> None:
@@ -112,19 +113,22 @@ class RangeCache:
 
     def put_many(self, ranges: Mapping[RangeKey, Buffer]) -> None:
         """Keeps the bytes of several ranges, if there is room to be made for them."""
-        most = self.budget_bytes * _LOW_WATER
-        sizes = {key: _on_disk(_HEADER_BYTES + len(data)) for key, data in ranges.items()}
+        most = self.budget_bytes * _LOW_WATER - _taken(0, 0)
+        sizes = {key: _BLOCK_BYTES + _file_bytes(data) for key, data in ranges.items()}
         fitting = {key: size for key, size in sizes.items() if size <= most}
         if not self._usable or not fitting:
             return
-        with self._lock:
-            try:
-                self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                with self._locked() as held:
-                    for together in _groups(fitting, most) if held else ():
-                        self._write(together, {key: ranges[key] for key in together})
-            except OSError as error:
-                self._give_up(error)
+        if not self._lock.acquire(timeout=_LOCK_PATIENCE_S):
+            return  # another thread looks through the folder
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with self._locked() as held:
+                for together in _groups(fitting, most) if held else ():
+                    self._write({key: ranges[key] for key in together})
+        except OSError as error:
+            self._give_up(error)
+        finally:
+            self._lock.release()
 
     def discard(self, key: RangeKey) -> bool:
         """Forgets a range; whether it was here."""
@@ -165,10 +169,11 @@ class RangeCache:
                     time.sleep(0.005)
             yield True  # closing the file gives the lock back
 
-    def _write(self, sizes: Mapping[RangeKey, int], ranges: Mapping[RangeKey, Buffer]) -> None:
-        used, size = self._used(), sum(sizes.values())
+    def _write(self, ranges: Mapping[RangeKey, Buffer]) -> None:
+        used, size = self._used(), self._need(ranges)
         if used + size > self.budget_bytes:
-            used = self._make_room(size)
+            used = self._make_room(size + _BLOCK_BYTES * len(ranges))
+            size = self._need(ranges)  # folders may be gone
         self._note_used(used + size)
         for key, data in ranges.items():
             path = self._path(key)
@@ -183,6 +188,12 @@ class RangeCache:
                 unfinished.unlink(missing_ok=True)
                 raise
 
+    def _need(self, ranges: Mapping[RangeKey, Buffer]) -> int:
+        """Bytes that writing these takes, with the folders that are not there yet."""
+        folders = {self._path(key).parent for key in ranges}
+        fresh = sum(not folder.is_dir() for folder in folders)
+        return sum(map(_file_bytes, ranges.values())) + _BLOCK_BYTES * fresh
+
     def _used(self) -> int:
         """Bytes that are taken, or more. Each process looks through the folder once."""
         try:
@@ -191,41 +202,62 @@ class RangeCache:
             noted = -1
         if noted < 0 or not self._looked_through:
             self._looked_through = True
-            return sum(size for _, size, _ in self._files())
+            folders, files = self._found()
+            return _taken(len(folders), sum(size for _, size, _ in files))
         return noted
 
     def _note_used(self, used: int) -> None:
         (self.folder / "used").write_bytes(str(used).encode("ascii"))
 
     def _make_room(self, size: int) -> int:
-        """Removes the least recently used files; what is left takes as many bytes."""
-        files = sorted(self._files())
-        used = sum(size for _, size, _ in files)
+        """Removes the least recently used files, and folders that are empty then; what is left
+        takes as many bytes."""
+        folders, files = self._found()
+        left = Counter(path.parent for _, _, path in files)
+        bytes_left = sum(size for _, size, _ in files)
+        empty = [folder for folder in folders if not left[folder]]
         goal = int(self.budget_bytes * _LOW_WATER) - size
-        for _, freed, path in files:
-            if used <= goal:
+        for _, freed, path in sorted(files):
+            if _taken(len(folders) - len(empty), bytes_left) <= goal:
                 break
             path.unlink(missing_ok=True)
-            used -= freed
-        return used
+            bytes_left -= freed
+            left[path.parent] -= 1
+            if not left[path.parent]:
+                empty.append(path.parent)
+        gone = sum(_is_removed(folder) for folder in empty)
+        return _taken(len(folders) - gone, bytes_left)
 
-    def _files(self) -> list[tuple[int, int, Path]]:
-        """(time of the last use, bytes on disk, path) of all ranges; what a killed writer left
-        behind is removed."""
-        found = []
+    def _found(self) -> tuple[list[Path], list[tuple[int, int, Path]]]:
+        """The folders; and (time of the last use, bytes on disk, path) of all ranges in them.
+        What a killed writer left behind is removed."""
+        folders, files = [], []
         for folder in os.scandir(self.folder):
             if len(folder.name) != 2 or not folder.is_dir(follow_symlinks=False):
                 continue
+            folders.append(Path(folder.path))
             for entry in os.scandir(folder.path):
                 with contextlib.suppress(FileNotFoundError):  # discarded by a reader
                     if entry.name.endswith(_UNFINISHED):
                         os.unlink(entry.path)
                     elif entry.name.endswith(_SUFFIX):
                         status = entry.stat(follow_symlinks=False)
-                        found.append(
+                        files.append(
                             (status.st_mtime_ns, _on_disk(status.st_size), Path(entry.path))
                         )
-        return found
+        return folders, files
+
+
+def _taken(folders: int, bytes_of_files: int) -> int:
+    """Bytes on disk, with the folders, the one above them, the lock and the count."""
+    return bytes_of_files + _BLOCK_BYTES * (folders + 3)
+
+
+def _is_removed(folder: Path) -> bool:
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+        return True
+    return False
 
 
 def default_budget(folder: Path) -> int:
@@ -237,6 +269,10 @@ def default_budget(folder: Path) -> int:
     except OSError:
         return 0
     return min(DEFAULT_BUDGET_BYTES, int(free * DEFAULT_SHARE_OF_FREE_DISK))
+
+
+def _file_bytes(data: Buffer) -> int:
+    return _on_disk(_HEADER_BYTES + len(data))
 
 
 def _groups(sizes: Mapping[RangeKey, int], most: float) -> list[dict[RangeKey, int]]:
