@@ -350,9 +350,7 @@ def test_budgets_too_small_are_refused_and_the_old_ones_stay(
         assert stream(draw_complete(engine, view())).complete
 
 
-def test_no_frame_draws_more_than_it_may(
-    source: SlowStore, rasterizer: NativeRasterizer
-) -> None:
+def test_no_frame_draws_more_than_it_may(source: SlowStore, rasterizer: NativeRasterizer) -> None:
     with drawing(source, rasterizer) as (engine, scene):
         draw_complete(engine, view())
         assert scene.detail_counts == (20_000,)
