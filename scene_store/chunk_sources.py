@@ -42,7 +42,7 @@ def open_chunks(
         return open_store(path)
     if _is_streamed_sog(Path(path)):
         return open_streamed_sog(path)
-    if not Path(path).exists():
+    if not os.path.exists(path):
         raise SceneNotFoundError(f"{text}: no such file or folder; check the spelling")
     raise SceneFormatError(
         path, "is neither a store nor a streamed SOG", remedy="build a store from it"
@@ -50,7 +50,7 @@ def open_chunks(
 
 
 def _is_streamed_sog(path: Path) -> bool:
-    return path.name == LOD_META_FILE or (path / LOD_META_FILE).is_file()
+    return path.name == LOD_META_FILE or os.path.isfile(path / LOD_META_FILE)
 
 
 def _open_remote(text: str, remote: RemoteOptions | None) -> ChunkSource:

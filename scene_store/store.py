@@ -297,8 +297,8 @@ def open_store(
 
 def is_store(path: str | os.PathLike[str]) -> bool:
     """Whether a local folder looks like a store: a look at what is there, not a check. False
-    for addresses, which are not asked."""
-    return not is_remote(os.fspath(path)) and (Path(path) / MANIFEST_FILE).is_file()
+    for addresses, which are not asked, and for folders that may not be entered."""
+    return not is_remote(os.fspath(path)) and os.path.isfile(Path(path) / MANIFEST_FILE)
 
 
 def _read_manifest(reader: RangeReader) -> Manifest:

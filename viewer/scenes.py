@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath, PurePosixPath
@@ -10,6 +11,7 @@ from urllib.parse import unquote
 
 import numpy as np
 
+from scene_store.formats.source import reason_of
 from scene_store.manifest import MANIFEST_FILE
 from scene_store.memory import DRAW_FACTOR, require_memory
 from scene_store.remote.address import Address, is_remote
@@ -77,9 +79,9 @@ class SceneChoice:
         """
         if scene is not None and is_remote(scene):
             return cls(None, gaussians, lod, up, fov_deg, scene)
-        if scene is None or (scene == TOWN_WORD and not Path(scene).exists()):
+        if scene is None or (scene == TOWN_WORD and not os.path.exists(scene)):
             return cls(None, gaussians, lod, up, fov_deg)
-        if scene.startswith(f"{TOWN_WORD}:") and not Path(scene).exists():
+        if scene.startswith(f"{TOWN_WORD}:") and not os.path.exists(scene):
             from scene_store.town_source import town_count  # its recipe takes a moment to load
 
             return cls(None, town_count(scene) or gaussians, lod, up, fov_deg)
@@ -166,13 +168,20 @@ def check_exists(choice: SceneChoice) -> None:
     """Fail early, before anything is started.
 
     Raises:
-        SceneNotFoundError: If the path names nothing, or the address is none.
+        SceneNotFoundError: If the path names nothing that can be read, or the address is none.
         SceneError: If it is the address of a file that must be here to be read.
     """
     if choice.address is not None:
         _check_address(choice)
-    if choice.path is not None and not choice.path.exists():
-        raise SceneNotFoundError(f"{choice.path}: no such file or folder")
+    if choice.path is not None:
+        try:
+            os.stat(choice.path)
+        except (FileNotFoundError, NotADirectoryError):
+            raise SceneNotFoundError(f"{choice.path}: no such file or folder") from None
+        except OSError as error:
+            raise SceneNotFoundError(
+                f"{choice.path}: cannot be read ({reason_of(error)})"
+            ) from None
 
 
 def check_openable(choice: SceneChoice, *, whole: bool = True) -> None:
