@@ -30,6 +30,7 @@ from scene_store.cross_fade import CrossFade
 from scene_store.ledger import Budgets, ChunkCosts
 from scene_store.loader import Demand, Loader
 from scene_store.lod import ChunkIndices, LodCut, LodLimits, select_lod
+from scene_store.remade_chunks import RemadeChunks
 from scene_store.residency import Residency
 from scene_store.residency_stats import ResidencyStats
 from splat.gaussians import Gaussians
@@ -238,7 +239,10 @@ class StreamedScene:
 
     def stats(self) -> ResidencyStats:
         """What is held."""
-        return self._loader.stats()
+        stats = self._loader.stats()
+        if isinstance(self.source, RemadeChunks):
+            stats = replace(stats, remade=self.source.remade)
+        return stats
 
     @contextmanager
     def acquire(self, request: FrameRequest) -> Iterator[Drawable]:

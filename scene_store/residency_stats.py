@@ -45,6 +45,7 @@ class ResidencyStats:
         leased: Chunks under a lease.
         tally: What was done so far.
         failures: Of chunks that are failing now, by chunk.
+        remade: Chunks that are damaged and were made again (``RemadeChunks``), a line each.
     """
 
     budgets: Budgets
@@ -56,3 +57,4 @@ class ResidencyStats:
     leased: int
     tally: Tally
     failures: tuple[Failure, ...]
+    remade: tuple[str, ...] = ()

@@ -232,6 +232,9 @@ def stream_html(held: ResidencyStats, drawn: StreamStats | None, note: str = "")
     rows += [("", _in_short(failure.text)) for failure in held.failures[:SHOWN_FAILURES]]
     if len(held.failures) > SHOWN_FAILURES:
         rows.append(("", f"and {len(held.failures) - SHOWN_FAILURES:,} more, in the log"))
+    if held.remade:
+        rows.append(("Damaged", f"{len(held.remade):,} chunks; made again of finer ones"))
+    rows += [("", _in_short(line)) for line in held.remade[:SHOWN_FAILURES]]
     if note:
         rows.append(("Note", note))
     table = "".join(

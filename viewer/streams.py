@@ -16,6 +16,7 @@ from scene_store.chunk_sources import open_chunks
 from scene_store.chunks import ChunkSource
 from scene_store.ledger import Budgets
 from scene_store.memory import available_bytes
+from scene_store.remade_chunks import RemadeChunks
 from scene_store.scene import SceneMeta
 from scene_store.statistics import likely_up
 from scene_store.store import Store
@@ -70,7 +71,7 @@ def open_stream(choice: SceneChoice) -> OpenedStream:
         raise SceneError(
             f"{choice.shown}: all its levels are drawn, each where it is needed; leave out --lod"
         )
-    source = open_chunk_source(choice)
+    source = RemadeChunks(open_chunk_source(choice))
     try:
         return OpenedStream(choice.title, source, stream_start(choice, source))
     except BaseException:
@@ -172,6 +173,7 @@ def _boxes(tree: LodTree, meta: SceneMeta) -> Gaussians:
 
 def _is_town(source: ChunkSource) -> bool:
     """Whether a store was built from the built-in town, and nothing else."""
-    sources = source.manifest.info.sources if isinstance(source, Store) else ()
+    store = source.source if isinstance(source, RemadeChunks) else source
+    sources = store.manifest.info.sources if isinstance(store, Store) else ()
     names = [file.path for file in sources if file.size_bytes == 0]
     return len(sources) == 1 and len(names) == 1 and names[0].split(":")[0] == TOWN_NAME

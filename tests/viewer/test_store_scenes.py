@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -174,6 +175,26 @@ def test_a_damaged_chunk_is_named_and_the_picture_written(
     warning = caplog.messages[-1]
     assert "d.png: coarser than it should be" in warning
     assert "geometry-00.bin: chunk " in warning and "checksum" in warning
+
+
+@pytest.mark.parametrize("level", [1, 2])
+def test_a_damaged_coarse_chunk_costs_a_warning_and_no_detail(
+    ball_store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, level: int
+) -> None:
+    damaged = Path(shutil.copytree(ball_store, tmp_path / "coarse.bvs"))
+    geometry = damaged / f"geometry-0{level}.bin"
+    data = bytearray(geometry.read_bytes())
+    data[len(data) // 2] ^= 1
+    geometry.write_bytes(data)
+    expected, found = tmp_path / "e.png", tmp_path / "f.png"
+    assert main(export_words(ball_store, expected)) == 0
+    with caplog.at_level(logging.WARNING):
+        assert main(export_words(damaged, found)) == 0
+    (warning,) = caplog.messages
+    assert f"geometry-0{level}.bin: chunk " in warning and "until then it is remade" in warning
+    a, b = cv2.imread(str(expected)), cv2.imread(str(found))
+    assert a is not None and b is not None and np.ptp(a) > 100
+    assert np.array_equal(a, b)
 
 
 def test_a_healthy_store_exports_with_status_zero(ball_store: Path, tmp_path: Path) -> None:

@@ -95,6 +95,13 @@ def test_many_failures_are_told_in_short() -> None:
     assert "and 37 more, in the log" in text
 
 
+def test_chunks_that_were_made_again_are_named_and_not_called_lost() -> None:
+    lines = tuple(f"/a/town.bvs/geometry-01.bin: chunk {n}: is missing; remade" for n in range(5))
+    text = stream_html(held(remade=lines), None)
+    assert "5 chunks; made again of finer ones" in text and "Lost" not in text
+    assert ">geometry-01.bin: chunk 2: is missing; remade<" in text and "chunk 3:" not in text
+
+
 def test_a_box_is_twelve_edges_in_the_colour_of_its_level() -> None:
     tree = sample_tree(sample_chunks())
     ends, colors = box_lines(tree, np.array([0, 2]))
