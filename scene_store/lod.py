@@ -120,7 +120,6 @@ def select_lod(
     *,
     lost: NDArray[np.bool_] | None = None,
     foveation: Foveation | None = None,
-    frozen: Sequence[Camera] | None = None,
 ) -> LodCut:
     """Choose one cut for all cameras of a request: two eyes must see the same one.
 
@@ -138,13 +137,11 @@ def select_lod(
         lost: [N] bool: chunks that will never come (damaged). A node with a visible child
             among them is not refined; a lost root is left out.
         foveation: Weight of scales by the angle from each camera's axis.
-        frozen: The cameras of a frozen view, to look at its cut from elsewhere: they choose
-            in the place of ``cameras``.
     """
     gone = np.zeros(len(tree), np.bool_) if lost is None else lost
     if resident.shape != (len(tree),) or gone.shape != (len(tree),):
         raise ValueError("residency must say one thing for each node of the tree")
-    views = pack_views(cameras if frozen is None else frozen, foveation)
+    views = pack_views(cameras, foveation)
     return LodCut(
         *_store.select(
             tree.lo,

@@ -34,7 +34,8 @@ class LodTree:
         parent: [N] int32; ``NO_PARENT`` for a root.
         first_child: [N] int32, index of the first child; children are contiguous. 0 for a leaf.
         child_count: [N] int32; 0 for a leaf.
-        level: [N] int32, 0 for original Gaussians, growing towards the roots.
+        level: [N] int32, 0 for original Gaussians; below the parent's, so that no way down is
+            longer than there are levels.
         loss: [N] float32, world units² times squared colour: how much of the picture the node's
             Gaussians lose (Σ opacity · area · variance of the colours that each stands for).
             0 for a leaf. Left out, it is ``count · error²``.
@@ -122,6 +123,8 @@ class LodTree:
             raise SceneError("the tree holds a node before its parent")
         if (self.error[root_count:] > self.error[ups]).any():
             raise SceneError("the tree holds a node with a larger error than its parent")
+        if (self.level < 0).any() or (self.level[root_count:] >= self.level[ups]).any():
+            raise SceneError("the tree holds a node of a level that is not below its parent's")
 
 
 def _assumed_loss(count: NDArray[np.int32], error: Float32Array) -> NDArray[np.float64]:

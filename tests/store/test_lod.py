@@ -321,11 +321,6 @@ def test_what_is_behind_is_neither_drawn_nor_wanted() -> None:
     assert (cut.culled, cut.complete, cut.error_px) == (1, True, 0)
 
 
-def test_a_frozen_view_chooses_in_the_place_of_the_cameras() -> None:
-    cut = select_lod(two_levels(), [view_from(10)], ALL, frozen=[view_from(-10)])
-    assert cut.draw.tolist() == [1, 2]
-
-
 def test_foveation_spares_what_is_off_the_axis() -> None:
     camera = Camera.look_at((-10, 0, 0), (0, 6, 0), (0, 0, 1), fov_y_rad=1, width=200, height=100)
     weighted = Foveation(inner_rad=0.05, outer_rad=0.2, edge_weight=0.25)

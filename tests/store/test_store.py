@@ -383,7 +383,8 @@ def test_what_is_not_json_is_refused(store_path: Path, text: bytes) -> None:
         ({"count": 2000}, "more than 1,024 Gaussians"),
         ({"count": (1 << 32) - 1}, "makes no sense"),
         ({"count": 301}, "counts level 0 differently"),
-        ({"level": 9}, "level that the manifest lacks"),
+        ({"level": 1}, "not below its parent's"),
+        ({"level": 9}, "not below its parent's"),
         ({"child_count": (1 << 16) - 1}, "more children than it has nodes"),
         ({"child_count": 2}, "breadth-first|more children"),
         ({"error": 1e9}, "larger error"),
@@ -400,6 +401,12 @@ def test_tables_that_make_no_sense_are_refused(
 ) -> None:
     edit_node(store_path, 1, **changes)
     with pytest.raises(SceneFormatError, match=problem):
+        open_store(store_path)
+
+
+def test_a_level_that_the_manifest_lacks_is_refused(store_path: Path) -> None:
+    edit_node(store_path, 0, level=9)
+    with pytest.raises(SceneFormatError, match="level that the manifest lacks"):
         open_store(store_path)
 
 
