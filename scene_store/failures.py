@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import random as random_module
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 
 from splat.errors import ChunkReadError
+
+logger = logging.getLogger(__name__)
+
+# Failures seldom come alone: others like it are waited for, and then for longer and longer.
+_GATHERED_S = 0.5
+_GATHERED_FACTOR = 4.0
+_NUMBERS = re.compile(r"[\d,.]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,3 +105,62 @@ class Failures:
     def waiting(self) -> list[tuple[int, float]]:
         """Chunks that may come yet, each with the time of its next try."""
         return [(f.chunk, f.until) for f in self._failures.values() if f.until is not None]
+
+
+@dataclass(slots=True)
+class _Kind:
+    """Chunks of one file with one problem."""
+
+    first: Failure
+    chunks: set[int] = field(default_factory=set)
+    told: int = 0
+    gathered_s: float = _GATHERED_S
+    due: float = math.inf
+
+    @property
+    def line(self) -> str:
+        more = f"; {len(self.chunks) - 1:,} more such" if len(self.chunks) > 1 else ""
+        return f"{self.first.text} ({'lost' if self.first.permanent else 'tried again'}{more})"
+
+
+class FailureLog:
+    """Says which chunks fail: a line for each file and problem with a count, not one for each
+    chunk and try.
+
+    The line comes a moment after the first chunk, and another one if there are more later.
+    No clock; each chunk and try is logged for debugging.
+    """
+
+    def __init__(self) -> None:
+        self._kinds: dict[tuple[str, str, bool], _Kind] = {}
+
+    @property
+    def due(self) -> float:
+        """When the next line is to be told; infinity if there is none."""
+        return min((kind.due for kind in self._kinds.values()), default=math.inf)
+
+    def add(self, failure: Failure, error: BaseException, now: float) -> None:
+        """A chunk failed.
+
+        Args:
+            failure: What is known of it.
+            error: Why.
+            now: Seconds of the clock of ``due``.
+        """
+        place, problem = "", failure.text
+        if isinstance(error, ChunkReadError):
+            place, problem = error.path, error.problem
+        logger.debug("%s (attempt %d)", failure.text, failure.attempts)
+        key = (place, _NUMBERS.sub("#", problem), failure.permanent)
+        kind = self._kinds.setdefault(key, _Kind(failure))
+        kind.chunks.add(failure.chunk)
+        if len(kind.chunks) > kind.told:
+            kind.due = min(kind.due, now + kind.gathered_s)
+
+    def tell(self, now: float) -> None:
+        """Log what is due by now, once."""
+        for kind in self._kinds.values():
+            if kind.due < math.inf and kind.due <= now:
+                kind.due, kind.told = math.inf, len(kind.chunks)
+                kind.gathered_s *= _GATHERED_FACTOR
+                logger.warning("%s", kind.line)

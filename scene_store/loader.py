@@ -10,6 +10,7 @@ draws what is there (``Loader.frame``), and hears of arrivals by a callback.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -250,6 +251,7 @@ class Loader(Closing):
         brings is forgotten. Pages stay as they are; the pool is the caller's."""
         with self._lock:
             self._closed = True
+            self._residency.failure_log.tell(math.inf)
             self._to_read.clear()
             self._to_decode.clear()
             self._encoded.clear()
@@ -283,8 +285,8 @@ class Loader(Closing):
     def _next_to_read(self) -> list[int] | None:
         """Waits for work; None at the end."""
         while not self._to_read and not self._closed:
-            retry = self._residency.next_retry()
-            wait_s = None if retry is None else retry - self._clock()
+            due = self._residency.next_step()
+            wait_s = None if due is None else due - self._clock()
             if wait_s is not None and wait_s <= 0:
                 self._carry_out(self._residency.step(self._clock()))
                 continue
@@ -292,7 +294,7 @@ class Loader(Closing):
         if self._closed:
             return None
         batch = self._to_read.popleft()
-        if self._to_read or self._residency.next_retry() is not None:
+        if self._to_read or self._residency.next_step() is not None:
             self._work_to_read.notify()  # one after the other, so that none wakes in vain
         return batch
 

@@ -20,7 +20,6 @@ The rules:
 
 from __future__ import annotations
 
-import logging
 import random as random_module
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import replace
@@ -31,15 +30,13 @@ from numpy.typing import ArrayLike, NDArray
 from scene_store.actions import Actions, Plan
 from scene_store.demands import NO_RANK, Demands, Tier
 from scene_store.eviction import ANY_TIER, Leaving, least_used_first
-from scene_store.failures import Failures, RetryPolicy
+from scene_store.failures import FailureLog, Failures, RetryPolicy
 from scene_store.ledger import Budgets, ChunkCosts, ChunkState, Ledger
 from scene_store.residency_stats import ResidencyStats, Tally
 from scene_store.tree import NO_PARENT, LodTree
 from splat.errors import ChunkReadError
 
 __all__ = ["Actions", "Residency"]
-
-logger = logging.getLogger(__name__)
 
 _LOOK_AHEAD = 256  # of the queue, at a time
 
@@ -58,6 +55,7 @@ class Residency:
 
     Attributes:
         tree, max_loads, max_promotions: As given.
+        failure_log: Tells of failures when ``step`` is called.
 
     Raises:
         BudgetError: If the budgets cannot hold the roots, or one chunk being decoded.
@@ -78,6 +76,7 @@ class Residency:
         self._ledger = Ledger(tree, costs, budgets)
         self._demands = Demands(tree)
         self._failures = Failures(retry or RetryPolicy(), random or random_module.Random())
+        self.failure_log = FailureLog()
         self.max_loads = max_loads
         self.max_promotions = max_promotions
         self._parent = tree.parent.data
@@ -142,6 +141,12 @@ class Residency:
     def next_retry(self) -> float | None:
         """When ``step`` will next have a failed chunk to try again; None if none is wanted."""
         return min((until for _, until in self._waiting_for_another_try()), default=None)
+
+    def next_step(self) -> float | None:
+        """When ``step`` is to be called though nothing happened: for a failed chunk, or to tell
+        of some; None for never."""
+        times = [self.failure_log.due, *(until for _, until in self._waiting_for_another_try())]
+        return min((time for time in times if time < np.inf), default=None)
 
     def stats(self) -> ResidencyStats:
         """A snapshot."""
@@ -259,8 +264,7 @@ class Residency:
         """Reading or decoding the chunk failed; everything it took is given back."""
         self._leave_loading(chunk, ChunkState.FAILED)
         failure = self._failures.add(chunk, error, now)
-        advice = "lost" if failure.until is None else f"next try in {failure.until - now:.1f} s"
-        logger.warning("%s (%s)", failure.text, advice)
+        self.failure_log.add(failure, error, now)
 
     def _leave_loading(self, chunk: int, state: ChunkState) -> None:
         self._ledger.move(chunk, state)
@@ -273,6 +277,7 @@ class Residency:
         return self._step(now, Plan())
 
     def _step(self, now: float, plan: Plan) -> Actions:
+        self.failure_log.tell(now)
         self._shrink(plan)
         self._enqueue(now)
         self._promote(plan)

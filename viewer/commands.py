@@ -217,7 +217,7 @@ class Export:
         for path in targets.paths:
             say(str(path))
         if problems:
-            more = f" (and {len(problems) - 1} more such)" if len(problems) > 1 else ""
+            more = f" (and {len(problems) - 1:,} more such)" if len(problems) > 1 else ""
             log.warning("warning: %s: %s%s", targets.paths[0], problems[0], more)
         return 1 if problems else 0
 

@@ -152,7 +152,7 @@ def overview(source: ChunkSource) -> Gaussians:
             if encoded is not None:
                 chunks.append(source.decode(root, encoded))
         except ChunkReadError as error:
-            log.warning("%s", error)
+            log.info("%s", error)  # whoever wants it will tell
     return Gaussians.concatenate(chunks) if chunks else _boxes(source.tree, source.meta)
 
 

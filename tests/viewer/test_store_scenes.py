@@ -127,12 +127,13 @@ def test_boxes_show_where_a_scene_is_that_cannot_be_read(
         (broken / file.name).write_bytes(
             data if file.suffix != ".bin" or "nodes" in file.name else bytes(len(data))
         )
-    with open_store(broken) as store:
+    with caplog.at_level(logging.INFO), open_store(broken) as store:
         shown = overview(store)
         assert len(shown) == int(store.tree.is_leaf.sum())
         assert shown.means.min() > -4 and shown.means.max() < 4
         assert stream_start(choice(broken), store).radius == pytest.approx(4.5, rel=0.5)
     assert "damaged" in caplog.text
+    assert not [record for record in caplog.records if record.levelno > logging.INFO]
 
 
 def test_a_store_of_the_town_starts_in_the_town(tmp_path: Path) -> None:
