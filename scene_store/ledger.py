@@ -107,7 +107,8 @@ class ChunkCosts:
 
     Attributes:
         encoded: [N] int64 host memory from the start of the read to the end of the decoding.
-        decoded: [N] int64 host memory while it is being decoded, on top of that.
+        decoded: [N] int64 host memory while it is being decoded, on top of that: its Gaussians,
+            and what the larger of a chunk's streams holds when it is decompressed, at most.
         device: [N] int64 whole pages of the device.
     """
 
@@ -119,11 +120,12 @@ class ChunkCosts:
     def of(cls, source: ChunkSource, page_bytes: int) -> ChunkCosts:
         """Those of a source's chunks, on a device with pages of ``page_bytes``."""
         count = source.tree.count.astype(np.int64)
-        floats = 3 + 4 + 3 + 1 + 3 * SH_COUNT_OF_DEGREE[source.sh_degree]
+        shape, colors = 3 + 4 + 3 + 1, 3 * SH_COUNT_OF_DEGREE[source.sh_degree]
+        planes = max(shape + 3, colors - 3)  # of one stream after the other
         encoded = [source.encoded_bytes(chunk) for chunk in range(len(count))]
         return cls(
             encoded=np.array(encoded, np.int64),
-            decoded=4 * floats * count,
+            decoded=4 * (shape + colors + planes) * count,
             device=-(-count // source.page_gaussians) * page_bytes,
         )
 

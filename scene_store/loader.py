@@ -39,7 +39,8 @@ CLOSING_TIME_S = 0.8
 
 READERS = 8  # enough to hide the latency of a server
 DECODERS = 2
-DECODED_BYTES = 1 << 20  # of a batch, unless it is a single chunk: stays in a core's cache
+# Of a batch, unless it is a single chunk: stays in a core's cache.
+DECODED_BYTES = 2 << 20
 # What to do next takes residency longer to say than a small chunk takes to read: while all
 # threads have work, it is asked only after so many.
 MOST_UNTHOUGHT = 16

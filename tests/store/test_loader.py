@@ -365,5 +365,5 @@ def test_costs_come_from_the_source() -> None:
     costs = ChunkCosts.of(FakeSource(tree, PAGE_GAUSSIANS, sh_degree=1), PAGE_BYTES)
     count = tree.count.astype(int)
     assert costs.encoded.tolist() == (4 * count).tolist()
-    assert costs.decoded.tolist() == (4 * (11 + 12) * count).tolist()
+    assert costs.decoded.tolist() == (4 * (11 + 12 + 14) * count).tolist()
     assert costs.device.tolist() == (PAGE_BYTES * np.ceil(count / PAGE_GAUSSIANS)).tolist()

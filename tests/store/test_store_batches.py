@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from scene_store.chunks import Buffer, EncodedChunk, in_batches, never_cancelled
+from scene_store.ledger import ChunkCosts
+from scene_store.manifest import Profile
 from scene_store.range_reader import FolderReader, RangeReadError
 from scene_store.store import Store, open_store
 from splat.errors import ChunkReadError
 from splat.gaussians import Gaussians
+from tests import scenes
 from tests.store.small_stores import sample_chunks, write_store
 
 FIELDS = ("means", "quats", "scales", "opacities", "sh")
@@ -175,3 +179,24 @@ def test_a_wrapper_that_passes_attributes_on_reads_its_own_way(tmp_path: Path) -
         decoded = source.decode_many([1, 2], [first, EncodedChunk((b"", b""))])
         assert list(decoded.errors) == [1]
         assert decoded.rows.tolist() == [[0, 300], [300, 0]]
+
+
+@pytest.mark.parametrize("profile", list(Profile))
+@pytest.mark.parametrize("sh_degree", [0, 1, 3])
+def test_decoding_takes_no_more_memory_than_is_counted(
+    tmp_path: Path, profile: Profile, sh_degree: int
+) -> None:
+    """A chunk by itself: then every byte is Python's, and can be watched."""
+    chunks = [scenes.random_scene(seed, 1000, sh_degree) for seed in range(3)]
+    with open_store(write_store(tmp_path / "scene.bvs", chunks, profile=profile)) as store:
+        (encoded,) = read_all(store, [1])
+        store.decode(1, encoded)  # what is made once
+        tracemalloc.start()
+        try:
+            store.decode(1, encoded)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        counted = int(ChunkCosts.of(store, 1).decoded[1])
+        assert peak < counted + 8192  # of objects, whatever the chunk's size
+        assert peak > 0.6 * counted
