@@ -68,7 +68,9 @@ def decode_geometry(stream: bytes) -> Fields:
     means = [_mean(column, *r) for column, r in zip(columns[:3], ranges[:3], strict=True)]
     scales = [_from_log(column, *r) for column, r in zip(columns[3:6], ranges[3:6], strict=True)]
     x, y, z = (_unzigzag(c).astype(np.float32) * np.float32(quat_step) for c in columns[6:9])
-    w = np.sqrt(np.float32(1) - (x * x + y * y + z * z))
+    squares = (x * x + y * y) + z * z
+    assert squares.max() <= 1
+    w = np.sqrt(np.float32(1) - squares)
     colors = [column.astype(np.int64) + lo for column, lo in zip(columns[10:], lowest, strict=True)]
     assert len(w) == count
     return {
@@ -119,7 +121,7 @@ def _unzigzag(values: NDArray[np.uint64]) -> NDArray[np.int64]:
 
 
 def _mean(column: NDArray[np.uint64], lo: float, hi: float, steps: int) -> NDArray[np.float32]:
-    q = np.cumsum(_unzigzag(column))
+    q = np.cumsum(_unzigzag(column)) % 2**32
     assert q.min() >= 0
     assert q.max() <= steps
     value = lo + q * ((hi - lo) / steps if steps else 0.0)
@@ -139,6 +141,7 @@ def _from_log(column: NDArray[np.uint64], lo: float, hi: float, steps: int) -> N
 
 def _rgb(g_rg_bg: list[NDArray[np.int64]], step: float) -> NDArray[np.float32]:
     g, r_g, b_g = g_rg_bg
-    integers = np.stack([g + r_g, g, g + b_g], axis=1)
+    sums = np.stack([g + r_g, g, g + b_g], axis=1)
+    integers = (sums % 2**32).astype(np.uint32).view(np.int32)
     coefficients: NDArray[np.float32] = integers.astype(np.float32) * np.float32(step)
     return coefficients
