@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from scene_store.chunks import (
     Buffer,
@@ -136,6 +136,26 @@ class Store(Closing):
         errors: dict[int, BaseException] = dict(self._decode(chunks, encoded, counts, out))
         return DecodedChunks(out, np.stack([np.cumsum(counts) - counts, counts], axis=1), errors)
 
+    def faults(
+        self, chunks: Sequence[int], cancelled: Callable[[], bool] = never_cancelled
+    ) -> dict[int, ChunkReadError]:
+        """Reads chunks and holds them against their checksums, without decoding them.
+
+        Returns:
+            Those that cannot be had as they were written, and why.
+        """
+        outcomes = dict(zip(chunks, self.read_many(chunks, lambda _: cancelled()), strict=True))
+        there = {c: found for c, found in outcomes.items() if isinstance(found, EncodedChunk)}
+        names = list(there)
+        differing = self._differing(names, list(there.values())) if there else {}
+        missing = {c: found for c, found in outcomes.items() if isinstance(found, ChunkReadError)}
+        return {**missing, **{names[place]: error for place, error in differing.items()}}
+
+    @property
+    def file_order(self) -> NDArray[np.intp]:
+        """[N] all chunks, as their geometry lies in the files."""
+        return np.lexsort((self._records["geometry_offset"], self._records["level"]))
+
     def close(self) -> None:
         """See ``ChunkSource``."""
         self._reader.close()
@@ -205,6 +225,14 @@ class Store(Closing):
             for place, problem in enumerate(decode_chunks_into(encoded, counts, out))
             if problem is not None
         }
+        errors.update(self._differing(chunks, encoded))
+        return errors
+
+    def _differing(
+        self, chunks: Sequence[int], encoded: Sequence[EncodedChunk]
+    ) -> dict[int, ChunkReadError]:
+        """Those of a batch that are not as they were written, by their place in it."""
+        errors: dict[int, ChunkReadError] = {}
         streams = ("geometry", "sh") if self.sh_degree else ("geometry",)
         for index, stream in reversed(list(enumerate(streams))):
             sums = np.empty(len(encoded), np.uint32)

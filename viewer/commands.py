@@ -233,20 +233,31 @@ class Info:
     scene: SceneOptions = field(default_factory=SceneOptions)
     json: Flag = False
     """Print JSON instead of tables."""
+    check: Flag = False
+    """Read every chunk of a store and compare its checksums; status 1 if any is damaged."""
     server: ServerOptions = field(default_factory=ServerOptions)
     common: CommonOptions = field(default_factory=CommonOptions)
 
-    def run(self, say: Say) -> None:
-        """Print it."""
+    def run(self, say: Say) -> int:
+        """Print it; 1 if a check found something wrong."""
         settings = load(self.common.config, self.server.settings)
-        report = _report(self.scene.choice(settings))
+        choice = self.scene.choice(settings)
+        report = _report(choice, check=self.check)
         if self.json:
             say(report.to_json())
         else:
             report.print_table()
+        if not self.check:
+            return 0
+        from viewer.store_info import StoreReport
+
+        if not isinstance(report, StoreReport):
+            log.warning("warning: --check is for stores; %s has no checksums", choice.shown)
+            return 0
+        return 1 if report.failed_check else 0
 
 
-def _report(choice: SceneChoice) -> SceneReport | StoreReport | StreamReport:
+def _report(choice: SceneChoice, *, check: bool) -> SceneReport | StoreReport | StreamReport:
     from viewer.downloads import at_hand
     from viewer.status_line import status_line
 
@@ -256,7 +267,7 @@ def _report(choice: SceneChoice) -> SceneReport | StoreReport | StreamReport:
         if choice.is_streamed:
             from viewer.store_info import stream_report
 
-            return stream_report(choice)
+            return stream_report(choice, check=check)
         from viewer.info import scene_report
 
         return scene_report(choice)

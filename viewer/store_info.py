@@ -19,6 +19,7 @@ from scene_store.scene import Vector3
 from scene_store.statistics import likely_up
 from scene_store.store import Store
 from viewer.scenes import SceneChoice
+from viewer.store_check import check_bar, check_chunks, summary
 from viewer.stream_info import StreamReport
 from viewer.streams import open_chunk_source, overview
 from viewer.text import byte_size, vector_text
@@ -26,7 +27,8 @@ from viewer.text import byte_size, vector_text
 
 @dataclass(frozen=True, slots=True)
 class StoreReport:
-    """Facts about a store, ready to be printed. No chunk but the coarsest was read.
+    """Facts about a store, ready to be printed. No chunk but the coarsest was read, unless all of
+    them were checked.
 
     Attributes:
         place: The folder or address, for people.
@@ -35,6 +37,7 @@ class StoreReport:
         up: The likely up direction.
         up_known: Whether the store says so itself.
         faults: What is wrong with its files, one sentence each.
+        damaged: Chunks that are not as they were written, ascending; None if nobody looked.
     """
 
     place: str
@@ -43,10 +46,16 @@ class StoreReport:
     up: Vector3
     up_known: bool
     faults: tuple[str, ...]
+    damaged: tuple[int, ...] | None = None
 
     def problems(self) -> list[str]:
         """What deserves attention, one sentence each; empty for a healthy store."""
         return list(self.faults)
+
+    @property
+    def failed_check(self) -> bool:
+        """Whether all of it was read, and something is wrong."""
+        return self.damaged is not None and bool(self.faults)
 
     def to_json(self) -> str:
         """All of it as JSON, indented."""
@@ -89,6 +98,7 @@ class StoreReport:
             "settings": dict(manifest.info.settings),
             "notes": list(manifest.info.notes),
             "generator": manifest.generator,
+            "damaged_chunks": None if self.damaged is None else list(self.damaged),
             "problems": self.problems(),
         }
 
@@ -111,6 +121,9 @@ class StoreReport:
             *((name.replace("_", " "), value) for name, value in manifest.info.settings),
             *(("Note", note) for note in manifest.info.notes),
         ]
+        if self.damaged is not None:
+            found = f"{len(self.damaged):,} are damaged" if self.damaged else "all are whole"
+            rows.append(("Checked", f"{manifest.nodes:,} chunks: {found}"))
         table = Table(title=self.title, title_justify="left", show_header=False, box=None)
         table.add_column(style="dim")
         table.add_column()
@@ -130,23 +143,36 @@ class StoreReport:
         return table
 
 
-def stream_report(choice: SceneChoice) -> StoreReport | StreamReport:
+def stream_report(choice: SceneChoice, *, check: bool = False) -> StoreReport | StreamReport:
     """Open a store and see whether its files are there; or a streamed SOG on a server.
+
+    Args:
+        choice: The scene.
+        check: Whether to read every chunk of a store, with a bar on a terminal.
 
     Raises:
         SceneError: If it cannot be opened.
     """
+    if check:  # what lies in a cache says nothing of the store
+        choice = replace(choice, remote=replace(choice.remote, cache=None))
     with contextlib.closing(open_chunk_source(choice)) as store:
         if not isinstance(store, Store):
             return StreamReport.of(choice, store)
         up = choice.up or _up(store)
+        faults, damaged = _faults_of(choice, store.manifest), None
+        if check:
+            with check_bar() as progress:
+                found = check_chunks(store, progress)
+            damaged = tuple(found)
+            faults += summary(found)
         return StoreReport(
             choice.shown if choice.path is None else str(choice.store_folder),
             choice.title,
             store.manifest,
             up,
             up == store.meta.up,
-            tuple(_faults_of(choice, store.manifest)),
+            tuple(faults),
+            damaged,
         )
 
 
@@ -161,6 +187,7 @@ def _up(store: Store) -> Vector3:
 
 
 def _faults_of(choice: SceneChoice, manifest: Manifest) -> list[str]:
+    """What is wrong with which file, by its length alone."""
     if choice.address is not None:
         return _remote_faults(choice, manifest)
     return _faults(choice.store_folder, manifest)
