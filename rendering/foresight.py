@@ -54,6 +54,7 @@ class Foresight:
         lost: NDArray[np.bool_],
         kept: ChunkIndices,
         *,
+        coming: tuple[Camera, ...] = (),
         final: bool = False,
     ) -> ChunkIndices | None:
         """The chunks for what comes after this view, most urgent first; None for no change.
@@ -65,9 +66,10 @@ class Foresight:
             limits: Of the view; ``max_pages`` is the pool's.
             resident, lost: [N] what is there, and what will never come.
             kept: What the present views of all clients keep.
+            coming: The views that come next, if they are known; nothing is predicted then.
             final: Whether the view shows all there is, so that nothing else is waited for.
         """
-        views = self._predictor.predict(now, latency_s)
+        views = coming or self._predictor.predict(now, latency_s)
         pages = pages_of(self._tree, limits.page_gaussians)
         urgent_pages = min(
             int(BASE_OF_KEPT * pages[kept].sum()), int(BASE_OF_POOL * limits.max_pages)

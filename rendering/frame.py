@@ -30,6 +30,9 @@ class FrameRequest:
         frozen: Cameras that choose the detail of a streamed scene in the place of ``cameras``,
             to look at a view's choice from elsewhere.
         tint_levels: Colour the chunks of a streamed scene by their level of detail.
+        coming: Views that will be asked for next, the nearest in time first, where that is known:
+            of a camera path ``scene_store.prefetch.look_ahead``. A streamed scene fetches for
+            them in the place of what it would predict.
         submitted_s: ``time.monotonic()`` at the asking.
 
     Raises:
@@ -45,6 +48,7 @@ class FrameRequest:
     max_error_px: float = 0.0
     frozen: tuple[Camera, ...] = ()
     tint_levels: bool = False
+    coming: tuple[Camera, ...] = ()
     submitted_s: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:

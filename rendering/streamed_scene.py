@@ -328,6 +328,7 @@ class StreamedScene:
                 resident,
                 lost,
                 np.unique(np.concatenate([c.touched for c in self._clients.by_name.values()])),
+                coming=request.coming,
                 final=cut.complete and request.max_error_px == 0,
             )
             fading = client.fade.fading

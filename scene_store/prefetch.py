@@ -227,7 +227,8 @@ class PosePredictor:
 
 
 def look_ahead(path: Sequence[Camera], index: int, frames: int, views: int = 4) -> list[Camera]:
-    """Views of a path that is known, as in export and playback: the next ones, thinned out.
+    """Views of a path that is known: the next ones, thinned out. Whoever draws a path, to export
+    it or to play it back, hands them on with each of its frames (``FrameRequest.coming``).
 
     Args:
         path: All cameras of it.

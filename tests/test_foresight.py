@@ -7,7 +7,7 @@ import pytest
 
 from rendering.foresight import BASE_OF_POOL, Foresight
 from scene_store.lod import ChunkIndices, LodLimits, select_lod
-from scene_store.prefetch import coarse_levels, prefetch_chunks, widened
+from scene_store.prefetch import coarse_levels, look_ahead, prefetch_chunks, widened
 from scene_store.tree import NO_PARENT, LodTree
 from splat.camera import Camera
 
@@ -69,6 +69,27 @@ def walk(foresight: Foresight, tree: LodTree, speed: float) -> ChunkIndices:
         newest = newest if ahead is None else ahead
     assert newest is not None
     return newest
+
+
+def test_on_a_known_path_the_next_views_are_fetched_wherever_they_are(tree: LodTree) -> None:
+    foresight = Foresight(tree)
+    path = [at(10), at(25), at(36)]
+    nothing = np.zeros(len(tree), np.bool_)
+
+    def ahead(coming: tuple[Camera, ...]) -> ChunkIndices | None:
+        kept = needed(tree, path[0])
+        return foresight.look(path[0], 0.0, 0.1, LIMITS, nothing, nothing, kept, coming=coming)
+
+    coming = tuple(look_ahead(path, 0, 2))
+    fetched = ahead(coming)
+    assert fetched is not None
+    order = fetched.tolist()
+    first, second = (
+        [order.index(chunk) for chunk in needed(tree, view)[1:].tolist()] for view in coming
+    )
+    assert max(first) < min(second)
+    assert ahead(coming) is None, "the same views need the same chunks"
+    assert ahead(coming[1:]) is not None
 
 
 @pytest.mark.parametrize("speed", [4.0, -4.0])

@@ -277,6 +277,35 @@ def test_a_scene_whose_coarsest_form_is_damaged_draws_nothing_and_goes_on(
         assert scene.stats().failures[0].chunk == 0
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_the_next_view_of_a_known_path_is_there_when_its_turn_comes(
+    source: SlowStore, rasterizer: NativeRasterizer, known: bool
+) -> None:
+    """However far it is from this one; without being told nobody can know."""
+
+    def from_the_middle(x: float) -> Camera:
+        to = (x, 0.0, 0.0)
+        return Camera.look_at((0, 0, 0), to, (0, -1, 0), fov_y_rad=0.2, width=64, height=64)
+
+    here, there = from_the_middle(5.0), from_the_middle(-5.0)
+    with drawing(source, rasterizer) as (engine, scene):
+        page = scene.least_budgets.device_bytes
+        scene.set_budgets(Budgets(AMPLE.host_bytes, len(source.tree) * page))
+        coming = (there,) if known else ()
+        deadline = time.monotonic() + WAIT_S
+        while not stream(draw(engine, here, coming=coming)).complete or busy(scene):
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        assert stream(draw(engine, there)).complete == known
+
+
+def busy(scene: StreamedScene) -> bool:
+    """Whether chunks are on their way, for whatever reason."""
+    chunks = scene.stats().chunks
+    idle = {ChunkState.ABSENT, ChunkState.DEVICE}
+    return any(count for state, count in chunks.items() if state not in idle)
+
+
 def test_many_clients_share_the_memory_and_all_get_a_picture(
     source: SlowStore, rasterizer: NativeRasterizer, originals: Gaussians
 ) -> None:
