@@ -169,7 +169,8 @@ class Pacer:
         self._arrived = True
 
     def replaced(self) -> None:
-        """The scene has another form: a picture at rest is drawn again, and stays sharp."""
+        """The scene looks different, from where it is looked at: a picture at rest is drawn again,
+        and stays sharp."""
         self._replaced = True
 
     def drawn(

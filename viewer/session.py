@@ -210,11 +210,20 @@ class Session:
             return self._options
 
     def set_options(self, options: ViewOptions) -> None:
-        """Draw differently from now on."""
+        """Draw differently from now on.
+
+        What shows how a streamed scene is drawn redraws a picture at rest as it is: a quick one
+        with less detail would show something else.
+        """
         with self._wake:
-            if options != self._options:
-                self._options = options
-                self._pacer.max_scale = options.max_scale
+            before, self._options = self._options, options
+            if options == before:
+                return
+            self._pacer.max_scale = options.max_scale
+            if options == replace(before, tint_levels=options.tint_levels, frozen=options.frozen):
+                self._pacer.replaced()
+                self._wake.notify_all()
+            else:
                 self._changed()
 
     def refresh(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -93,6 +93,27 @@ def test_a_moving_picture_may_lack_what_does_not_show_and_a_resting_one_not(
     assert (last.max_error_px, last.settings.resolution, last.preemptible) == (0.0, 1.0, True)
     assert session.stats.stream is not None and session.stats.stream.chunks == 3
     assert session.stats.settled
+
+
+@pytest.mark.parametrize("option", ["tint_levels", "frozen"])
+def test_what_shows_how_it_is_drawn_redraws_a_resting_picture_as_it_is(
+    session: Session, scene: ScriptedStream, screen: FakeScreen, option: str
+) -> None:
+    scene.complete = True
+    session.look(pose())
+    until_sharp(screen)
+    count = len(scene.requests)
+    for value in (True, False) if option == "tint_levels" else (pose(), None):
+        session.set_options(replace(session.options, **{option: value}))  # type: ignore[arg-type]
+        until_sharp(screen, screen.sharp + 1)
+        last = scene.requests[-1]
+        assert bool(getattr(last, option)) == bool(value)
+    fresh = scene.requests[count:]
+    assert len(fresh) == 2, "once each"
+    assert all(asked.max_error_px == 0 and asked.settings.resolution == 1 for asked in fresh)
+    session.set_options(replace(session.options, near=0.2))
+    until_sharp(screen, screen.sharp + 1)
+    assert scene.requests[count + 2].max_error_px > 0, "anything else is shown quickly first"
 
 
 def test_a_complete_picture_is_the_last_one(
