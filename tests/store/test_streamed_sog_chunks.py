@@ -18,6 +18,7 @@ from scene_store.formats.sog import SogTextures
 from scene_store.formats.streamed_sog import StreamedSogSource
 from scene_store.ledger import Budgets, ChunkCosts
 from scene_store.lod import LodLimits, select_lod
+from scene_store.remade_chunks import RemadeChunks
 from scene_store.remote.options import CacheOptions, RemoteOptions
 from scene_store.residency import Residency
 from scene_store.sog_units import SogUnit, SogUnits
@@ -263,6 +264,27 @@ def test_a_broken_texture_costs_its_unit_only(
         assert (caught.value.chunk, caught.value.transient) == (0, False)
         assert texture.name in str(caught.value)
         assert len(get(source, 1)) == 20
+
+
+def test_a_coarse_level_that_is_missing_is_made_of_the_finer_one(path: Path) -> None:
+    for texture in path.parent.glob("[23]_0/*.webp"):
+        texture.unlink()
+    with RemadeChunks(open_streamed_sog(path)) as source:
+        tree = source.tree
+        for chunk in range(len(tree)):
+            found = get(source.source, chunk) if tree.level[chunk] < 2 else mended(source, chunk)
+            assert len(found) == tree.count[chunk]
+            assert (found.means >= tree.lo[chunk]).all()
+            assert (found.means <= tree.hi[chunk]).all()
+            assert all(np.isfinite(getattr(found, name)).all() for name in FIELDS)
+        assert len(source.remade) == 2
+        assert all(line.endswith("remade from the 1 below it") for line in source.remade)
+
+
+def mended(source: RemadeChunks, chunk: int) -> Gaussians:
+    encoded = source.read(chunk)
+    assert encoded is not None and encoded.nbytes == 0
+    return source.decode(chunk, encoded)
 
 
 def test_bytes_of_another_chunk_are_refused(path: Path) -> None:
