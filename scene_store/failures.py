@@ -107,6 +107,11 @@ class Failures:
         return [(f.chunk, f.until) for f in self._failures.values() if f.until is not None]
 
 
+def kind_of(problem: str) -> str:
+    """A problem but for its numbers, such as which bytes are damaged."""
+    return _NUMBERS.sub("#", problem)
+
+
 @dataclass(slots=True)
 class _Kind:
     """Chunks of one file with one problem."""
@@ -151,7 +156,7 @@ class FailureLog:
         if isinstance(error, ChunkReadError):
             place, problem = error.path, error.problem
         logger.debug("%s (attempt %d)", failure.text, failure.attempts)
-        key = (place, _NUMBERS.sub("#", problem), failure.permanent)
+        key = (place, kind_of(problem), failure.permanent)
         kind = self._kinds.setdefault(key, _Kind(failure))
         kind.chunks.add(failure.chunk)
         if len(kind.chunks) > kind.told:

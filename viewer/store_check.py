@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import random
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
-from scene_store.failures import RetryPolicy
+from scene_store.failures import RetryPolicy, kind_of
 from scene_store.store import Store
 from splat.errors import ChunkReadError
 
@@ -21,7 +20,6 @@ THREADS = 4
 _BATCH_BYTES = 4 << 20
 _ATTEMPTS = 4
 _SHOWN_RUNS = 12
-_NUMBERS = re.compile(r"[\d,]+")
 
 
 def check_chunks(
@@ -72,7 +70,7 @@ def summary(faults: Mapping[int, ChunkReadError]) -> list[str]:
     """A line for each file and problem, which names the chunks."""
     kinds: dict[tuple[str, str], list[int]] = {}
     for chunk, error in faults.items():
-        kinds.setdefault((error.path, _NUMBERS.sub("#", error.problem)), []).append(chunk)
+        kinds.setdefault((error.path, kind_of(error.problem)), []).append(chunk)
     return [_line(chunks, faults[chunks[0]]) for chunks in kinds.values()]
 
 

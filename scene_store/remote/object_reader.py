@@ -167,7 +167,8 @@ class ObjectReader:
             raise SceneUnreachableError(f"{error.location}: {error.advice}") from None
         except Exception as error:  # each file system has errors of its own
             failure = self._failed("", error)
-            said = f"cannot be reached: {str(error) or type(error).__name__}"
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            said = f"cannot be reached: {reason}"
             advice = failure.advice if failure.remedy else said
             raise SceneUnreachableError(f"{failure.location}: {advice}") from None
 

@@ -209,7 +209,10 @@ def one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> type[OneLine]:
 @pytest.mark.parametrize(
     ("refusal", "problem"),
     [
-        (ConnectionRefusedError(111, "Connection refused"), "cannot be reached.*refused"),
+        (
+            ConnectionRefusedError(111, "Connection refused"),
+            "cannot be reached: Connection refused$",
+        ),
         (EOFError(), "cannot be reached: EOFError"),
         (PermissionError("530 Login incorrect"), "access is refused; check the credentials"),
     ],
