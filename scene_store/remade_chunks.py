@@ -73,8 +73,8 @@ class RemadeChunks(Closing):
 
     @property
     def remade(self) -> tuple[str, ...]:
-        """The chunks that were made so far, and why; a line each, by chunk."""
-        return tuple(line for _, line in sorted(self._remade.copy().items()))
+        """The chunks that were made so far, and why; a line each, the first one first."""
+        return tuple(self._remade.copy().values())
 
     def encoded_bytes(self, chunk: int) -> int:
         """See ``ChunkSource``."""
