@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from concurrent.futures import Future, wait
+from io import BytesIO
 from typing import Any, TypeVar
 
 import aiohttp
@@ -283,12 +284,11 @@ class HttpReader:
             )
 
     async def _body(self, response: aiohttp.ClientResponse, name: str, size: int) -> bytes:
-        parts: list[bytes] = []
+        body = BytesIO()  # gives its bytes away without a copy
         filled = 0
         try:
             async for part in self._parts(response, name):
-                parts.append(part)
-                filled += len(part)
+                filled += body.write(part)
                 if filled > size:
                     raise self._failed(
                         name, f"the server sent more than the {size:,} bytes asked for", _USE_RANGES
@@ -301,18 +301,17 @@ class HttpReader:
                 f"the connection ended after {filled:,} of {size:,} bytes",
                 transient=True,
             )
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return body.getvalue()
 
     async def _body_of_unknown_size(
         self, response: aiohttp.ClientResponse, name: str, most_bytes: int
     ) -> bytes:
-        parts: list[bytes] = []
+        body = BytesIO()
         filled = 0
         async for part in self._parts(response, name):
-            parts.append(part)
-            filled += len(part)
+            filled += body.write(part)
             require_size(self.location(name), filled, most_bytes)
-        return b"".join(parts)
+        return body.getvalue()
 
     async def _parts(
         self, response: aiohttp.ClientResponse, name: str

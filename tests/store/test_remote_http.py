@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
-from collections.abc import Iterator
+import tracemalloc
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -342,3 +344,32 @@ def test_nothing_is_logged_by_the_way(
         server.faults["scene.bvs/geometry-00.bin"] = [http_server.stalls]
         store.read(1, lambda: server.requests["scene.bvs/geometry-00.bin"] > 0)
     assert caplog.records == []
+
+
+def test_a_body_is_held_once(server: RangeServer) -> None:
+    """Not in parts and put together."""
+    size = 16 << 20
+
+    class Response:
+        content: Response
+
+        async def iter_any(self) -> AsyncIterator[bytes]:
+            for start in range(0, size, 1 << 16):
+                yield bytes([start >> 16]) * (1 << 16)
+
+    response = Response()
+    response.content = response
+    with open_remote(server) as store:
+        reader = store._reader
+        assert isinstance(reader, HttpReader)
+
+        async def peak_bytes() -> int:
+            tracemalloc.start()
+            try:
+                body = await reader._body(response, "x", size)  # type: ignore[arg-type]
+                assert len(body) == size and body[-1] == 255
+                return tracemalloc.get_traced_memory()[1]
+            finally:
+                tracemalloc.stop()
+
+        assert asyncio.run(peak_bytes()) < 1.3 * size
