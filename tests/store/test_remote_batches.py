@@ -139,7 +139,7 @@ def test_ranges_put_together_keep_the_budget(tmp_path: Path) -> None:
     cache = RangeCache(tmp_path, budget_bytes)
     cache.put_many({key(index): data(index) for index in range(6)})
     assert all(cache.get(key(index)) == data(index) for index in range(6))
-    assert bytes_on_disk(tmp_path) == 6 * 4096
+    assert 6 * 4096 < bytes_on_disk(tmp_path) <= budget_bytes
     more = {key(index, 3000): data(index, 3000) for index in range(20, 50)}
     too_large = {key(60, 80_000): data(60, 80_000)}
     cache.put_many({**too_large, **more})
