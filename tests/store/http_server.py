@@ -167,8 +167,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         for start in range(0, len(body), 1 << 16):
             part = body[start : start + (1 << 16)]
+            self.owner.sent += len(part)  # first, as the client may look at once
             self.wfile.write(part)
-            self.owner.sent += len(part)
 
     def drip(self, data: bytes) -> None:
         """A byte every tenth of a second until the test ends."""
