@@ -125,7 +125,10 @@ def require_free(path: str | os.PathLike[str], replace: bool) -> Path:
         raise _unreadable(path, error) from None
     if not replace:
         _tidy_unused(target)
-        raise OutputError(f"{path}: exists already; remove it or choose another name")
+        raise OutputError(
+            f"{path}: exists already; remove it, choose another name, or replace it with "
+            "--overwrite"
+        )
     foreign = _names_in(target, path) - names_of_store(target, path)
     if foreign:
         raise OutputError(

@@ -101,9 +101,13 @@ def depth_picture(
     colors = _colorize(nearness, cv2.COLORMAP_TURBO).astype(np.float32)
     behind = 255.0 * np.asarray(background, np.float32)
     rgb = behind + (colors - behind) * alpha[..., None]
-    return Picture(
-        np.clip(rgb + 0.5, 0.0, 255.0).astype(np.uint8), f"red {low:.3g} … blue {high:.3g} units"
-    )
+    legend = f"red {_plain(low)} … blue {_plain(high)} units"
+    return Picture(np.clip(rgb + 0.5, 0.0, 255.0).astype(np.uint8), legend)
+
+
+def _plain(value: float) -> str:
+    """Three digits that count, and no exponent where people write none: 4,860 for 4.86e+03."""
+    return f"{value:,.0f}" if 100.0 <= value < 1e9 else f"{value:.3g}"
 
 
 def count_picture(count: NDArray[np.int32]) -> Picture:

@@ -18,11 +18,15 @@ from scene_store.range_reader import RangeReadError, insist
 from scene_store.scene import Vector3
 from scene_store.statistics import likely_up
 from scene_store.store import Store
+from splat.errors import SceneError
 from viewer.scenes import SceneChoice
 from viewer.store_check import check_bar, check_chunks, summary
 from viewer.stream_info import StreamReport
 from viewer.streams import open_chunk_source, overview
 from viewer.text import byte_size, vector_text
+
+# Settings of a build that other rows of the table tell of.
+_SAID_ABOVE = frozenset({"profile", "page_gaussians", "sh_degree"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,18 +122,27 @@ class StoreReport:
                 + ("by the store" if self.up_known else "guessed from the shape"),
             ),
             *(("Built from", source.path) for source in manifest.info.sources),
-            *((name.replace("_", " "), value) for name, value in manifest.info.settings),
+            *(
+                (name.replace("_", " ").capitalize(), value)
+                for name, value in manifest.info.settings
+                if name not in _SAID_ABOVE
+            ),
             *(("Note", note) for note in manifest.info.notes),
         ]
         if self.damaged is not None:
-            found = f"{len(self.damaged):,} are damaged" if self.damaged else "all are whole"
-            rows.append(("Checked", f"{manifest.nodes:,} chunks: {found}"))
+            rows.append(("Checked", f"{_counted(manifest.nodes, 'chunk')}: {self._verdict()}"))
         table = Table(title=self.title, title_justify="left", show_header=False, box=None)
         table.add_column(style="dim")
         table.add_column()
         for name, value in rows:
             table.add_row(name, value)
         return table
+
+    def _verdict(self) -> str:
+        count = len(self.damaged or ())
+        if count == 0:
+            return "all are whole"
+        return f"{count:,} {'is' if count == 1 else 'are'} damaged"
 
     def _levels(self) -> Table:
         table = Table(box=None, padding=(0, 2, 0, 1))
@@ -143,6 +156,10 @@ class StoreReport:
         return table
 
 
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def stream_report(choice: SceneChoice, *, check: bool = False) -> StoreReport | StreamReport:
     """Open a store and see whether its files are there; or a streamed SOG on a server.
 
@@ -151,10 +168,12 @@ def stream_report(choice: SceneChoice, *, check: bool = False) -> StoreReport | 
         check: Whether to read every chunk of a store, with a bar on a terminal.
 
     Raises:
-        SceneError: If it cannot be opened.
+        SceneError: If it cannot be opened, or one level was asked for.
     """
     if check:  # what lies in a cache says nothing of the store
         choice = replace(choice, remote=replace(choice.remote, cache=None))
+    if choice.lod is not None:
+        raise SceneError(f"{choice.shown}: all its levels are told of; leave out --lod")
     with contextlib.closing(open_chunk_source(choice)) as store:
         if not isinstance(store, Store):
             return StreamReport.of(choice, store)

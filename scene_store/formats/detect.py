@@ -29,7 +29,7 @@ COMPOSED_SUFFIXES = (".yaml", ".yml")
 
 SUPPORTED = (
     "3DGS .ply, .compressed.ply, .splat, .ksplat, .spz, .sog, meta.json, lod-meta.json, "
-    "training folders and compositions of scenes (.yaml) are read"
+    "training folders, compositions of scenes (.yaml) and stores (.bvs) are read"
 )
 
 # What people open by mistake, by how it begins.

@@ -115,7 +115,7 @@ def test_an_unreadable_file(tmp_path: Path) -> None:
         (b"<!DOCTYPE html><html></html>", ("web page",)),
         (b"\x89PNG\r\n\x1a\n" + bytes(50), ("image",)),
         (b"glTF" + bytes(60), ("glTF",)),
-        (b"hello, this is not a scene", ("no known kind", ".spz")),
+        (b"hello, this is not a scene", ("no known kind", ".spz", ".bvs")),
         (b'{"scene": 1}', ("JSON",)),
         (b'[{"scene": 1}]', ("JSON",)),
         (b'{"means": ', ("not valid JSON", "line 1")),

@@ -50,6 +50,12 @@ def test_a_failed_build_leaves_what_others_wrote(scene: Path, tmp_path: Path) ->
     assert [path.name for path in partial.iterdir()] == ["thesis.txt"]
 
 
+def test_a_store_that_exists_may_be_replaced_on_request(scene: Path, tmp_path: Path) -> None:
+    build_store([scene], tmp_path / "s.bvs", LOSSLESS)
+    with pytest.raises(OutputError, match=r"s\.bvs: exists already; .*--overwrite"):
+        build_store([scene], tmp_path / "s.bvs", LOSSLESS)
+
+
 def test_a_store_is_no_source(scene: Path, tmp_path: Path) -> None:
     build_store([scene], tmp_path / "s.bvs", LOSSLESS)
     with pytest.raises(SceneFormatError, match=r"s\.bvs: is a store already; view or export it"):

@@ -58,6 +58,7 @@ def test_depths_of_faint_pixels_do_not_stretch_the_range() -> None:
     alpha = np.ones((10, 10), np.float32)
     depth[0], alpha[0] = 1e6, 0.01
     assert "5 … blue 5" in depth_picture(depth, alpha, (0, 0, 0)).legend
+    assert "red 4,860 … blue" in depth_picture(972 * depth, alpha, (0, 0, 0)).legend
 
 
 def test_an_empty_picture_has_a_depth_picture() -> None:

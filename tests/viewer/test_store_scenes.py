@@ -258,6 +258,21 @@ def test_info_tells_of_levels_and_bytes(
     ):
         assert part in text
     assert "!" not in text
+    for once in ("lossless", "sh degree", "1,024", "levels  "):
+        assert text.lower().count(once) == 1
+    assert "Levels" in text
+
+
+def test_info_of_one_level_is_refused(ball_store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", str(ball_store), "--lod", "1"]) == 2
+    assert "leave out --lod" in capsys.readouterr().err
+
+
+def test_a_single_damaged_chunk_is_counted_as_one(
+    damaged_store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["info", "--check", str(damaged_store)]) == 1
+    assert "chunks: 1 is damaged" in capsys.readouterr().out
 
 
 def test_info_as_json_finds_files_that_are_short_or_missing(
