@@ -116,12 +116,15 @@ class RangeCache:
         most = self.budget_bytes * _LOW_WATER - _taken(0, 0)
         sizes = {key: _BLOCK_BYTES + _file_bytes(data) for key, data in ranges.items()}
         fitting = {key: size for key, size in sizes.items() if size <= most}
-        if not self._usable or not fitting:
+        if not self._usable or (not fitting and self.budget_bytes > 0):
             return
         if not self._lock.acquire(timeout=_LOCK_PATIENCE_S):
             return  # another thread looks through the folder
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not fitting:  # a budget of nothing: no room, or a folder that can never be
+                self._usable = False
+                return
             with self._locked() as held:
                 for together in _groups(fitting, most) if held else ():
                     self._write({key: ranges[key] for key in together})

@@ -187,6 +187,17 @@ def test_a_folder_that_cannot_be_made_is_one_warning(
     assert len(caplog.records) == 1
 
 
+def test_a_folder_where_no_file_can_be_is_one_warning(caplog: pytest.LogCaptureFixture) -> None:
+    folder = Path("/proc/nope")
+    if not folder.parent.is_dir():
+        pytest.skip("there is no /proc")
+    cache = RangeCache.of(CacheOptions(folder=folder))
+    cache.put(key(1), data(1))
+    cache.put(key(2), data(2))
+    (record,) = caplog.records
+    assert "/proc/nope: remote data is no longer cached on disk" in record.getMessage()
+
+
 FILL = """
 import sys
 from pathlib import Path
