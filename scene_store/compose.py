@@ -48,7 +48,7 @@ from scene_store.placement import (
 from scene_store.remote.address import is_remote
 from scene_store.sampling import SAMPLES, full_sample
 from scene_store.scene import SceneMeta, SceneSource
-from splat.errors import SceneFormatError
+from splat.errors import SceneFormatError, SceneNotFoundError
 from splat.gaussians import Float32Array, Gaussians
 
 _MAX_BYTES = 1 << 20
@@ -175,7 +175,9 @@ class ComposedSource(FormatSource):
     def __init__(self, path: Path, *, cache_bytes: int | None = None) -> None:
         self.composition = read_composition(path)
         self.cache_bytes = _suitable_cache() if cache_bytes is None else cache_bytes
-        metas = [_meta_of(part) for part in self.composition.parts]
+        metas = [
+            _found_meta(path, index, part) for index, part in enumerate(self.composition.parts)
+        ]
         counts = [
             meta.count * len(part.placements)
             for meta, part in zip(metas, self.composition.parts, strict=True)
@@ -248,6 +250,14 @@ def _open(part: Part) -> SceneSource:
 def _meta_of(part: Part) -> SceneMeta:
     with _open(part) as source:
         return source.meta
+
+
+def _found_meta(path: Path, index: int, part: Part) -> SceneMeta:
+    """The same; of a scene that is not there, the entry that names it is told."""
+    try:
+        return _meta_of(part)
+    except SceneNotFoundError as error:
+        raise SceneNotFoundError(f"{path}: scenes[{index}].path: {error}") from None
 
 
 def _suitable_cache() -> int:

@@ -210,8 +210,8 @@ def test_a_broken_composition_is_explained(ply: Path, text: str, said: str) -> N
 
 
 def test_a_missing_scene_and_a_wrong_level_are_named(ply: Path) -> None:
-    with pytest.raises(SceneNotFoundError, match=r"gone\.ply"):
-        open_scene(composed(ply.parent, "scenes: [{path: gone.ply}]"))
+    with pytest.raises(SceneNotFoundError, match=r"\.yaml: scenes\[1\]\.path: .*gone\.ply"):
+        open_scene(composed(ply.parent, "scenes: [{path: part.ply}, {path: gone.ply}]"))
     with pytest.raises(SceneError, match="single level"):
         open_scene(composed(ply.parent, "scenes: [{path: part.ply, lod: 1}]"))
     with pytest.raises(SceneError, match="single level"):
