@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ from scene_store.build import (
 from scene_store.remote.address import Address, is_remote
 from splat.errors import OutputError, SceneError
 from viewer.text import byte_size
+
+logger = logging.getLogger(__name__)
 
 STORE_SUFFIX = ".bvs"
 
@@ -52,7 +55,10 @@ def build(
         )
     path = output if output is not None else default_output(scenes[0])
     if dry_run:
-        say(estimate_line(path, estimate_build(scenes, path, options)))
+        estimate = estimate_build(scenes, path, options)
+        say(estimate_line(path, estimate))
+        if lack := estimate.lack_of_room():
+            logger.warning("warning: %s: %s", path, lack)
         return
     try:
         with _progress_bar() as progress:

@@ -43,13 +43,12 @@ from scene_store.chunks import EncodedChunk
 from scene_store.manifest import MAX_NOTES, MAX_SOURCES, MAX_TEXT, StoreInfo
 from scene_store.page_codec import encode_chunk
 from scene_store.sampling import Count, RandomAccess, full_sample, quick_sample
-from scene_store.scene import SceneSource
+from scene_store.scene import SceneMeta, SceneSource
 from scene_store.store_folder import partial_folder, require_free, require_place
 from scene_store.store_writer import StoreWriter, WriterState
 from splat.atomic_file import cannot_write
 from splat.errors import BudgetError, OutputError, SceneFormatError, SettingsError
 from splat.gaussians import Gaussians
-from splat.text import byte_size
 
 logger = logging.getLogger(__name__)
 
@@ -123,22 +122,35 @@ def estimate_build(
         with open_sources(
             names, sh_degree=options.sh_degree, cache_bytes=_cache(options)
         ) as source:
-            return _estimate(source, target, options)
+            levels = _own_levels(names, source.meta, options).values()
+            total = source.meta.count + sum(source.meta.lod_counts[lod] for lod in levels)
+            return _estimate(source, target, options, total)
     except OSError as error:
         raise cannot_write(target, error) from None
 
 
-def _estimate(source: SceneSource, path: Path, options: BuildOptions) -> BuildEstimate:
+def _own_levels(names: list[str], meta: SceneMeta, options: BuildOptions) -> dict[int, int]:
+    """The scene's own level of detail for each of the store's levels that has one."""
+    if len(names) > 1 or options.rebuild_lod:
+        return {}
+    return plan_own_levels(meta.lod_counts)
+
+
+def _estimate(source: SceneSource, path: Path, options: BuildOptions, total: int) -> BuildEstimate:
+    """``total``: Gaussians to be sorted, those of the scene's own levels among them."""
     count, degree = source.meta.count, _degree(source, options)
     sample = from_rows(usable_rows(_sample_gaussians(source), degree))
     each = encode_chunk(sample, options.profile).nbytes / len(sample) if len(sample) else 0.0
-    in_memory = fits_in_memory(count, degree, options.memory)
+    in_memory = fits_in_memory(total, degree, options.memory)
+    store = int(each * count * MERGE_RATIO / (MERGE_RATIO - 1))
+    scratch = 0 if in_memory else total * row_bytes(degree)
     return BuildEstimate(
         gaussians=count,
         sh_degree=degree,
-        store_bytes=int(each * count * MERGE_RATIO / (MERGE_RATIO - 1)),
-        scratch_bytes=0 if in_memory else count * row_bytes(degree),
+        store_bytes=store,
+        scratch_bytes=scratch,
         free_bytes=shutil.disk_usage(path.resolve().parent).free,
+        needed_bytes=int((store + scratch) * _SPARE),
     )
 
 
@@ -243,9 +255,7 @@ class _Build:
         )
 
     def _open_own_levels(self) -> None:
-        if len(self._names) > 1 or self._options.rebuild_lod:
-            return
-        for level, lod in plan_own_levels(self._meta.lod_counts).items():
+        for level, lod in _own_levels(self._names, self._meta, self._options).items():
             self._streams.append(_Stream(level, open_sources(self._names, lod=lod)))
 
     def _close_sources(self) -> None:
@@ -303,14 +313,10 @@ class _Build:
         self._require_disk()
 
     def _require_disk(self) -> None:
-        estimate = _estimate(self._streams[0].source, self._path, self._options)
-        scratch = 0 if self._in_memory else self._total * row_bytes(self._degree)
-        needed = int((estimate.store_bytes + scratch) * _SPARE)
-        if needed > estimate.free_bytes:
-            raise OutputError(
-                f"{self._path}: building it needs about {byte_size(needed)}, and the disk has "
-                f"{byte_size(estimate.free_bytes)} free; free some space or choose another folder"
-            )
+        estimate = _estimate(self._streams[0].source, self._path, self._options, self._total)
+        lack = estimate.lack_of_room()
+        if lack:
+            raise OutputError(f"{self._path}: {lack}")
 
     # ---- Reading and sorting --------------------------------------------------------------
 

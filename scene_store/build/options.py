@@ -16,6 +16,7 @@ from scene_store.memory import available_bytes
 from splat.cores import usable_cores
 from splat.errors import SettingsError
 from splat.gaussians import MAX_SH_DEGREE
+from splat.text import byte_size
 
 MIN_MEMORY_BYTES = 64 << 20
 _MOST_MEMORY_BYTES = 2 << 30
@@ -127,6 +128,7 @@ class BuildEstimate:
         store_bytes: Of the finished store, roughly.
         scratch_bytes: Of the files that are removed in the end; 0 where memory does.
         free_bytes: On the disk.
+        needed_bytes: What must be free for the build to begin: both, and some to spare.
     """
 
     gaussians: int
@@ -134,6 +136,16 @@ class BuildEstimate:
     store_bytes: int
     scratch_bytes: int
     free_bytes: int
+    needed_bytes: int
+
+    def lack_of_room(self) -> str:
+        """Why the build would not begin, and the remedy; empty if there is room."""
+        if self.needed_bytes <= self.free_bytes:
+            return ""
+        return (
+            f"building it needs about {byte_size(self.needed_bytes)}, and the disk has "
+            f"{byte_size(self.free_bytes)} free; free some space or choose another folder"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,7 @@ from splat.errors import (
 )
 from splat.gaussians import Gaussians
 from tests.store.test_merge import random_gaussians
+from viewer.build import build
 
 PAGE = 1024
 LOSSLESS = BuildOptions(profile=Profile.LOSSLESS, page_gaussians=PAGE)
@@ -254,6 +255,23 @@ def test_a_disk_without_room_is_refused_at_once(
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=3 << 10))
     with pytest.raises(OutputError, match=r"needs about [\d.]+ MB, .* 3\.07 kB free; free"):
         build_store([scene], tmp_path / "s.bvs", LOSSLESS)
+
+
+def test_a_dry_run_warns_of_a_disk_without_room_as_the_build_does(
+    scene: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    through_files: None,
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=3 << 10))
+    said: list[str] = []
+    build([str(scene)], tmp_path / "s.bvs", LOSSLESS, said.append, dry_run=True)
+    with pytest.raises(OutputError) as refused:
+        build_store([scene], tmp_path / "s.bvs", LOSSLESS)
+    assert len(said) == 1
+    assert [record.getMessage() for record in caplog.records] == [f"warning: {refused.value}"]
 
 
 def test_a_disk_that_fills_up_is_reported(
