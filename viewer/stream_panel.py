@@ -5,7 +5,9 @@ from __future__ import annotations
 import html
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import viser
@@ -129,7 +131,7 @@ class StreamPanel:
                 gui, "Max kGaussians", bounds.kilo_gaussians, max_gaussians // 1000,
                 "No picture is drawn from more, in thousands",
             )  # fmt: skip
-            tint = gui.add_checkbox(
+            self._tint = gui.add_checkbox(
                 "Colour by level", False, hint="From blue, the originals, to red, the coarsest"
             )
             freeze = gui.add_checkbox(
@@ -139,9 +141,12 @@ class StreamPanel:
         for slider in (self._host, self._device):
             slider.on_update(contained(self._set_budgets))
         self._most_gaussians.on_update(contained(self._set_most_gaussians))
-        tint.on_update(contained(lambda _: actions.tint_levels(bool(tint.value))))
-        freeze.on_update(contained(lambda _: actions.freeze(bool(freeze.value))))
-        boxes.on_update(contained(lambda _: actions.show_boxes(bool(boxes.value))))
+        for box, act in (
+            (self._tint, actions.tint_levels),
+            (freeze, actions.freeze),
+            (boxes, actions.show_boxes),
+        ):
+            box.on_update(contained(partial(self._tick, act)))
 
     def rebase(self, bounds: StreamBounds) -> None:
         """The scene has another form, with other bounds."""
@@ -178,6 +183,11 @@ class StreamPanel:
     def _set_most_gaussians(self, event: Any) -> None:
         if self._is_touched(event):
             self._actions.set_max_gaussians(1000 * max(1, int(self._most_gaussians.value)))
+            self._note = ""
+
+    def _tick(self, act: Callable[[bool], None], event: Any) -> None:
+        act(bool(event.target.value))
+        self._note = ""
 
     def _is_touched(self, event: Any) -> bool:
         """Whether a person moved a slider; else it followed."""

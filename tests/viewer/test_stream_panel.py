@@ -207,3 +207,17 @@ def test_more_than_there_is_is_said_and_undone(
     moved(panel._device, 600)
     panel.show(held(budgets=keeper.budgets), None, keeper.max_gaussians)
     assert "more than" not in panel._text and panel._device.value == 600
+
+
+@pytest.mark.parametrize("control", ["_most_gaussians", "_tint"])
+def test_a_refusal_is_forgotten_once_another_control_is_used(
+    server: viser.ViserServer, control: str
+) -> None:
+    keeper = Keeper()
+    panel = panel_of(server, keeper)
+    moved(panel._device, 1000)
+    panel.show(held(), None, keeper.max_gaussians)
+    assert "more than the 900 MiB" in panel._text
+    moved(getattr(panel, control), 1)
+    panel.show(held(), None, keeper.max_gaussians)
+    assert "more than" not in panel._text
