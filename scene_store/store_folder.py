@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 SCRATCH_FOLDER = "scratch"
 LOCK_FILE = "lock"
-_PARTIAL_SUFFIX = ".partial"
+PARTIAL_SUFFIX = ".partial"
 _PAGE_FILE = re.compile(r"(geometry|sh)-[0-9]{2}\.bin")
 _TAKE_ATTEMPTS = 100
 
@@ -75,7 +75,18 @@ def partial_folder(path: str | os.PathLike[str]) -> Path:
         OutputError: If that is no name for a store.
     """
     target = store_target(path)
-    return target.with_name(target.name + _PARTIAL_SUFFIX)
+    return target.with_name(target.name + PARTIAL_SUFFIX)
+
+
+def is_unfinished_store(folder: str | os.PathLike[str]) -> bool:
+    """Whether a folder is what a build that was interrupted left, or is writing now."""
+    path = Path(folder)
+    if path.suffix != PARTIAL_SUFFIX or not path.is_dir():
+        return False
+    try:
+        return _is_unfinished(list(os.scandir(path)))
+    except OSError:
+        return False
 
 
 def scratch_folder(path: str | os.PathLike[str]) -> Path:

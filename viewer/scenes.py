@@ -18,6 +18,7 @@ from scene_store.remote.address import Address, is_remote
 from scene_store.remote.options import RemoteOptions
 from scene_store.scene import Scene, SceneMeta, Vector3
 from scene_store.store import STORE_SUFFIX, is_store, open_store
+from scene_store.store_folder import PARTIAL_SUFFIX, is_unfinished_store
 from splat.errors import SceneError, SceneNotFoundError, SettingsError
 from viewer.start_view import StartView, choose_start_view
 
@@ -174,6 +175,7 @@ def check_exists(choice: SceneChoice) -> None:
     if choice.address is not None:
         _check_address(choice)
     if choice.path is not None:
+        _refuse_unfinished(choice.path)
         try:
             os.stat(choice.path)
         except (FileNotFoundError, NotADirectoryError):
@@ -182,6 +184,15 @@ def check_exists(choice: SceneChoice) -> None:
             raise SceneNotFoundError(
                 f"{choice.path}: cannot be read ({reason_of(error)})"
             ) from None
+
+
+def _refuse_unfinished(path: Path) -> None:
+    """A store that is still being built has no manifest yet, and lies under another name."""
+    partial = path if path.suffix == PARTIAL_SUFFIX else Path(f"{path}{PARTIAL_SUFFIX}")
+    if (partial == path or not os.path.lexists(path)) and is_unfinished_store(partial):
+        raise SceneNotFoundError(
+            f"{path}: its build is unfinished; the same belvedere build command continues it"
+        )
 
 
 def check_openable(choice: SceneChoice, *, whole: bool = True) -> None:

@@ -268,6 +268,22 @@ def test_info_of_one_level_is_refused(ball_store: Path, capsys: pytest.CaptureFi
     assert "leave out --lod" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["info", "view", "export"])
+@pytest.mark.parametrize("name", ["park.bvs", "park.bvs.partial"])
+def test_an_unfinished_build_is_told_of(
+    tmp_path: Path, command: str, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    partial = tmp_path / "park.bvs.partial"
+    (partial / "scratch").mkdir(parents=True)
+    (partial / "lock").touch()
+    words = [command, str(tmp_path / name)]
+    if command == "export":
+        words += ["-o", str(tmp_path / "picture.png")]
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert f"{name}: its build is unfinished; the same belvedere build command" in said
+
+
 def test_a_single_damaged_chunk_is_counted_as_one(
     damaged_store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
