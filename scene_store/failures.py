@@ -49,12 +49,15 @@ class Failure:
         text: One line for people.
         attempts: How often it failed in a row.
         until: When it may be tried again, in seconds of the caller's clock; None for never.
+        kind: The file and the problem but for its numbers (``kind_of_error``); failures of one
+            kind are told as one.
     """
 
     chunk: int
     text: str
     attempts: int
     until: float | None
+    kind: tuple[str, str] = ("", "")
 
     @property
     def permanent(self) -> bool:
@@ -86,7 +89,8 @@ class Failures:
         attempts = self._failures[chunk].attempts + 1 if chunk in self._failures else 1
         transient = not isinstance(error, ChunkReadError) or error.transient
         until = now + self._retry.wait_s(attempts, self._random) if transient else None
-        failure = Failure(chunk, str(error) or type(error).__name__, attempts, until)
+        text = str(error) or type(error).__name__
+        failure = Failure(chunk, text, attempts, until, kind_of_error(error))
         self._failures[chunk] = failure
         return failure
 
@@ -110,6 +114,13 @@ class Failures:
 def kind_of(problem: str) -> str:
     """A problem but for its numbers, such as which bytes are damaged."""
     return _NUMBERS.sub("#", problem)
+
+
+def kind_of_error(error: BaseException) -> tuple[str, str]:
+    """The file, "" if it is not known, and the kind of problem."""
+    if isinstance(error, ChunkReadError):
+        return error.path, kind_of(error.problem)
+    return "", kind_of(str(error) or type(error).__name__)
 
 
 @dataclass(slots=True)
@@ -152,11 +163,8 @@ class FailureLog:
             error: Why.
             now: Seconds of the clock of ``due``.
         """
-        place, problem = "", failure.text
-        if isinstance(error, ChunkReadError):
-            place, problem = error.path, error.problem
         logger.debug("%s (attempt %d)", failure.text, failure.attempts)
-        key = (place, kind_of(problem), failure.permanent)
+        key = (*kind_of_error(error), failure.permanent)
         kind = self._kinds.setdefault(key, _Kind(failure))
         kind.chunks.add(failure.chunk)
         if len(kind.chunks) > kind.told:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -14,6 +14,7 @@ import viser
 
 from rendering.frame import StreamStats
 from rendering.streamed_scene import LEVEL_TINTS
+from scene_store.failures import Failure
 from scene_store.ledger import Budgets, ChunkState
 from scene_store.residency_stats import ResidencyStats
 from splat.errors import BudgetError
@@ -232,18 +233,19 @@ def stream_html(held: ResidencyStats, drawn: StreamStats | None, note: str = "")
         ("Device", f"{memory_size(held.device_bytes)} of {memory_size(budgets.device_bytes)}"),
         ("Host", f"{memory_size(held.host_bytes)} of {memory_size(budgets.host_bytes)}"),
         ("Chunks", " · ".join([f"{sum(held.chunks.values()):,}", *states])),
-        ("Read", f"{byte_size(tally.bytes_read)} in {tally.reads:,} chunks"),
+        ("Read", f"{byte_size(tally.bytes_read)} in {_chunks(tally.reads)}"),
     ]
     if drawn is not None:
         rows += [("Picture", _picture(drawn))]
     lost = [failure for failure in held.failures if failure.permanent]
     if lost:
-        rows.append(("Lost", f"{len(lost):,} chunks; coarser ones stand in"))
-    rows += [("", _in_short(failure.text)) for failure in held.failures[:SHOWN_FAILURES]]
-    if len(held.failures) > SHOWN_FAILURES:
-        rows.append(("", f"and {len(held.failures) - SHOWN_FAILURES:,} more, in the log"))
+        rows.append(("Lost", f"{_chunks(len(lost))}; coarser ones stand in"))
+    kinds = _failure_lines(held.failures)
+    rows += [("", line) for line in kinds[:SHOWN_FAILURES]]
+    if len(kinds) > SHOWN_FAILURES:
+        rows.append(("", f"and {len(kinds) - SHOWN_FAILURES:,} more such lines, in the log"))
     if held.remade:
-        rows.append(("Damaged", f"{len(held.remade):,} chunks; made again of finer ones"))
+        rows.append(("Damaged", f"{_chunks(len(held.remade))}; made again of finer ones"))
     rows += [("", _in_short(line)) for line in held.remade[:SHOWN_FAILURES]]
     if note:
         rows.append(("Note", note))
@@ -259,6 +261,21 @@ def stream_html(held: ResidencyStats, drawn: StreamStats | None, note: str = "")
     )
 
 
+def _chunks(count: int) -> str:
+    return f"{count:,} chunk" + ("" if count == 1 else "s")
+
+
+def _failure_lines(failures: Sequence[Failure]) -> list[str]:
+    """A line for each file and problem, as in the log."""
+    kinds: dict[tuple[tuple[str, str], bool], list[Failure]] = {}
+    for failure in failures:
+        kinds.setdefault((failure.kind, failure.permanent), []).append(failure)
+    return [
+        _in_short(alike[0].text) + (f"; {len(alike) - 1:,} more such" if len(alike) > 1 else "")
+        for alike in kinds.values()
+    ]
+
+
 def _in_short(failure: str) -> str:
     """Without the folder, which is that of the scene."""
     place, colon, problem = failure.partition(": ")
@@ -267,10 +284,10 @@ def _in_short(failure: str) -> str:
 
 def _picture(drawn: StreamStats) -> str:
     if drawn.missing:
-        state = f"{drawn.missing:,} chunks missing"
+        state = f"{_chunks(drawn.missing)} missing"
     else:
         state = "complete" if drawn.complete and not drawn.fading else "fading"
-    return f"{drawn.chunks:,} chunks · within {drawn.error_px:.2g} px · {state}"
+    return f"{_chunks(drawn.chunks)} · within {drawn.error_px:.2g} px · {state}"
 
 
 def _histogram(drawn: StreamStats | None) -> str:

@@ -12,10 +12,10 @@ import viser
 
 from rendering.frame import StreamStats
 from scene_store.demands import Tier
-from scene_store.failures import Failure
+from scene_store.failures import Failure, kind_of_error
 from scene_store.ledger import Budgets, ChunkState
 from scene_store.residency_stats import ResidencyStats, Tally
-from splat.errors import BudgetError
+from splat.errors import BudgetError, ChunkReadError
 from tests.store.small_stores import sample_chunks, sample_tree
 from viewer.chunk_boxes import MOST_BOXES, box_lines, nearest_boxes
 from viewer.stream_panel import StreamBounds, StreamPanel, level_color, stream_html
@@ -73,26 +73,46 @@ def test_what_is_still_to_come_is_told(frame: StreamStats, said: str) -> None:
     assert said in text and "complete" not in text
 
 
+def failed(chunk: int, path: str, problem: str, *, lost: bool = True) -> Failure:
+    error = ChunkReadError(path, chunk, problem, transient=not lost)
+    return Failure(chunk, str(error), 1, None if lost else 12.0, kind_of_error(error))
+
+
 def test_lost_chunks_are_named_and_harmless() -> None:
-    lost = Failure(7, "<b>geometry-00.bin: chunk 7: is damaged", 1, None)
-    waiting = Failure(8, "geometry-00.bin: chunk 8: no answer", 2, 12.0)
+    lost = failed(7, "<b>geometry-00.bin", "is damaged")
+    waiting = failed(8, "geometry-00.bin", "no answer", lost=False)
     text = stream_html(held(failures=(lost, waiting)), None)
-    assert "1 chunks; coarser ones stand in" in text
+    assert "1 chunk; coarser ones stand in" in text
     assert "&lt;b&gt;geometry-00.bin" in text and "<b>" not in text
     assert "no answer" in text
 
 
-def test_many_failures_are_told_in_short() -> None:
+def test_one_cause_is_told_once_with_a_count() -> None:
+    file = "https://example.org/a/town.bvs/geometry-00.bin"
+    failures = tuple(failed(n, file, f"byte {n} is damaged") for n in range(40))
+    text = stream_html(held(failures=failures), None)
+    assert ">40 chunks; coarser" in text
+    assert ">geometry-00.bin: chunk 0: byte 0 is damaged; 39 more such<" in text
+    assert "example.org" not in text and "chunk 1:" not in text and "log" not in text
+
+
+def test_of_many_causes_the_first_are_told() -> None:
     failures = tuple(
-        Failure(
-            n, f"https://example.org/a/town.bvs/geometry-00.bin: chunk {n}: is damaged", 1, None
-        )
-        for n in range(40)
+        failed(2 * n + i, f"/a/geometry-{n:02}.bin", "is damaged") for n in range(5) for i in (0, 1)
     )
     text = stream_html(held(failures=failures), None)
-    assert "40 chunks" in text and ">geometry-00.bin: chunk 2: is damaged<" in text
-    assert "example.org" not in text and "chunk 3:" not in text
-    assert "and 37 more, in the log" in text
+    assert ">geometry-02.bin: chunk 4: is damaged; 1 more such<" in text
+    assert "geometry-03" not in text and "and 2 more such lines, in the log" in text
+
+
+def test_one_chunk_is_not_called_chunks() -> None:
+    lines = ("/a/town.bvs/geometry-01.bin: chunk 4: is missing; remade",)
+    text = stream_html(
+        held(tally=Tally(bytes_read=1000, reads=1), remade=lines),
+        drawn(chunks=1, missing=1, complete=False),
+    )
+    for part in ("in 1 chunk<", ">1 chunk; made", ">1 chunk · within", "1 chunk missing"):
+        assert part in text
 
 
 def test_chunks_that_were_made_again_are_named_and_not_called_lost() -> None:
