@@ -116,7 +116,7 @@ class Panel:
     def show_stats(self, stats: SessionStats) -> None:
         """Bring the numbers up to date; sends nothing when none changed."""
         self._settle_near()
-        text = stats_html(stats)
+        text = stats_html(stats, provisional=self._work is not None)
         if text != self._stats_text:
             self._stats_text = text
             self._stats.content = text
@@ -313,9 +313,10 @@ def _note(text: str) -> str:
     return f'<div style="padding:2px 14px;opacity:0.8;font-size:0.8em">{html.escape(text)}</div>'
 
 
-def stats_html(stats: SessionStats) -> str:
-    """The numbers as a small table."""
-    size = f"{stats.width} × {stats.height}" + (" · sharp" if stats.still else "")
+def stats_html(stats: SessionStats, *, provisional: bool = False) -> str:
+    """The numbers as a small table; of a provisional form of the scene nothing is sharp."""
+    sharp = stats.sharp and not provisional
+    size = f"{stats.width} × {stats.height}" + (" · sharp" if sharp else "")
     stages = " · ".join(f"{name} {ms:.0f}" for name, ms in stats.stage_ms.items())
     rows = [
         ("Pictures", f"{stats.fps:.0f} /s · {stats.age_ms:.0f} ms old"),

@@ -86,6 +86,7 @@ class SessionStats:
         age_ms: From the pose's arrival to the acknowledgement of its picture.
         width, height: Size of the last picture.
         still: Whether it is the full picture of a resting camera.
+        full_size: Whether nobody asked for fewer pixels than the canvas has.
         gaussians, visible: Gaussians drawn from, and those in the picture.
         queue_ms, render_ms, stage_ms: As in ``FrameStats`` and ``RasterStats``.
         encode_ms: Conversion, JPEG and hand-over to the socket.
@@ -100,6 +101,7 @@ class SessionStats:
     width: int = 0
     height: int = 0
     still: bool = False
+    full_size: bool = True
     gaussians: int = 0
     visible: int = 0
     queue_ms: float = 0.0
@@ -115,6 +117,11 @@ class SessionStats:
         """Whether the last picture is the final one of a resting camera."""
         stream = self.stream
         return self.still and (stream is None or (stream.complete and not stream.fading))
+
+    @property
+    def sharp(self) -> bool:
+        """Whether it is final, of full size, and nothing of the scene is lost."""
+        return self.settled and self.full_size and (self.stream is None or self.stream.lost == 0)
 
 
 @dataclass(slots=True)
@@ -406,6 +413,7 @@ class Session:
                 width=plan.width,
                 height=plan.height,
                 still=plan.still,
+                full_size=drawing.options.max_scale >= 1.0,
                 gaussians=raster.gaussians,
                 visible=raster.visible,
                 queue_ms=frame.stats.queue_ms,

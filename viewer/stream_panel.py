@@ -236,7 +236,8 @@ def stream_html(held: ResidencyStats, drawn: StreamStats | None, note: str = "")
         ("Read", f"{byte_size(tally.bytes_read)} in {_chunks(tally.reads)}"),
     ]
     if drawn is not None:
-        rows += [("Picture", _picture(drawn))]
+        failing = drawn.lost + held.chunks.get(ChunkState.FAILED, 0) > 0
+        rows += [("Picture", _picture(drawn, failing))]
     lost = [failure for failure in held.failures if failure.permanent]
     if lost:
         rows.append(("Lost", f"{_chunks(len(lost))}; coarser ones stand in"))
@@ -282,11 +283,12 @@ def _in_short(failure: str) -> str:
     return place.rpartition("/")[2] + colon + problem
 
 
-def _picture(drawn: StreamStats) -> str:
+def _picture(drawn: StreamStats, failing: bool) -> str:
     if drawn.missing:
         state = f"{_chunks(drawn.missing)} missing"
     else:
-        state = "complete" if drawn.complete and not drawn.fading else "fading"
+        whole = "all that can be had" if failing else "complete"
+        state = whole if drawn.complete and not drawn.fading else "fading"
     return f"{_chunks(drawn.chunks)} · within {drawn.error_px:.2g} px · {state}"
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 import viser
 from numpy.typing import ArrayLike
 
+from rendering.frame import StreamStats
 from viewer import panel
-from viewer.panel import Panel
+from viewer.panel import Panel, stats_html
 from viewer.session import SessionStats, ViewOptions
 
 
@@ -46,6 +47,28 @@ def server() -> Iterator[viser.ViserServer]:
     server = viser.ViserServer(host="127.0.0.1", port=port, verbose=False)
     yield server
     server.stop()
+
+
+def streamed(*, complete: bool = True, fading: bool = False, lost: int = 0) -> StreamStats:
+    return StreamStats(
+        complete=complete, fading=fading, missing=0 if complete else 3, lost=lost, error_px=1.0,
+        chunks=2, gaussians_by_level=(980,), select_ms=0.1,
+    )  # fmt: skip
+
+
+def test_sharp_is_only_a_complete_picture_at_full_size() -> None:
+    full = SessionStats(still=True)
+    assert " · sharp" in stats_html(full)
+    assert " · sharp" in stats_html(replace(full, stream=streamed()))
+    for less in (
+        replace(full, still=False),
+        replace(full, full_size=False),
+        replace(full, stream=streamed(complete=False)),
+        replace(full, stream=streamed(fading=True)),
+        replace(full, stream=streamed(lost=1)),
+    ):
+        assert "sharp" not in stats_html(less)
+    assert "sharp" not in stats_html(full, provisional=True)
 
 
 @pytest.mark.parametrize("typed", [-5.0, 0.0, float("nan"), 1e12])

@@ -73,6 +73,16 @@ def test_what_is_still_to_come_is_told(frame: StreamStats, said: str) -> None:
     assert said in text and "complete" not in text
 
 
+@pytest.mark.parametrize(
+    ("lost", "failing", "said"), [(0, 0, "complete"), (5, 5, "all that"), (0, 354, "all that")]
+)
+def test_a_picture_is_complete_only_if_nothing_fails(lost: int, failing: int, said: str) -> None:
+    stats = held()
+    stats.chunks[ChunkState.FAILED] = failing
+    text = stream_html(stats, drawn(lost=lost))
+    assert f"within 0.25 px · {said}" in text
+
+
 def failed(chunk: int, path: str, problem: str, *, lost: bool = True) -> Failure:
     error = ChunkReadError(path, chunk, problem, transient=not lost)
     return Failure(chunk, str(error), 1, None if lost else 12.0, kind_of_error(error))
