@@ -163,7 +163,11 @@ class Residency:
             chunks_by_level=tuple(levels.tolist()),
             leased=int(np.count_nonzero(self._leases)),
             tally=replace(self._tally),
-            failures=self._failures.all(),
+            failures=tuple(
+                failure
+                for failure in self._failures.all()
+                if failure.permanent or int(self._demands.rank[failure.chunk]) != NO_RANK
+            ),
         )
 
     # --- What frames say ---------------------------------------------------------------------

@@ -44,7 +44,7 @@ class ResidencyStats:
         chunks_by_level: Chunks that can be drawn, by the tree's level, originals (0) first.
         leased: Chunks under a lease.
         tally: What was done so far.
-        failures: Of chunks that are failing now, by chunk.
+        failures: Of chunks that are lost, or failing and still wanted, by chunk.
         remade: Chunks that are damaged and were made again (``RemadeChunks``), a line each.
     """
 

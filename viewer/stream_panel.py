@@ -31,7 +31,6 @@ STATE_NAMES = {
     ChunkState.HOST: "read",
     ChunkState.LOADING: "being read",
     ChunkState.QUEUED: "waiting",
-    ChunkState.FAILED: "failing",
 }
 
 
@@ -224,11 +223,14 @@ def stream_html(held: ResidencyStats, drawn: StreamStats | None, note: str = "")
         note: What a control was answered.
     """
     budgets, tally = held.budgets, held.tally
+    lost = [failure for failure in held.failures if failure.permanent]
     states = [
         f"{held.chunks[state]:,} {name}"
         for state, name in STATE_NAMES.items()
         if held.chunks.get(state)
     ]
+    if failing := len(held.failures) - len(lost):
+        states.append(f"{failing:,} failing")
     rows = [
         ("Device", f"{memory_size(held.device_bytes)} of {memory_size(budgets.device_bytes)}"),
         ("Host", f"{memory_size(held.host_bytes)} of {memory_size(budgets.host_bytes)}"),
@@ -236,9 +238,7 @@ def stream_html(held: ResidencyStats, drawn: StreamStats | None, note: str = "")
         ("Read", f"{byte_size(tally.bytes_read)} in {_chunks(tally.reads)}"),
     ]
     if drawn is not None:
-        failing = drawn.lost + held.chunks.get(ChunkState.FAILED, 0) > 0
-        rows += [("Picture", _picture(drawn, failing))]
-    lost = [failure for failure in held.failures if failure.permanent]
+        rows += [("Picture", _picture(drawn, drawn.lost > 0 or len(held.failures) > 0))]
     if lost:
         rows.append(("Lost", f"{_chunks(len(lost))}; coarser ones stand in"))
     kinds = _failure_lines(held.failures)

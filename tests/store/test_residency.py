@@ -390,6 +390,17 @@ def test_a_failed_chunk_is_tried_again_after_longer_and_longer_waits() -> None:
     assert loader.residency.stats().failures == ()
 
 
+def test_a_failure_of_what_nobody_wants_any_more_is_not_told() -> None:
+    loader = opened(family())
+    want(loader, [1])
+    loader.fail_read(0, transient=True)
+    assert len(loader.residency.stats().failures) == 1
+    want(loader, [2])
+    assert loader.residency.stats().failures == ()
+    want(loader, [1])
+    assert [failure.chunk for failure in loader.residency.stats().failures] == [1]
+
+
 def test_waits_stop_growing() -> None:
     policy = RetryPolicy()
     assert policy.wait_s(10_000, random_module.Random(0)) <= policy.longest_s

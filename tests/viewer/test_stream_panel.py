@@ -74,13 +74,13 @@ def test_what_is_still_to_come_is_told(frame: StreamStats, said: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lost", "failing", "said"), [(0, 0, "complete"), (5, 5, "all that"), (0, 354, "all that")]
+    ("lost", "failing", "said"), [(0, 0, "complete"), (5, 0, "all that"), (0, 354, "all that")]
 )
 def test_a_picture_is_complete_only_if_nothing_fails(lost: int, failing: int, said: str) -> None:
-    stats = held()
-    stats.chunks[ChunkState.FAILED] = failing
-    text = stream_html(stats, drawn(lost=lost))
+    failures = tuple(failed(n, "a", "no answer", lost=False) for n in range(failing))
+    text = stream_html(held(failures=failures), drawn(lost=lost))
     assert f"within 0.25 px · {said}" in text
+    assert (f"{failing} failing" in text) == (failing > 0)
 
 
 def failed(chunk: int, path: str, problem: str, *, lost: bool = True) -> Failure:
