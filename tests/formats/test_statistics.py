@@ -132,6 +132,7 @@ def test_a_landscape_on_its_head_is_turned_where_the_format_does_not_know(assume
 
 
 def test_an_object_is_believed_to_stand_as_the_format_says() -> None:
-    ball = replace(grid(), means=np.random.default_rng(1).normal(size=(len(grid()), 3)))
+    means = np.random.default_rng(1).normal(size=(len(grid()), 3)).astype(np.float32)
+    ball = replace(grid(), means=means)
     meta = SceneMeta(META.path, "SPZ v3", 1, 0, up=(0, 1, 0), up_assumed=True)
     assert likely_up(meta, ball) == (0, 1, 0)

@@ -153,10 +153,10 @@ def test_the_reader_written_from_the_specification_agrees_bit_for_bit(
 ) -> None:
     encoded = encode_chunk(gaussians, profile)
     decoded = decode_chunk(encoded, len(gaussians), gaussians.sh_degree)
-    expected = decode_geometry(encoded.parts[0])
+    expected = decode_geometry(bytes(encoded.parts[0]))
     if gaussians.sh_degree:
         expected["sh"] = np.concatenate(
-            [expected["sh"], decode_harmonics(encoded.parts[1])], axis=1
+            [expected["sh"], decode_harmonics(bytes(encoded.parts[1]))], axis=1
         )
     for name in FIELDS:
         np.testing.assert_array_equal(getattr(decoded, name), expected[name], name)

@@ -229,21 +229,21 @@ def test_a_branch_that_is_left_stands_for_all(whole: Path, damaged: Path) -> Non
 class Faulty(Store):
     """A store whose reads fail as they are told."""
 
-    faults: dict[int, ChunkReadError]
+    failing: dict[int, ChunkReadError]
 
     @classmethod
-    def of(cls, path: Path, faults: dict[int, ChunkReadError]) -> Faulty:
+    def of(cls, path: Path, failing: dict[int, ChunkReadError]) -> Faulty:
         with open_store(path) as store:
             reader = type(store._reader)(path)  # type: ignore[call-arg]
         faulty = cls(reader, path)
-        faulty.faults = faults
+        faulty.failing = failing
         return faulty
 
     def read_many(
         self, chunks: Sequence[int], cancelled: Callable[[int], bool]
     ) -> list[ReadOutcome]:
         outcomes = super().read_many(chunks, cancelled)
-        return [self.faults.get(c, o) for c, o in zip(chunks, outcomes, strict=True)]
+        return [self.failing.get(c, o) for c, o in zip(chunks, outcomes, strict=True)]
 
 
 def test_a_child_that_may_come_yet_is_waited_for(whole: Path, damaged: Path) -> None:
@@ -255,7 +255,7 @@ def test_a_child_that_may_come_yet_is_waited_for(whole: Path, damaged: Path) -> 
         error = source.decode_many([0], [encoded]).errors[0]
         assert isinstance(error, ChunkReadError) and error.transient and error.chunk == 0
         assert "stalled" in str(error) and source.remade == ()
-        source.source.faults.clear()  # type: ignore[attr-defined]
+        source.source.failing.clear()  # type: ignore[attr-defined]
         assert len(get(source, 0)) == source.tree.count[0]
 
 
