@@ -175,24 +175,24 @@ def check_exists(choice: SceneChoice) -> None:
     if choice.address is not None:
         _check_address(choice)
     if choice.path is not None:
-        _refuse_unfinished(choice.path)
         try:
             os.stat(choice.path)
         except (FileNotFoundError, NotADirectoryError):
+            if is_unfinished_store(f"{choice.path}{PARTIAL_SUFFIX}"):
+                raise _unfinished(choice.path) from None
             raise SceneNotFoundError(f"{choice.path}: no such file or folder") from None
         except OSError as error:
             raise SceneNotFoundError(
                 f"{choice.path}: cannot be read ({reason_of(error)})"
             ) from None
+        if is_unfinished_store(choice.path):
+            raise _unfinished(choice.path)
 
 
-def _refuse_unfinished(path: Path) -> None:
-    """A store that is still being built has no manifest yet, and lies under another name."""
-    partial = path if path.suffix == PARTIAL_SUFFIX else Path(f"{path}{PARTIAL_SUFFIX}")
-    if (partial == path or not os.path.lexists(path)) and is_unfinished_store(partial):
-        raise SceneNotFoundError(
-            f"{path}: its build is unfinished; the same belvedere build command continues it"
-        )
+def _unfinished(path: Path) -> SceneNotFoundError:
+    return SceneNotFoundError(
+        f"{path}: its build is unfinished; the same belvedere build command continues it"
+    )
 
 
 def check_openable(choice: SceneChoice, *, whole: bool = True) -> None:
