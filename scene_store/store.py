@@ -27,10 +27,11 @@ from scene_store.manifest import (
 )
 from scene_store.node_table import NodeRecords, decode_nodes, table_bytes
 from scene_store.page_codec import DecodingScratch, checksums, decode_chunks_into
-from scene_store.range_reader import FolderReader, RangeReader, RangeReadError, insist
+from scene_store.range_reader import RangeReader, RangeReadError, insist
 from scene_store.read_batches import Place, in_order, side_by_side
 from scene_store.remote.address import is_remote
 from scene_store.scene import SceneMeta
+from scene_store.scene_folder import read_folder
 from scene_store.tree import LodTree
 from splat.closing import Closing
 from splat.errors import (
@@ -304,18 +305,7 @@ def open_store(
         SceneFormatError: If it is damaged, makes no sense, or is of a newer version.
         BackendUnavailable: If such addresses need a package that is not installed.
     """
-    reader: RangeReader
-    place: Path | str
-    text = os.fspath(path)
-    if is_remote(text):
-        from scene_store.remote.opening import open_folder  # loads network libraries
-
-        reader, place = open_folder(text, MANIFEST_FILE, remote)
-    else:
-        place = Path(path)
-        if place.name == MANIFEST_FILE:
-            place = place.parent
-        reader = FolderReader(place)
+    reader, place = read_folder(path, MANIFEST_FILE, remote)
     try:
         return Store(reader, place, harmonics=harmonics)
     except BaseException:

@@ -46,10 +46,10 @@ from scene_store.formats.streamed_sog import (
 )
 from scene_store.loading import SMALLEST_SCALE, usable_gaussians
 from scene_store.manifest import DEFAULT_PAGE_GAUSSIANS
-from scene_store.range_reader import FolderReader, RangeReader, RangeReadError, insist
-from scene_store.remote.address import is_remote
+from scene_store.range_reader import RangeReader, RangeReadError, insist
 from scene_store.remote.options import RemoteOptions
 from scene_store.scene import SceneMeta
+from scene_store.scene_folder import read_folder
 from scene_store.sog_units import SogUnit, SogUnits, decoding_bytes
 from scene_store.tree import NO_PARENT, LodTree
 from splat.errors import (
@@ -264,18 +264,7 @@ def open_streamed_sog(
         SceneUnreachableError: If it cannot be reached just now.
         SceneFormatError: If it is broken.
     """
-    text = os.fspath(path)
-    reader: RangeReader
-    place: Path | str
-    if is_remote(text):
-        from scene_store.remote.opening import open_folder  # loads network libraries
-
-        reader, place = open_folder(text, LOD_META_FILE, remote)
-    else:
-        place = Path(path)
-        if place.name == LOD_META_FILE:
-            place = place.parent
-        reader = FolderReader(place)
+    reader, place = read_folder(path, LOD_META_FILE, remote)
     try:
         return StreamedSogChunks(
             reader, place, page_gaussians=page_gaussians, keep_bytes=keep_bytes

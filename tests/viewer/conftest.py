@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import viser
 
 from scene_store.formats.ply import write_ply
 from splat.gaussians import Gaussians
@@ -54,3 +57,14 @@ def wall_ply(tmp_path_factory: pytest.TempPathFactory) -> Path:
     wall = checkered_wall()
     write_ply(path, [wall], len(wall), 0)
     return path
+
+
+@pytest.fixture(scope="module")
+def viser_server() -> Iterator[viser.ViserServer]:
+    """A bare server, for panels that nobody looks at."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = viser.ViserServer(host="127.0.0.1", port=port, verbose=False)
+    yield server
+    server.stop()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -39,16 +37,6 @@ class Recorder:
     def go_to_camera(self, index: int) -> None: ...
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[viser.ViserServer]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = viser.ViserServer(host="127.0.0.1", port=port, verbose=False)
-    yield server
-    server.stop()
-
-
 def streamed(*, complete: bool = True, fading: bool = False, lost: int = 0) -> StreamStats:
     return StreamStats(
         complete=complete, fading=fading, missing=0 if complete else 3, lost=lost, error_px=1.0,
@@ -73,12 +61,12 @@ def test_sharp_is_only_a_complete_picture_at_full_size() -> None:
 
 @pytest.mark.parametrize("typed", [-5.0, 0.0, float("nan"), 1e12])
 def test_an_impossible_near_plane_gives_way_to_the_one_in_force(
-    server: viser.ViserServer, monkeypatch: pytest.MonkeyPatch, typed: float
+    viser_server: viser.ViserServer, monkeypatch: pytest.MonkeyPatch, typed: float
 ) -> None:
     monkeypatch.setattr(panel, "NEAR_SETTLES_S", 3600.0)
     actions = Recorder()
     shown = Panel(
-        server.gui, title="t", facts="f", options=ViewOptions(near=0.25), fov_y_rad=1.0,
+        viser_server.gui, title="t", facts="f", options=ViewOptions(near=0.25), fov_y_rad=1.0,
         sh_degree=1, cameras=0, actions=actions,
     )  # fmt: skip
     shown._near.value = 0.5  # type: ignore[misc]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -177,20 +175,10 @@ class Keeper:
     def show_boxes(self, on: bool) -> None: ...
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[viser.ViserServer]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = viser.ViserServer(host="127.0.0.1", port=port, verbose=False)
-    yield server
-    server.stop()
-
-
-def panel_of(server: viser.ViserServer, keeper: Keeper) -> StreamPanel:
+def panel_of(viser_server: viser.ViserServer, keeper: Keeper) -> StreamPanel:
     bounds = StreamBounds(Budgets(2 * MIB, 16 * MIB), 4096 * MIB, 4_000_000)
     return StreamPanel(
-        server.gui, bounds=bounds, budgets=keeper.budgets, max_gaussians=keeper.max_gaussians,
+        viser_server.gui, bounds=bounds, budgets=keeper.budgets, max_gaussians=keeper.max_gaussians,
         actions=keeper, order=1,
     )  # fmt: skip
 
@@ -202,9 +190,9 @@ def moved(slider: viser.GuiSliderHandle[int], value: int) -> None:
         callback(viser.GuiEvent(client_id=0, client=None, target=slider))
 
 
-def test_sliders_follow_what_others_set(server: viser.ViserServer) -> None:
+def test_sliders_follow_what_others_set(viser_server: viser.ViserServer) -> None:
     keeper = Keeper()
-    panel = panel_of(server, keeper)
+    panel = panel_of(viser_server, keeper)
     assert (panel._host.value, panel._device.value, panel._most_gaussians.value) == (64, 512, 2000)
     panel.show(held(budgets=Budgets(32 * MIB, 256 * MIB)), None, 1_000_000)
     assert (panel._host.value, panel._device.value, panel._most_gaussians.value) == (32, 256, 1000)
@@ -214,9 +202,9 @@ def test_sliders_follow_what_others_set(server: viser.ViserServer) -> None:
     assert (panel._host.value, panel._device.value, panel._most_gaussians.value) == (48, 300, 500)
 
 
-def test_a_slider_that_is_being_moved_is_left_alone(server: viser.ViserServer) -> None:
+def test_a_slider_that_is_being_moved_is_left_alone(viser_server: viser.ViserServer) -> None:
     keeper = Keeper()
-    panel = panel_of(server, keeper)
+    panel = panel_of(viser_server, keeper)
     moved(panel._device, 700)
     moved(panel._most_gaussians, 3000)
     assert keeper == Keeper(Budgets(64 * MIB, 700 * MIB), 3_000_000)
@@ -225,10 +213,10 @@ def test_a_slider_that_is_being_moved_is_left_alone(server: viser.ViserServer) -
 
 
 def test_more_than_there_is_is_said_and_undone(
-    server: viser.ViserServer, monkeypatch: pytest.MonkeyPatch
+    viser_server: viser.ViserServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keeper = Keeper()
-    panel = panel_of(server, keeper)
+    panel = panel_of(viser_server, keeper)
     monkeypatch.setattr("viewer.stream_panel.SETTLES_S", 0.0)
     moved(panel._device, 1000)
     panel.show(held(), None, keeper.max_gaussians)
@@ -241,10 +229,10 @@ def test_more_than_there_is_is_said_and_undone(
 
 @pytest.mark.parametrize("control", ["_most_gaussians", "_tint"])
 def test_a_refusal_is_forgotten_once_another_control_is_used(
-    server: viser.ViserServer, control: str
+    viser_server: viser.ViserServer, control: str
 ) -> None:
     keeper = Keeper()
-    panel = panel_of(server, keeper)
+    panel = panel_of(viser_server, keeper)
     moved(panel._device, 1000)
     panel.show(held(), None, keeper.max_gaussians)
     assert "more than the 900 MiB" in panel._text
