@@ -20,7 +20,7 @@ from scene_store.user_cache import cache_folder
 log = logging.getLogger(__name__)
 
 # Counted up when a store is built in another way, so that old ones are not used.
-RECIPE = 5
+RECIPE = 6
 PARTIAL_SUFFIX = ".partial"
 
 

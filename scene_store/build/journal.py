@@ -25,7 +25,7 @@ from scene_store.store_writer import WriterState
 from splat.atomic_file import atomic_file
 
 _JOURNAL_FILE = "journal.json"
-_VERSION = 4  # grows whenever the same scene and options would give other bytes
+_VERSION = 5  # grows whenever the same scene and options would give other bytes
 
 
 @dataclass(frozen=True, slots=True)

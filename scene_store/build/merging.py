@@ -130,7 +130,8 @@ def displacement(gaussians: Gaussians, sizes: Float32Array) -> float:
     The squared Wasserstein-2 distance between a Gaussian (μ₀, Σ₀) and its stand-in (μ, Σ) is
     at least ``|μ₀ − μ|² + (√tr Σ₀ − √tr Σ)²`` (Gelbrich, 1990). Moments are preserved, so
     ``tr Σ = E[tr Σ₀ + |μ₀ − μ|²]``, and the expectation over all originals of one stand-in
-    is ``2 √tr Σ (√tr Σ − E √tr Σ₀)``: nothing needs to be remembered but the mean size.
+    is ``2 √tr Σ (√tr Σ − E √tr Σ₀)``: nothing needs to be remembered but the mean size. Where
+    a stand-in was grown (``merge.cpp``), this says more than was lost.
     """
     spreads = _spreads(gaussians).astype(np.float64)
     squares = 2 * spreads * np.maximum(spreads - sizes, 0.0)

@@ -14,6 +14,7 @@ Float64Array = NDArray[np.float64]
 WEIGHT_FOOTPRINT, SHAPE_FOOTPRINT = 1.0, 0.03
 ORIGINAL_OPACITY_FOOTPRINT, MERGED_OPACITY_FOOTPRINT = 0.12, 0.02
 MIN_OPACITY, MAX_OPACITY = 1e-6, 8.0
+MAX_GROWTH, EVEN_KURTOSIS, PEAKED_KURTOSIS, TRANSLUCENT, OPAQUE = 3.0, 0.75, 0.97, 3.0, 6.0
 FLATNESS, COLOR_WEIGHT, COLOR_OF_SH0 = 0.02, 5.0, 0.28209479
 
 
@@ -69,6 +70,37 @@ def weights(gaussians: Gaussians, footprint: float) -> Float64Array:
     return opacities * areas(covariances(gaussians), footprint)
 
 
+def fourth_moments(d: Float64Array, sigma: Float64Array) -> Float64Array:
+    """[3, 3, 3, 3] E x⊗x⊗x⊗x of x ~ N(d, Σ) (Isserlis, 1918)."""
+    both = np.outer(d, d) + sigma
+    pairs = (
+        np.einsum("ij,kl->ijkl", both, both)
+        + np.einsum("ik,jl->ijkl", both, both)
+        + np.einsum("il,jk->ijkl", both, both)
+    )
+    moments: Float64Array = pairs - 2 * np.einsum("i,j,k,l->ijkl", d, d, d, d)
+    return moments
+
+
+def kurtosis(share: Float64Array, d: Float64Array, sigma: Float64Array) -> float:
+    """Mardia's, of a mixture about its mean, relative to a Gaussian's of the same moments."""
+    matrix = np.einsum("n,nij->ij", share, sigma + np.einsum("ni,nj->nij", d, d))
+    inverse = np.linalg.inv(matrix + 1e-4 * np.trace(matrix) * np.eye(3))
+    mixture = sum(a * fourth_moments(m, s) for a, m, s in zip(share, d, sigma, strict=True))
+    values = [
+        np.einsum("ijkl,ij,kl->", moments, inverse, inverse)
+        for moments in (mixture, fourth_moments(np.zeros(3), matrix))
+    ]
+    return float(values[0] / values[1])
+
+
+def growth(relative_kurtosis: float, opacity: float) -> float:
+    """Of the covariance of a merged Gaussian that would have ``opacity`` without."""
+    even = np.interp(relative_kurtosis, [EVEN_KURTOSIS, PEAKED_KURTOSIS], [1.0, 0.0])
+    translucent = np.interp(opacity, [TRANSLUCENT, OPAQUE], [1.0, 0.0])
+    return float(1 + (MAX_GROWTH - 1) * even * translucent)
+
+
 def merged(
     gaussians: Gaussians, labels: NDArray[np.uint32], target: int, *, original: bool = True
 ) -> tuple[Float64Array, Float64Array, Float64Array, Float64Array]:
@@ -84,10 +116,13 @@ def merged(
         d = gaussians.means[members] - mean
         spread = sigma[members] + np.einsum("ni,nj->nij", d, d)
         matrix = np.einsum("n,nij->ij", share, spread)
+        mass = masses[members].sum()
+        alone = mass / areas(matrix[None], footprint.opacity)[0]
+        matrix = matrix * growth(kurtosis(share, d, sigma[members]), alone)
         area = areas(matrix[None], footprint.opacity)[0]
         means.append(mean)
         matrices.append(matrix)
-        opacities.append(np.clip(masses[members].sum() / area, MIN_OPACITY, MAX_OPACITY))
+        opacities.append(np.clip(mass / area, MIN_OPACITY, MAX_OPACITY))
         sh.append(np.einsum("n,nkc->kc", share, gaussians.sh[members].astype(np.float64)))
     return np.array(means), np.array(matrices), np.array(opacities), np.array(sh)
 
