@@ -45,6 +45,7 @@ from viewer.ranges import JPEG_QUALITY, require_in_range
 from viewer.text import byte_size
 
 if TYPE_CHECKING:
+    from configs.settings import Settings
     from viewer.info import SceneReport
     from viewer.scenes import SceneChoice
     from viewer.store_info import StoreReport
@@ -66,8 +67,6 @@ class PageOptions:
     """Port to listen on, and no other; 0 takes any free one."""
     token: Annotated[Text, hint("random, where others can reach the page")] = None
     """What browsers must present, 8 to 128 letters, digits or . _ ~ -"""
-    no_store: Flag = False
-    """Read a large file whole, and make no store of it for the next time."""
     open_browser: Flag = False
     """Open the page in the browser of this machine."""
     mode: Annotated[
@@ -107,7 +106,7 @@ class View:
                 "--token": ("viewer.token", page.token),
                 "--mode": ("viewer.mode", page.mode),
                 "--jpeg-quality": ("viewer.still_quality", page.jpeg_quality),
-                "--no-store": ("stream.store", False if page.no_store else None),
+                **self.scene.settings,
                 **self.memory.settings,
                 **self.server.settings,
             },
@@ -184,6 +183,7 @@ class Export:
             self.common.config,
             {
                 **picture_settings(self.camera, self.drawing),
+                **self.scene.settings,
                 **self.memory.settings,
                 **self.server.settings,
             },
@@ -203,6 +203,7 @@ class Export:
         )
         choice = self.scene.choice(settings)
         problems: list[str] = []
+        notes: list[str] = []
         with status_line() as progress:
             export(
                 choice,
@@ -213,7 +214,10 @@ class Export:
                 progress,
                 stream=settings.stream,
                 on_problem=problems.append,
+                on_note=notes.append,
             )
+        for note in notes:
+            log.warning("%s", note)
         for path in targets.paths:
             say(str(path))
         if problems:
@@ -227,12 +231,12 @@ class Info:
     """What is in a scene, and what is wrong with it.
 
     Prints format, size, bounds, the likely up direction, and Gaussians that are broken or
-    suspicious.
+    suspicious. A store of which a file is missing or too short is an error.
     """
 
     scene: SceneOptions = field(default_factory=SceneOptions)
     json: Flag = False
-    """Print JSON instead of tables."""
+    """Print JSON instead of tables; of the scene itself, even where there is a store of it."""
     check: Flag = False
     """Read every chunk of a store and compare its checksums; status 1 if any is damaged."""
     server: ServerOptions = field(default_factory=ServerOptions)
@@ -240,37 +244,47 @@ class Info:
 
     def run(self, say: Say) -> int:
         """Print it; 1 if a check found something wrong."""
-        settings = load(self.common.config, self.server.settings)
+        settings = load(self.common.config, {**self.scene.settings, **self.server.settings})
         choice = self.scene.choice(settings)
-        report = _report(choice, check=self.check)
+        report = self._report(choice, settings)
         if self.json:
             say(report.to_json())
         else:
             report.print_table()
-        if not self.check:
-            return 0
         from viewer.store_info import StoreReport
 
-        if not isinstance(report, StoreReport):
+        if isinstance(report, StoreReport):
+            if report.cached is not None:
+                from viewer.opening import used_instead
+
+                log.warning("%s", used_instead(choice, report.cached))
+            if report.failed_check:
+                return 1
+            report.require_files()
+        elif self.check:
             log.warning("warning: --check is for stores; %s has no checksums", choice.shown)
-            return 0
-        return 1 if report.failed_check else 0
+        return 0
 
-
-def _report(choice: SceneChoice, *, check: bool) -> SceneReport | StoreReport | StreamReport:
-    from viewer.downloads import at_hand
-    from viewer.status_line import status_line
-
-    with contextlib.ExitStack() as kept:
-        with status_line() as progress:
-            choice = at_hand(choice, kept, progress)
-        if choice.is_streamed:
-            from viewer.store_info import stream_report
-
-            return stream_report(choice, check=check)
+    def _report(
+        self, choice: SceneChoice, settings: Settings
+    ) -> SceneReport | StoreReport | StreamReport:
+        from viewer.downloads import at_hand
         from viewer.info import scene_report
+        from viewer.status_line import status_line
+        from viewer.store_info import cached_report, stream_report
 
-        return scene_report(choice)
+        with contextlib.ExitStack() as kept:
+            with status_line() as progress:
+                choice = at_hand(choice, kept, progress)
+            if choice.is_streamed:
+                return stream_report(choice, check=self.check)
+            # What programs read must not depend on whether somebody has viewed the scene.
+            if not (self.json or self.check):
+                report = cached_report(choice, settings)
+                if report is not None:
+                    return report
+            with status_line() as progress:
+                return scene_report(choice, progress)
 
 
 @dataclass(frozen=True, slots=True)

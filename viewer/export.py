@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from configs.settings import RenderSettings, StreamSettings
+from configs.settings import RenderSettings, Settings, StreamSettings
 from rendering.base import Outputs, PagingRasterizer, RasterImage, RasterSettings
 from scene_store.scene import Vector3
 from splat.camera import MAX_IMAGE_SIDE, Camera, fov_y_from_fov_x
@@ -25,10 +25,11 @@ from viewer.image_files import (
     write_map,
     write_picture,
 )
+from viewer.opening import open_in_parts, opens_in_parts, used_instead
 from viewer.ranges import DOWNSCALE, FOV_DEG, SIDE_PX, require_in_range
 from viewer.scenes import OpenedScene, Progress, SceneChoice, open_scene
 from viewer.start_view import StartView
-from viewer.streams import OpenedStream, open_stream, streamed
+from viewer.streams import OpenedStream, streamed
 
 log = logging.getLogger(__name__)
 
@@ -182,10 +183,13 @@ def export(
     progress: Progress = lambda share, what: None,
     stream: StreamSettings = DEFAULT_STREAM,
     on_problem: Callable[[str], None] = lambda line: None,
+    on_note: Callable[[str], None] = lambda line: None,
 ) -> RasterImage:
     """Open a scene, draw one view of it, write the files; the render is returned.
 
-    A store's picture is complete: it is drawn when all that is in view has been read. What is
+    What fits easily is read whole, and drawn bit by bit as it is in the file. A large scene is
+    opened as ``view`` opens it: by its own chunks, or those of the store that ``view`` made of it.
+    The picture of chunks is complete: it is drawn when all that is in view has been read. What is
     damaged is drawn more coarsely, and the picture is written.
 
     Args:
@@ -197,6 +201,7 @@ def export(
         progress: Hears how much of a scene is read, and when it is drawn.
         stream: How much memory a store may take.
         on_problem: Hears, a line each, what the picture lacks.
+        on_note: Hears, a line each, what else is to be known of it.
 
     Raises:
         SceneError: If the scene cannot be read.
@@ -213,23 +218,14 @@ def export(
         targets.check_size(*camera_choice.size(*USUAL_SIZE))
     shown = Mode(mode)
     with contextlib.ExitStack() as kept:
-        choice = at_hand(choice, kept, progress)
-        opened = open_stream(choice) if choice.is_streamed else open_scene(choice, progress)
-    camera = choose_camera(camera_choice, opened, render)
-    targets.check_size(camera.width, camera.height)
-    settings = RasterSettings(
-        background=render.background,
-        antialiased=render.antialiased,
-        sh_degree=render.sh_degree,
-        outputs=targets.outputs | (shown.outputs if targets.image else Outputs(0)),
-        threads=render.threads,
-    )
-    progress(1.0, f"Drawing {camera.width}×{camera.height} pixels")
-    rasterizer = create_rasterizer(render.engine, streamed=isinstance(opened, OpenedStream))
-    if isinstance(opened, OpenedStream):
-        image = _draw_stream(opened, rasterizer, camera, settings, stream, on_problem)
-    else:
-        image = rasterizer.render(rasterizer.prepare(opened.scene.gaussians), camera, settings)
+        opened = _open(choice, Settings(render=render, stream=stream), kept, progress)
+        if isinstance(opened, OpenedStream) and opened.cached is not None:
+            on_note(used_instead(choice, opened.cached))
+        camera = choose_camera(camera_choice, opened, render)
+        targets.check_size(camera.width, camera.height)
+        outputs = targets.outputs | (shown.outputs if targets.image else Outputs(0))
+        progress(1.0, f"Drawing {camera.width}×{camera.height} pixels")
+        image = _draw(opened, camera, render, outputs, stream, on_problem)
     if targets.image is not None:
         rgb = picture(image, shown, render.background).rgb
         write_picture(targets.image, rgb, targets.quality)
@@ -242,6 +238,39 @@ def export(
         else:
             write_picture(targets.alpha, alpha_to_uint8(image.alpha)[..., 0], targets.quality)
     return image
+
+
+def _open(
+    choice: SceneChoice, settings: Settings, kept: contextlib.ExitStack, progress: Progress
+) -> Opened:
+    """By its chunks if it is large and has them, else whole."""
+    choice = at_hand(choice, kept, progress)
+    if opens_in_parts(choice, settings):
+        opened = open_in_parts(choice, settings, kept)
+        if opened is not None:
+            return opened
+    return open_scene(choice, progress)
+
+
+def _draw(
+    opened: Opened,
+    camera: Camera,
+    render: RenderSettings,
+    outputs: Outputs,
+    stream: StreamSettings,
+    on_problem: Callable[[str], None],
+) -> RasterImage:
+    settings = RasterSettings(
+        background=render.background,
+        antialiased=render.antialiased,
+        sh_degree=render.sh_degree,
+        outputs=outputs,
+        threads=render.threads,
+    )
+    rasterizer = create_rasterizer(render.engine, streamed=isinstance(opened, OpenedStream))
+    if isinstance(opened, OpenedStream):
+        return _draw_stream(opened, rasterizer, camera, settings, stream, on_problem)
+    return rasterizer.render(rasterizer.prepare(opened.scene.gaussians), camera, settings)
 
 
 def _draw_stream(

@@ -13,7 +13,7 @@ from rich.text import Text
 from scene_store.memory import PEAK_FACTOR
 from scene_store.scene import Scene, Vector3
 from scene_store.statistics import SceneStatistics, likely_up, scene_statistics
-from viewer.scenes import SceneChoice, open_scene
+from viewer.scenes import Progress, SceneChoice, open_scene
 from viewer.text import byte_size, vector_text
 
 SHOWN_PERCENTS = (0.0, 5.0, 50.0, 95.0, 100.0)
@@ -130,13 +130,18 @@ class SceneReport:
         return table
 
 
-def scene_report(choice: SceneChoice) -> SceneReport:
+def scene_report(choice: SceneChoice, progress: Progress = lambda share, what: None) -> SceneReport:
     """Read a scene and measure it.
+
+    Args:
+        choice: Which one.
+        progress: Hears how far it is.
 
     Raises:
         SceneError: If it cannot be read.
     """
-    opened = open_scene(choice, memory_factor=PEAK_FACTOR)
+    opened = open_scene(choice, progress, memory_factor=PEAK_FACTOR)
+    progress(1.0, "Measuring")
     gaussians = opened.scene.gaussians
     up = choice.up or likely_up(opened.scene.meta, gaussians)
     return SceneReport(opened.scene, scene_statistics(gaussians), up, opened.title)

@@ -1,8 +1,8 @@
-"""How ``view`` comes to a picture: the quickest way there is first, the best one in the end.
+"""How commands come to a picture: the quickest way there is first, the best one in the end.
 
 What is in chunks already, a store or a large streamed SOG, is streamed as it is. A large scene
-of which there is a store in the cache is that store. Of any other large scene a sketch is shown
-while its store is built (``viewer.improving``, ``docs/adr/0008``). The rest is read whole.
+of which there is a store in the cache is that store. The rest is read whole, but ``view`` shows a
+sketch of a large scene while its store is built (``viewer.improving``, ``docs/adr/0008``).
 """
 
 from __future__ import annotations
@@ -21,11 +21,20 @@ from scene_store.memory import DRAW_FACTOR, available_bytes, gaussian_bytes
 from scene_store.scene import Scene
 from scene_store.sketch import Sketch, sketch_scene
 from scene_store.statistics import likely_up
+from splat.camera import Camera
 from splat.errors import SceneError, SceneFormatError
 from splat.gaussians import Gaussians
 from viewer.downloads import at_hand
 from viewer.engines import create_rasterizer
-from viewer.scenes import OpenedScene, Progress, SceneChoice, in_town, open_scene
+from viewer.scenes import (
+    COMPOSITION_SUFFIXES,
+    OpenedScene,
+    Progress,
+    SceneChoice,
+    check_exists,
+    in_town,
+    open_scene,
+)
 from viewer.start_view import choose_start_view
 from viewer.store_cache import StoreCache
 from viewer.streams import OpenedStream, open_stream, streamed
@@ -85,16 +94,32 @@ def open_first(
         BelvedereError: If it cannot be shown.
     """
     choice = at_hand(choice, stack, progress)
-    if choice.is_streamed:
-        return _stream(open_stream(choice), choice, settings)
     if not opens_in_parts(choice, settings):
         return open_whole(choice, settings, progress)
-    if choice.path is not None and can_stream(choice.path):
-        return _stream(open_stream(choice), choice, settings)
-    cached = cached_store(choice, settings, stack)
-    if cached is not None:
-        return _stream(cached, choice, settings)
+    opened = open_in_parts(choice, settings, stack)
+    if opened is not None:
+        return _stream(opened, choice, settings)
     return _first_look(choice, settings, store_cache(settings).path_of(choice.source_name))
+
+
+def open_in_parts(
+    choice: SceneChoice, settings: Settings, stack: contextlib.ExitStack
+) -> OpenedStream | None:
+    """A scene that is not to be read whole (``opens_in_parts``), by its chunks.
+
+    None if it has none: a large file of which nobody has made a store yet.
+
+    Args:
+        choice: The scene, at hand.
+        settings: All of them.
+        stack: Keeps a store of the cache from being removed until it is closed.
+
+    Raises:
+        SceneError: If it cannot be opened.
+    """
+    if choice.is_streamed or (choice.path is not None and can_stream(choice.path)):
+        return open_stream(choice)
+    return cached_store(choice, settings, stack)
 
 
 def opens_in_parts(choice: SceneChoice, settings: Settings) -> bool:
@@ -123,6 +148,7 @@ def open_whole(choice: SceneChoice, settings: Settings, progress: Progress) -> R
 
 
 def store_cache(settings: Settings) -> StoreCache:
+    """The stores that ``view`` keeps, within their budget."""
     return StoreCache(settings.stream.cache_budget)
 
 
@@ -138,7 +164,7 @@ def cached_store(
         try:
             if not holding.enter_context(cache.using(path)):
                 return None
-            opened = open_stream(replace(choice, path=path, lod=None))
+            opened = open_stream(replace(choice, path=path, lod=None), _cameras(choice))
         except SceneFormatError as error:
             log.info("%s: is built again: %s", path, error)
         except (SceneError, OSError) as error:  # it may be good: another time, perhaps
@@ -146,14 +172,33 @@ def cached_store(
             return None
         else:
             stack.enter_context(holding.pop_all())
-            return replace(opened, title=choice.title)
+            return replace(opened, title=choice.title, cached=path)
     cache.remove(path)
     return None
+
+
+def used_instead(choice: SceneChoice, cached: Path) -> str:
+    """What a user should know who named a file, and gets the store that was made of it."""
+    return (
+        f"{choice.shown}: taken from the store that view made of it, {cached}; --no-store reads "
+        f"the scene itself"
+    )
+
+
+def _cameras(choice: SceneChoice) -> tuple[Camera, ...]:
+    """Training cameras that lie beside a scene."""
+    if choice.path is None or choice.path.suffix.lower() in COMPOSITION_SUFFIXES:
+        return ()
+    from scene_store.formats import open_scene as open_source
+
+    with open_source(choice.path) as source:
+        return source.meta.cameras
 
 
 def _is_large(choice: SceneChoice, settings: Settings) -> bool:
     """Whether reading all of it would take too long, or too much of the memory there is."""
     count, degree = choice.gaussians, TOWN_SH_DEGREE
+    check_exists(choice)
     if choice.path is not None:
         from scene_store.formats import open_scene as open_source
 

@@ -64,6 +64,13 @@ class SceneOptions:
     """Level of detail to read from formats that have several, 0 the finest."""
     up: Annotated[Vector, hint("found out")] = None
     """The direction that is up, in the scene's axes, such as 0 -1 0."""
+    no_store: Flag = False
+    """Read a large file whole: neither use nor make a store of it in the cache."""
+
+    @property
+    def settings(self) -> dict[str, tuple[str, bool | None]]:
+        """By option, the setting and its value."""
+        return {"--no-store": ("stream.store", False if self.no_store else None)}
 
     def choice(self, settings: Settings) -> SceneChoice:
         """The scene as the commands know it.

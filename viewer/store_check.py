@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from scene_store.failures import RetryPolicy, kind_of
 from scene_store.store import Store
 from splat.errors import ChunkReadError
+from viewer.status_line import status_line
 
 CheckProgress = Callable[[int, int], None]
 """Hears how many bytes were read, of how many."""
@@ -94,7 +95,7 @@ def runs_text(numbers: list[int]) -> str:
 
 @contextlib.contextmanager
 def check_bar() -> Iterator[CheckProgress]:
-    """A bar on standard error; none off a terminal."""
+    """A bar on standard error; off a terminal a line now and then."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -106,6 +107,10 @@ def check_bar() -> Iterator[CheckProgress]:
     )
 
     console = Console(stderr=True)
+    if not console.is_terminal:
+        with status_line() as status:
+            yield lambda done, total: status(done / max(total, 1), "Checking")
+        return
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -113,7 +118,6 @@ def check_bar() -> Iterator[CheckProgress]:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
         console=console,
-        disable=not console.is_terminal,
         transient=True,
     )
     with bar:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from configs.settings import Settings
 from scene_store.chunks import never_cancelled
 from scene_store.manifest import MANIFEST_FILE, Manifest, PageFile
 from scene_store.range_reader import RangeReadError, insist
@@ -19,6 +20,7 @@ from scene_store.scene import Vector3
 from scene_store.statistics import likely_up
 from scene_store.store import Store
 from splat.errors import SceneError
+from viewer.opening import cached_store, opens_in_parts
 from viewer.scenes import SceneChoice
 from viewer.store_check import check_bar, check_chunks, summary
 from viewer.stream_info import StreamReport
@@ -42,6 +44,7 @@ class StoreReport:
         up_known: Whether the store says so itself.
         faults: What is wrong with its files, one sentence each.
         damaged: Chunks that are not as they were written, ascending; None if nobody looked.
+        cached: Where it lies, if it was taken from the cache instead of the scene it is of.
     """
 
     place: str
@@ -51,6 +54,7 @@ class StoreReport:
     up_known: bool
     faults: tuple[str, ...]
     damaged: tuple[int, ...] | None = None
+    cached: Path | None = None
 
     def problems(self) -> list[str]:
         """What deserves attention, one sentence each; empty for a healthy store."""
@@ -60,6 +64,18 @@ class StoreReport:
     def failed_check(self) -> bool:
         """Whether all of it was read, and something is wrong."""
         return self.damaged is not None and bool(self.faults)
+
+    def require_files(self) -> None:
+        """See that nothing is wrong with its files.
+
+        Raises:
+            SceneError: Naming the first that is missing or of another size.
+        """
+        if not self.faults:
+            return
+        others = len(self.faults) - 1
+        more = f" (and {others:,} more such)" if others else ""
+        raise SceneError(f"{self.place}: {self.faults[0]}{more}")
 
     def to_json(self) -> str:
         """All of it as JSON, indented."""
@@ -193,6 +209,24 @@ def stream_report(choice: SceneChoice, *, check: bool = False) -> StoreReport | 
             tuple(faults),
             damaged,
         )
+
+
+def cached_report(choice: SceneChoice, settings: Settings) -> StoreReport | None:
+    """The store that ``view`` made of a large scene, as a report of that; None if it made none.
+
+    Raises:
+        SceneError: If the scene cannot be opened.
+    """
+    if not opens_in_parts(choice, settings):
+        return None
+    with contextlib.ExitStack() as kept:
+        opened = cached_store(choice, settings, kept)
+        if opened is None:
+            return None
+        opened.source.close()
+        report = stream_report(replace(choice, path=opened.cached))
+        assert isinstance(report, StoreReport)
+        return replace(report, title=choice.title, cached=opened.cached)
 
 
 def page_files(manifest: Manifest) -> list[PageFile]:

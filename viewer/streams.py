@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -22,6 +23,7 @@ from scene_store.statistics import likely_up
 from scene_store.store import Store
 from scene_store.town_source import TOWN_NAME
 from scene_store.tree import LodTree
+from splat.camera import Camera
 from splat.errors import ChunkReadError, SceneError
 from splat.gaussians import Gaussians
 from splat.harmonics import rgb_to_sh0
@@ -42,11 +44,17 @@ class _HasOverhead(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OpenedStream:
-    """An open scene of chunks and a view of it; whoever draws it closes the source."""
+    """An open scene of chunks and a view of it; whoever draws it closes the source.
+
+    Attributes:
+        title: The scene's name, for people.
+        cached: The store, if it is one that was made of the scene, and is kept in the cache.
+    """
 
     title: str
     source: ChunkSource
     start: StartView
+    cached: Path | None = None
 
     @property
     def meta(self) -> SceneMeta:
@@ -60,9 +68,13 @@ class OpenedStream:
         return f"{meta.format_name} · {meta.count:,} Gaussians · SH {meta.sh_degree}"
 
 
-def open_stream(choice: SceneChoice) -> OpenedStream:
+def open_stream(choice: SceneChoice, cameras: tuple[Camera, ...] = ()) -> OpenedStream:
     """Open a store, a streamed SOG or a remote scene: its description and the coarsest chunks
     are read.
+
+    Args:
+        choice: Which one.
+        cameras: Training cameras, of which a store knows nothing.
 
     Raises:
         SceneError: If it is damaged, or an option does not go with it.
@@ -72,6 +84,8 @@ def open_stream(choice: SceneChoice) -> OpenedStream:
             f"{choice.shown}: all its levels are drawn, each where it is needed; leave out --lod"
         )
     source = RemadeChunks(open_chunk_source(choice))
+    if cameras:
+        source.meta = replace(source.meta, cameras=cameras)
     try:
         return OpenedStream(choice.title, source, stream_start(choice, source))
     except BaseException:

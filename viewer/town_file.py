@@ -5,12 +5,17 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from scene_store.formats.ply import ply_bytes, ply_record_bytes, write_ply
 from splat.errors import OutputError, SettingsError
 from splat.gaussians import Gaussians
 from viewer.image_files import check_target
+from viewer.status_line import status_line
 from viewer.text import byte_size
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 TOWN_SH_DEGREE = 2
 
@@ -18,7 +23,7 @@ TOWN_SH_DEGREE = 2
 def write_town(path: Path, count: int) -> None:
     """Write a town of ``count`` Gaussians as a 3DGS PLY, in bounded memory.
 
-    On a terminal a progress bar shows how far it is.
+    On standard error a progress bar shows how far it is; off a terminal a line now and then.
 
     Raises:
         OutputError: If the file cannot be written, or the disk has no room for it.
@@ -32,7 +37,7 @@ def write_town(path: Path, count: int) -> None:
     except ValueError as error:
         raise SettingsError(f"--gaussians: {error}") from None
     _require_disk(path, count)
-    write_ply(path, _with_progress_bar(batches, count), count, TOWN_SH_DEGREE)
+    write_ply(path, _with_progress(batches, count), count, TOWN_SH_DEGREE)
 
 
 def _require_disk(path: Path, count: int) -> None:
@@ -47,19 +52,31 @@ def _require_disk(path: Path, count: int) -> None:
         )
 
 
-def _with_progress_bar(batches: Iterable[Gaussians], count: int) -> Iterator[Gaussians]:
-    """The same batches, while a bar on standard error follows them; none off a terminal."""
+def _with_progress(batches: Iterable[Gaussians], count: int) -> Iterator[Gaussians]:
+    """The same batches, while standard error tells how many there were."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     console = Console(stderr=True)
+    if console.is_terminal:
+        yield from _with_bar(batches, count, console)
+        return
+    done = 0
+    with status_line() as status:
+        for batch in batches:
+            yield batch
+            done += len(batch)
+            status(done / count, f"Building {count:,} Gaussians")
+
+
+def _with_bar(batches: Iterable[Gaussians], count: int, console: Console) -> Iterator[Gaussians]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
     bar = Progress(
         "Building the town",
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
         console=console,
-        disable=not console.is_terminal,
         transient=True,
     )
     with bar:

@@ -75,7 +75,7 @@ def test_files_that_a_server_lacks_are_found(
         (store / file.name).write_bytes(file.read_bytes())
     (store / "sh-00.bin").unlink()
     with RangeServer(tmp_path) as server:
-        assert main(["info", "--json", f"{server.url}/lame.bvs"]) == 0
+        assert main(["info", "--json", f"{server.url}/lame.bvs"]) == 2
     (problem,) = json.loads(capsys.readouterr().out)["problems"]
     assert problem.startswith("sh-00.bin: ")
 

@@ -1,4 +1,4 @@
-"""What a terminal shows while a command works, and that nothing else gets it."""
+"""What a terminal shows while a command works, and what a pipe gets of it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from scene_store.formats.ply import PlySource
+from splat.gaussians import Gaussians
 from viewer.cli import main
-from viewer.status_line import status_line
+from viewer.status_line import plain_lines, status_line
 
 WAIT_S = 10.0
 
@@ -57,7 +59,81 @@ def test_an_export_names_its_steps(
     ]
 
 
-def test_nothing_is_shown_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
+def test_elsewhere_nothing_is_said_of_what_takes_a_moment(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     with status_line() as progress:
         progress(0.25, "Reading")
     assert capsys.readouterr() == ("", "")
+
+
+class Pipe(io.StringIO):
+    def wait_for_lines(self, count: int) -> list[str]:
+        deadline = time.monotonic() + WAIT_S
+        while len(lines := self.getvalue().splitlines()) < count:
+            assert time.monotonic() < deadline, lines
+            time.sleep(0.01)
+        return lines
+
+
+def test_elsewhere_long_work_is_told_in_lines() -> None:
+    pipe = Pipe()
+    with plain_lines(pipe, first_s=0.01, every_s=0.01) as progress:
+        progress(0.25, "Reading")
+        assert pipe.wait_for_lines(1) == ["belvedere: Reading · 25%"]
+        time.sleep(0.1)
+        assert len(pipe.getvalue().splitlines()) == 1, "nothing new, nothing said"
+        progress(1.0, "Drawing")
+        assert pipe.wait_for_lines(2)[1] == "belvedere: Drawing"
+    progress(0.5, "Nothing")
+    time.sleep(0.05)
+    assert len(pipe.getvalue().splitlines()) == 2
+
+
+def test_lines_are_not_too_many() -> None:
+    pipe = Pipe()
+    with plain_lines(pipe, first_s=0.01, every_s=WAIT_S) as progress:
+        for done in range(100):
+            progress(done / 100, "Reading")
+            time.sleep(0.001)
+        assert len(pipe.wait_for_lines(1)) == 1
+
+
+def test_nobody_who_listens_is_no_reason_to_stop() -> None:
+    class Broken(io.StringIO):
+        tried = 0
+
+        def write(self, text: str) -> int:
+            self.tried += 1
+            raise BrokenPipeError
+
+    pipe = Broken()
+    with plain_lines(pipe, first_s=0.01, every_s=0.01) as progress:
+        deadline = time.monotonic() + WAIT_S
+        while pipe.tried < 2:
+            progress(0.0, str(pipe.tried))
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+@pytest.mark.parametrize("words", [["info", "{scene}"], ["export", "{scene}", "-o", "{picture}"]])
+def test_reading_for_long_is_told_in_a_pipe(
+    words: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    wall_ply: Path,
+    tmp_path: Path,
+) -> None:
+    decode = PlySource._decode
+
+    def slow(source: PlySource, start: int, stop: int) -> Gaussians:
+        time.sleep(0.1)
+        return decode(source, start, stop)
+
+    monkeypatch.setattr(PlySource, "_decode", slow)
+    monkeypatch.setattr("scene_store.loading.BATCH_COUNT", 400)
+    monkeypatch.setattr("viewer.status_line.FIRST_S", 0.15)
+    picture = tmp_path / "w.png"
+    assert main([word.format(scene=wall_ply, picture=picture) for word in words]) == 0
+    said = capfd.readouterr().err.splitlines()
+    assert said[0] in [f"belvedere: Reading 1,600 Gaussians · {share}%" for share in (25, 50, 75)]

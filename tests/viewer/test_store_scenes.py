@@ -291,14 +291,27 @@ def test_a_single_damaged_chunk_is_counted_as_one(
     assert "chunks: 1 is damaged" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", ["geometry-01.bin", "sh-00.bin", "nodes.bin"])
+def test_info_of_a_store_without_one_of_its_files_is_an_error(
+    damaged_store: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    (damaged_store / name).unlink()
+    assert main(["info", str(damaged_store)]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1 and name in said[0]
+
+
 def test_info_as_json_finds_files_that_are_short_or_missing(
     damaged_store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with (damaged_store / "geometry-00.bin").open("r+b") as file:
         file.truncate(100)
     (damaged_store / "sh-00.bin").unlink()
-    assert main(["info", "--json", str(damaged_store)]) == 0
-    report = json.loads(capsys.readouterr().out)
+    assert main(["info", "--json", str(damaged_store)]) == 2
+    printed = capsys.readouterr()
+    report = json.loads(printed.out)
+    error = "damaged.bvs: geometry-00.bin has 100 bytes instead of"
+    assert error in printed.err and "(and 1 more such)" in printed.err
     assert report["count"] == report["levels"][0]["gaussians"] == 20_000
     assert report["bytes"] > 20_000 and report["sh_degree"] == 1
     short, missing = report["problems"]
