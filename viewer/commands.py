@@ -1,4 +1,5 @@
-"""The commands ``view | build | export | info | town``: their options, their help, what they run.
+"""The commands ``view | build | export | info | town | cache``: their options, their help, what
+they run.
 
 The docstrings below are the help texts. Every command imports what it needs when it runs.
 """
@@ -370,5 +371,42 @@ class Build:
         build(scenes, self.output, options, say, dry_run=self.dry_run)
 
 
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """List what is kept on disk between sessions, or remove it.
+
+    Stores that view made of large scenes, finished or not, and what was read from servers; the
+    least recently used go by themselves when there is too much.
+    """
+
+    clear: Flag = False
+    """Remove all of it that no other program uses just now."""
+    cache_folder: Annotated[File, arg(metavar="DIR"), hint("in the user's cache folder")] = None
+    """Where on disk is kept what was read from servers."""
+    common: CommonOptions = field(default_factory=CommonOptions)
+
+    def run(self, say: Say) -> None:
+        """List it."""
+        from viewer.cached_files import caches, clear
+
+        folder = ServerOptions(cache_folder=self.cache_folder).settings
+        settings = load(self.common.config, folder)
+        before = caches(settings)
+        left = clear(settings) if self.clear else before
+        if self.clear:
+            freed = sum(cache.size_bytes for cache in before) - sum(c.size_bytes for c in left)
+            say(f"Removed {byte_size(max(0, freed))}")
+        for cache in left:
+            if cache.kept or not self.clear:
+                say("\n".join(cache.lines))
+
+
 # ``bench`` has options of its own.
-CLASSES = {"view": View, "build": Build, "export": Export, "info": Info, "town": Town}
+CLASSES = {
+    "view": View,
+    "build": Build,
+    "export": Export,
+    "info": Info,
+    "town": Town,
+    "cache": Cache,
+}

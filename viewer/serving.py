@@ -12,6 +12,7 @@ import time
 import webbrowser
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from configs.settings import Settings
@@ -20,9 +21,10 @@ from splat.errors import BelvedereError
 from viewer.access import choose_policy
 from viewer.background import Background
 from viewer.details import add_details
-from viewer.opening import Ready, open_first, opens_in_parts, shown_whole
+from viewer.opening import Ready, open_first, opens_in_parts, shown_whole, store_cache
 from viewer.ports import find_port, is_loopback, outward_address
 from viewer.scenes import SceneChoice, check_exists, check_openable, open_scene
+from viewer.text import byte_size
 
 if TYPE_CHECKING:
     from viewer.server import ViewerServer
@@ -106,8 +108,20 @@ def serve(
         if ready is not None:
             ready.close()
         kept.close()
+    if interrupted and ready is not None and ready.store is not None:
+        _tell_unfinished(ready.choice, ready.store, settings, say)
     if interrupted and not idle:
         _leave()
+
+
+def _tell_unfinished(choice: SceneChoice, store: Path, settings: Settings, say: Say) -> None:
+    """Of a store that was being built: what is left of it, and what becomes of that."""
+    unfinished = store_cache(settings).unfinished(store)
+    if unfinished is not None:
+        say(
+            f"Its store is unfinished: {byte_size(unfinished.size_bytes)} in {unfinished.path}; "
+            f"the next view of {choice.shown} continues it, belvedere cache --clear removes it."
+        )
 
 
 def _leave() -> NoReturn:

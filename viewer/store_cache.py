@@ -9,43 +9,72 @@ import logging
 import os
 import shutil
 import stat
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from scene_store.build.interrupted import begun_scenes
 from scene_store.build.sources import Fingerprint
+from scene_store.manifest import MANIFEST_FILE, parse_manifest
 from scene_store.store import STORE_SUFFIX, is_store
+from scene_store.store_folder import PARTIAL_SUFFIX
 from scene_store.user_cache import cache_folder
+from splat.errors import SceneFormatError
 
 log = logging.getLogger(__name__)
 
 # Counted up when a store is built in another way, so that old ones are not used.
 RECIPE = 6
-PARTIAL_SUFFIX = ".partial"
+# After so long nobody is expected to go on with a build.
+UNFINISHED_DAYS = 30
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
-    """A store, finished or not, and when it was last used."""
+class CachedStore:
+    """A store of the cache, or what an unfinished build left of one.
+
+    Attributes:
+        path: Its folder.
+        used_ns: When it was last used or written, since the epoch.
+        size_bytes: Of all its files.
+    """
 
     path: Path
     used_ns: int
     size_bytes: int
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether it is a store."""
+        return self.path.suffix != PARTIAL_SUFFIX
+
+    def scenes(self) -> tuple[str, ...]:
+        """What it is made of, as people call it; empty if it cannot be told."""
+        if not self.is_finished:
+            return begun_scenes(self.path)
+        try:
+            manifest = parse_manifest(self.path, (self.path / MANIFEST_FILE).read_bytes())
+        except (OSError, SceneFormatError):
+            return ()
+        return tuple(source.path for source in manifest.info.sources)
+
 
 class StoreCache:
     """Finished and half-finished stores, by what they were built from.
 
-    A store in use, or being built, is locked by a file beside it and stays.
+    A store in use, or being built, is locked by a file beside it and stays. What cannot be
+    continued of an unfinished one, or nobody has continued for ``UNFINISHED_DAYS``, is removed as
+    soon as another is built, and so are, of all, the least recently used if they take too much.
 
     Args:
-        budget_bytes: What all may take; the least recently used go first.
+        budget_bytes: What all may take.
         folder: Where they are.
     """
 
     def __init__(self, budget_bytes: int, folder: Path | None = None) -> None:
         self.folder = folder if folder is not None else cache_folder("stores")
-        self._budget = budget_bytes
+        self.budget_bytes = budget_bytes
 
     def path_of(self, scene: str) -> Path:
         """Where the store of a scene is, or would be; another one for changed files.
@@ -81,17 +110,29 @@ class StoreCache:
 
     @contextlib.contextmanager
     def building(self, path: Path) -> Iterator[bool]:
-        """Be the only one to build a store; False if somebody else is.
+        """Be the only one to build a store, with room made for it; False if somebody else is.
 
         Raises:
             OSError: If nothing can be written here.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._locked(_partial(path), fcntl.LOCK_EX) as locked:
+            if locked:
+                self.make_room(path)
             yield locked
 
+    def unfinished(self, path: Path) -> CachedStore | None:
+        """What a build of a store left that can be continued; what cannot be is removed, unless
+        somebody is at work on it."""
+        partial = _partial(path)
+        if begun_scenes(partial):
+            return next((entry for entry in self.entries() if entry.path == partial), None)
+        if partial.is_dir():
+            self.remove(partial)
+        return None
+
     def remove(self, path: Path) -> bool:
-        """Remove a store unless somebody uses it. Returns whether it is gone."""
+        """Remove a store, finished or not, unless somebody uses it. Returns whether it is gone."""
         with contextlib.suppress(OSError), self._locked(path, fcntl.LOCK_EX) as free:
             if free:
                 shutil.rmtree(path, ignore_errors=True)
@@ -99,19 +140,23 @@ class StoreCache:
         return False
 
     def make_room(self, keep: Path) -> None:
-        """Remove the least recently used stores until all fit the budget; ``keep`` stays.
+        """Remove the least recently used stores until all fit the budget, and all that is left of
+        builds that nobody goes on with; ``keep`` stays.
 
         Others may do the same at the same time."""
-        entries = self._entries()
-        total = sum(entry.size_bytes for entry in entries)
-        for entry in sorted(entries, key=lambda entry: entry.used_ns):
-            if total <= self._budget:
+        entries = [e for e in self.entries() if e.path not in (keep, _partial(keep))]
+        kept = [path for path in (keep, _partial(keep)) if path.is_dir()]
+        total = sum(e.size_bytes for e in entries) + sum(_measured(path)[0] for path in kept)
+        given_up = [entry for entry in entries if _is_given_up(entry)]
+        for entry in (*given_up, *(entry for entry in entries if entry not in given_up)):
+            if total <= self.budget_bytes and entry not in given_up:
                 return
-            if entry.path not in (keep, _partial(keep)) and self.remove(entry.path):
+            if self.remove(entry.path):
                 log.info("%s: removed to make room for other stores", entry.path)
                 total -= entry.size_bytes
 
-    def _entries(self) -> list[_Entry]:
+    def entries(self) -> list[CachedStore]:
+        """All that is here, the least recently used first."""
         ends = (STORE_SUFFIX, STORE_SUFFIX + PARTIAL_SUFFIX)
         entries = []
         with contextlib.suppress(OSError):
@@ -119,8 +164,12 @@ class StoreCache:
                 with contextlib.suppress(OSError):  # somebody else removed it
                     status = path.lstat()
                     if stat.S_ISDIR(status.st_mode) and path.name.endswith(ends):
-                        entries.append(_Entry(path, status.st_mtime_ns, _bytes_of(path)))
-        return entries
+                        size, written_ns = _measured(path)
+                        # Using a finished one is noted on its folder; its files stay as they are.
+                        finished = path.suffix != PARTIAL_SUFFIX
+                        used_ns = status.st_mtime_ns if finished else written_ns
+                        entries.append(CachedStore(path, used_ns, size))
+        return sorted(entries, key=lambda entry: entry.used_ns)
 
     @contextlib.contextmanager
     def _locked(self, path: Path, kind: int) -> Iterator[bool]:
@@ -144,9 +193,20 @@ def _partial(path: Path) -> Path:
     return path.with_name(path.name + PARTIAL_SUFFIX)
 
 
-def _bytes_of(folder: Path) -> int:
-    total = 0
+def _is_given_up(entry: CachedStore) -> bool:
+    if entry.is_finished:
+        return False
+    age_ns = time.time_ns() - entry.used_ns
+    return age_ns > UNFINISHED_DAYS * 86_400 * 10**9 or not begun_scenes(entry.path)
+
+
+def _measured(folder: Path) -> tuple[int, int]:
+    """Bytes of all files in it, and when the newest of them was written."""
+    total = newest_ns = 0
     for file in folder.rglob("*"):
         with contextlib.suppress(OSError):
-            total += file.lstat().st_size
-    return total
+            status = file.lstat()
+            newest_ns = max(newest_ns, status.st_mtime_ns)
+            if not stat.S_ISDIR(status.st_mode):
+                total += status.st_size
+    return total, newest_ns

@@ -266,7 +266,7 @@ class _Build:
         """All that the bytes of the store depend on."""
         options = self._options
         return {
-            "scenes": [os.path.abspath(name) for name in self._names],
+            "scenes": [_place_of(name) for name in self._names],
             "files": [[f.path, f.size_bytes, f.modified_ns] for f in self._fingerprint.all_files],
             "profile": options.profile.value,
             "page_gaussians": self._page,
@@ -462,6 +462,11 @@ class _Build:
             ),
             notes=brief_notes((*self._meta.notes, *notes)),
         )
+
+
+def _place_of(name: str) -> str:
+    """A path wherever one may be; the name of a town, which is the same everywhere."""
+    return os.path.abspath(name) if os.path.exists(name) else name
 
 
 def nodes_ahead(workers: int, memory: int, page_bytes: int) -> int:

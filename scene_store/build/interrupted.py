@@ -11,10 +11,13 @@ from typing import Any
 
 from scene_store.build.journal import Checkpoint, Journal, Sorted
 from scene_store.build.partition import Buckets
+from scene_store.store_folder import SCRATCH_FOLDER
 from scene_store.store_writer import StoreWriter
+from splat.errors import SceneError
 
 # What a damaged journal or checkpoint raises while it is read.
 _DAMAGE = (
+    SceneError,
     OSError,
     EOFError,
     ValueError,
@@ -97,6 +100,18 @@ def _check_checkpoint(checkpoint: Checkpoint, state: Sorted | None, writer: Stor
             raise ValueError("its journal makes no sense")
     if not writer.can_resume(checkpoint.writer):
         raise ValueError("a page file is shorter than it was, or missing")
+
+
+def begun_scenes(folder: Path) -> tuple[str, ...]:
+    """The scenes of which an unfinished build left this folder; none if there is nothing in it
+    that a build could go on with.
+
+    Args:
+        folder: ``STORE.partial``.
+    """
+    identity = Journal(folder / SCRATCH_FOLDER, {}).other_identity() or {}
+    scenes = identity.get("scenes")
+    return tuple(map(str, scenes)) if isinstance(scenes, list) else ()
 
 
 def refusal(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from scene_store.chunks import never_cancelled
@@ -142,6 +143,39 @@ def _knows_ranges(reader: RemoteReader, name: str) -> bool:
             raise
         return False
     return True
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """A file that was downloaded.
+
+    Attributes:
+        folder: Holds it alone.
+        name: Of the file.
+        used_ns: When it was last used, since the epoch.
+        size_bytes: Of it.
+    """
+
+    folder: Path
+    name: str
+    used_ns: int
+    size_bytes: int
+
+    def remove(self) -> bool:
+        """Remove it unless somebody uses it. Returns whether it is gone."""
+        return _remove(self.folder)
+
+
+def downloads(cache: CacheOptions) -> list[Download]:
+    """All files that are kept, the least recently used first."""
+    found = []
+    with contextlib.suppress(OSError):
+        for folder in ((cache.folder or cache_folder(RANGES)) / FOLDER).iterdir():
+            with contextlib.suppress(OSError, StopIteration):  # somebody else removed it
+                name = next(file.name for file in folder.iterdir() if file.name != _LOCK)
+                used_ns = folder.stat().st_mtime_ns
+                found.append(Download(folder, name, used_ns, _bytes_of(folder)))
+    return sorted(found, key=lambda download: download.used_ns)
 
 
 @contextlib.contextmanager

@@ -133,6 +133,26 @@ class RangeCache:
         finally:
             self._lock.release()
 
+    def size_bytes(self) -> int:
+        """Bytes of all ranges that are here."""
+        if not self.folder.is_dir():
+            return 0
+        with contextlib.suppress(OSError):
+            return sum(size for _, size, _ in self._found()[1])
+        return 0
+
+    def clear(self) -> None:
+        """Forgets all ranges, unless somebody is writing one just now."""
+        if not self.folder.is_dir():
+            return
+        with contextlib.suppress(OSError), self._lock, self._locked() as held:
+            if held:
+                folders, files = self._found()
+                for _, _, path in files:
+                    path.unlink(missing_ok=True)
+                left = sum(not _is_removed(folder) for folder in folders)
+                self._note_used(_taken(left, 0))
+
     def discard(self, key: RangeKey) -> bool:
         """Forgets a range; whether it was here."""
         try:

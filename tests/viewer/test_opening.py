@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 from configs.settings import Settings, StreamSettings
+from scene_store.build import BuildOptions, build_store
 from splat.camera import Camera
 from splat.errors import BudgetError
 from tests.viewer.test_serving import line_with, viewing
@@ -80,6 +82,41 @@ def test_a_large_file_is_looked_at_then_streamed_and_the_next_time_at_once(
     assert (store / "manifest.json").is_file()
     with viewing(wall_ply, "--port", 0, "--config", config) as process:
         assert "1,600 Gaussians" in line_with(process, "Ready")
+
+
+def test_a_store_that_is_left_unfinished_is_told_of_and_continued(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = "town:700000"
+    store = StoreCache(1).path_of(scene)
+    partial = store.with_name(f"{store.name}.partial")
+    with viewing(scene, "--port", 0, "--config", config) as process:
+        line_with(process, "First look")
+        deadline = time.monotonic() + WAIT_S
+        while not (partial / "scratch" / "journal.json").exists():
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        rest, _ = process.communicate(timeout=WAIT_S)
+    stopped, told = rest.splitlines()
+    assert (process.returncode, stopped) == (0, "Stopped.")
+    assert f" in {partial}; the next view of Town continues it" in told
+    monkeypatch.chdir(tmp_path)  # a town is the same everywhere
+    report = build_store([scene], store, BuildOptions(rebuild_lod=True, replace=True))
+    assert report.resumed
+
+
+def test_of_a_build_that_has_hardly_begun_nothing_is_left(config: Path) -> None:
+    with viewing("town:50e6", "--port", 0, "--config", config) as process:
+        line_with(process, "First look")
+        deadline = time.monotonic() + WAIT_S
+        while not list(StoreCache(1).folder.glob("*.partial/scratch")):
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        rest, _ = process.communicate(timeout=WAIT_S)
+    assert rest == "Stopped.\n"
+    assert list(StoreCache(1).folder.glob("*.partial")) == []
 
 
 def test_without_a_place_for_the_store_the_scene_is_read_whole(

@@ -6,11 +6,28 @@ import errno
 import fcntl
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 
-from viewer.store_cache import StoreCache
+from scene_store.build.journal import Journal
+from viewer.store_cache import UNFINISHED_DAYS, StoreCache
+
+NOW_S = float(int(time.time()) - 3600)
+
+
+def make_unfinished(cache: StoreCache, name: str, size: int, written_s: float) -> Path:
+    """What a build leaves that can be continued; at least a journal's size."""
+    path = cache.folder / name
+    scratch = path / "scratch"
+    scratch.mkdir(parents=True)
+    Journal(scratch, {"scenes": ["/data/big.ply"]})._write()
+    journal_bytes = (scratch / "journal.json").stat().st_size
+    (path / "geometry-00.bin").write_bytes(bytes(max(0, size - journal_bytes)))
+    for file in (path / "geometry-00.bin", scratch / "journal.json", scratch):
+        os.utime(file, (written_s, written_s))
+    return path
 
 
 def make_store(cache: StoreCache, name: str, size: int, used_s: float) -> Path:
@@ -57,13 +74,47 @@ def test_a_changed_file_has_another_store(cache: StoreCache, tmp_path: Path) -> 
 
 def test_the_least_recently_used_go_first(cache: StoreCache) -> None:
     old = make_store(cache, "old.bvs", 100, 1)
-    middle = make_store(cache, "middle.bvs.partial", 100, 2)
-    new = make_store(cache, "new.bvs", 100, 3)
+    middle = make_unfinished(cache, "middle.bvs.partial", 100, 2 + NOW_S)
+    new = make_store(cache, "new.bvs", 100, 3 + NOW_S)
     cache.make_room(new)
     assert [path.exists() for path in (old, middle, new)] == [False, True, True]
-    with cache.using(middle):
-        cache.make_room(new)
+    cache.make_room(new)
     assert middle.exists(), "there is room for both"
+    newer = make_store(cache, "newer.bvs", 100, 4 + NOW_S)
+    cache.make_room(newer)
+    assert [path.exists() for path in (middle, new, newer)] == [False, True, True]
+
+
+def test_what_nobody_goes_on_with_is_removed(cache: StoreCache) -> None:
+    month_s = 86_400 * UNFINISHED_DAYS
+    old = make_unfinished(cache, "old.bvs.partial", 20, NOW_S - month_s - 60)
+    recent = make_unfinished(cache, "recent.bvs.partial", 20, NOW_S - month_s + 7200)
+    useless = make_store(cache, "useless.bvs.partial", 20, NOW_S)
+    built = make_store(cache, "built.bvs.partial", 20, NOW_S)
+    finished = make_store(cache, "finished.bvs", 20, 1)
+    with cache.building(cache.folder / "built.bvs"):
+        assert not old.exists() and not useless.exists(), "as soon as another is built"
+        StoreCache(250, cache.folder).make_room(cache.folder / "another.bvs")
+        assert built.exists(), "somebody is at work on it"
+    assert recent.exists() and finished.exists()
+
+
+def test_what_is_left_of_a_build_is_told_or_removed(cache: StoreCache) -> None:
+    path = cache.folder / "a.bvs"
+    assert cache.unfinished(path) is None
+    make_unfinished(cache, "a.bvs.partial", 100, NOW_S)
+    found = cache.unfinished(path)
+    assert found is not None and found.scenes() == ("/data/big.ply",)
+    assert (found.path.name, found.is_finished, found.used_ns) == (
+        "a.bvs.partial",
+        False,
+        int(NOW_S * 1e9),
+    )
+    assert found.size_bytes >= 100
+    (found.path / "scratch" / "journal.json").unlink()
+    with cache.building(path):
+        assert cache.unfinished(path) is None and found.path.exists()
+    assert cache.unfinished(path) is None and not found.path.exists()
 
 
 def test_what_is_used_and_what_was_just_built_stay(cache: StoreCache) -> None:
