@@ -18,7 +18,9 @@ import pytest
 from benchmarks.__main__ import BENCHMARKS
 from benchmarks.options import parse_options
 from tests.conftest import REPOSITORY
+from viewer.cli import OVERVIEW
 from viewer.cli import main as belvedere
+from viewer.panel import HELP, MODE_NAMES
 
 DOCUMENTS = sorted(
     path.relative_to(REPOSITORY)
@@ -35,6 +37,12 @@ LINK = re.compile(r"\[(?:[^\[\]]|\[[^\]]*\])*\]\(\s*<?([^)\s>]+)>?(?:\s+\"[^\"]*
 HEADING = re.compile(r"^#{1,6}\s+(.+?)\s*#*\s*$", re.MULTILINE)
 OPTION = re.compile(r"(?<![\w-])--?[a-zA-Z][a-z-]*")
 FILE = re.compile(r"[\w.]+(?:/[\w.]+)+\.(?:py|cpp|h|pyi|sh|md|yaml|toml)")
+AMERICAN = re.compile(
+    r"\b(?:(?:colo|favo|behavio|neighbo)r(?:s|ed|ing|hood)?|grays?|meters?"
+    r"|center(?:s|ed|ing)?|labeled|canceled|traveled|catalogs?)\b"
+    r"|\b(?:optim|organ|quant|normal|visual|recogn|initial|vector|raster)is(?:e[sd]?|ing)\b",
+    re.IGNORECASE,
+)
 MODULE = re.compile(r"python -m ([a-z_.]+)")
 
 
@@ -159,6 +167,16 @@ def capture(run: Callable[[], object]) -> str:
 @pytest.mark.parametrize("path", DOCUMENTS, ids=str)
 def test_links_lead_somewhere(path: Path) -> None:
     assert broken_links(path, read(path)) == []
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=str)
+def test_texts_are_in_british_english(path: Path) -> None:
+    assert AMERICAN.findall(Document.of(read(path)).prose) == []
+
+
+@pytest.mark.parametrize("names", [tuple(MODE_NAMES), (HELP,), (OVERVIEW,)])
+def test_labels_are_in_british_english(names: tuple[str, ...]) -> None:
+    assert AMERICAN.findall(" ".join(names)) == []
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=str)

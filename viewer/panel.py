@@ -29,7 +29,7 @@ AXES = {
     "−Z": (0.0, 0.0, -1.0),
 }
 MODE_NAMES = {
-    "Color": Mode.COLOR,
+    "Colour": Mode.COLOR,
     "Depth": Mode.DEPTH,
     "Alpha": Mode.ALPHA,
     "Count": Mode.COUNT,
@@ -37,7 +37,7 @@ MODE_NAMES = {
 NEAR_SETTLES_S = 1.5  # a number being typed passes through 0 and less
 HELP = """**Mouse**: drag to orbit, right-drag to pan, wheel to zoom.
 **Keys**: W A S D to walk, Q E down and up, arrows to turn, R to reset,
-1 2 3 4 for color, depth, alpha, count."""
+1 2 3 4 for colour, depth, alpha, count."""
 
 
 class PanelActions(Protocol):
@@ -327,7 +327,7 @@ def stats_html(stats: SessionStats, *, provisional: bool = False) -> str:
         ("Encode", f"{stats.encode_ms:.0f} ms"),
     ]
     if stats.legend:
-        rows.append(("Colors", stats.legend))
+        rows.append(("Colours", stats.legend))
     if stats.error:
         rows.append(("Error", stats.error))
     cells = "".join(

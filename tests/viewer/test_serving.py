@@ -156,7 +156,7 @@ def test_numbers_are_shown_to_people() -> None:
     for part in ("12 /s", "48 ms", "1280 × 720", "sharp", "999 of 4.25 M", "31 ms", "sort 11"):
         assert part in text
     assert "bad &lt;tile&gt;" in text
-    assert "Colors" not in text
+    assert "Colours" not in text
 
 
 def test_a_training_camera_orbits_around_the_scene() -> None:
