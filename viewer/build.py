@@ -17,8 +17,11 @@ from scene_store.build import (
     build_store,
     estimate_build,
 )
+from scene_store.build.interrupted import begun_scenes
 from scene_store.remote.address import Address, is_remote
+from scene_store.store_folder import partial_folder
 from splat.errors import OutputError, SceneError
+from viewer.status_line import status_line
 from viewer.text import byte_size
 
 logger = logging.getLogger(__name__)
@@ -64,8 +67,16 @@ def build(
         with _progress_bar() as progress:
             report = build_store(scenes, path, options, progress)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt("interrupted; the same command continues the build") from None
+        raise KeyboardInterrupt(interrupted_line(path)) from None
     say(report_line(report))
+
+
+def interrupted_line(path: Path) -> str:
+    """What becomes of a build that was interrupted, for people."""
+    partial = partial_folder(path)
+    if not begun_scenes(partial):
+        return "interrupted; nothing was kept, the same command begins anew"
+    return f"interrupted; the same command continues the build from what is kept in {partial}"
 
 
 def default_output(scene: str) -> Path:
@@ -105,7 +116,7 @@ def report_line(report: BuildReport) -> str:
 
 @contextlib.contextmanager
 def _progress_bar() -> Iterator[BuildProgress]:
-    """A bar on standard error, one row a stage; none off a terminal."""
+    """A bar on standard error, one row a stage; off a terminal a line now and then."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -118,6 +129,10 @@ def _progress_bar() -> Iterator[BuildProgress]:
     )
 
     console = Console(stderr=True)
+    if not console.is_terminal:
+        with status_line() as status:
+            yield lambda stage, done, total: status(done / max(total, 1), stage.value)
+        return
     bar = Progress(
         TextColumn("{task.description:<14}"),
         BarColumn(),
@@ -126,7 +141,6 @@ def _progress_bar() -> Iterator[BuildProgress]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=console,
-        disable=not console.is_terminal,
         transient=True,
     )
     rows: dict[Stage, TaskID] = {}
