@@ -12,6 +12,7 @@ import viser
 from numpy.typing import ArrayLike, NDArray
 
 from rendering.engine import RenderEngine
+from rendering.frame import FrameRequest
 from rendering.streamed_scene import StreamedScene
 from scene_store.ledger import Budgets
 from scene_store.memory import available_bytes
@@ -145,15 +146,20 @@ class BrowserView:
         self._screen.close()
 
     @property
-    def cameras(self) -> tuple[Camera, ...]:
-        """Where the browser looks from; nothing if it did not say, or said nonsense."""
+    def request(self) -> FrameRequest | None:
+        """For all detail of what the browser looks at; None if it did not say where from, or
+        said nonsense."""
         pose, options = self.session.pose, self.session.options
         if pose is None or min(pose.canvas) < 1:
-            return ()
+            return None
+        size = full_size(pose.canvas, MAX_WARM_SIDE)
         try:
-            return (pose.camera(*full_size(pose.canvas, MAX_WARM_SIDE), options.near),)
+            camera = pose.camera(*size, options.near)
+            frozen = options.frozen.camera(*size, options.near) if options.frozen else None
         except CameraError:
-            return ()
+            return None
+        chooser = (frozen,) if frozen else ()
+        return FrameRequest(self.session.client, 0, (camera,), frozen=chooser)
 
     def update_panel(self) -> None:
         """Show the newest numbers; called a few times a second."""

@@ -2,7 +2,8 @@
 
 The store is built by a process of its own (``viewer.store_job``). What it has finished at its
 last checkpoint is shown in full detail, and a closer sketch of the scene stands in for the rest:
-first of all of it, in the end of nothing. The camera stays where it is.
+first of all of it, in the end of nothing. The camera stays where it is, and what was good stays
+good: a form gives way when the next one's pictures are as good (``is_as_good``), not before.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs.settings import Settings
-from rendering.frame import FrameRequest
-from scene_store.build.unfinished import UnfinishedStore
+from rendering.frame import StreamStats
+from scene_store.build.unfinished import UnfinishedStore, finished_gaussians
 from scene_store.ledger import Budgets
 from scene_store.memory import available_bytes, gaussian_bytes
 from scene_store.sketch import Sketch, sketch_scene
@@ -29,11 +30,13 @@ from viewer.budgets import choose_budgets
 from viewer.engines import create_rasterizer
 from viewer.opening import Ready, cached_store, shown_stream, sketch_facts, store_cache
 from viewer.scenes import Progress, SceneChoice
+from viewer.session import SessionStats
 from viewer.store_job import StoreJob
 from viewer.streams import OpenedStream, streamed
 
 if TYPE_CHECKING:
     from rendering.streamed_scene import StreamedScene
+    from viewer.client import BrowserView
     from viewer.server import ViewerServer
 
 log = logging.getLogger(__name__)
@@ -45,10 +48,14 @@ CLOSER_COUNT = 2_000_000
 CLOSER_S = 8.0
 CLOSER_SHARE = 1 / 32
 LOOK_EVERY_S = 0.5  # for a new checkpoint
-LEAST_PROGRESS = 0.02  # of the scene, for which the picture is worth being changed
-# Before one form gives way to the next.
-WARM_UP_S = 5.0
-WARM_UP_ERROR_PX = 1.0
+# What must be finished of the scene for another form of it: so much more, and so many times as
+# much as in the last one. A change reads again all that is in view, so they come at ever longer
+# intervals. From the last share on the store itself is near.
+LEAST_PROGRESS, LEAST_GROWTH, MOST_UNFINISHED = 0.02, 4 / 3, 0.9
+# A form whose pictures are not as good by then takes over all the same: a camera that never
+# rests, or a disk that stalls, must not keep the whole scene from being seen.
+PREPARE_S = 30.0
+PREPARE_EVERY_S = 0.1
 
 
 def improve(
@@ -116,24 +123,56 @@ def _build(
 def _show_closer(choice: SceneChoice, store: Path, changes: _Changes, progress: Progress) -> None:
     """Show the scene as far as its store is built, again and again; ends by ``progress``."""
     journal = scratch_folder(store) / "journal.json"
-    seen, share = 0, -1.0
-    try:
+    seen, shown = 0, -1.0
+
+    def go_on() -> None:
         progress(0.0, "")
+
+    try:
+        go_on()
         sketch = sketch_scene(choice.source_name, _closer_count(), CLOSER_S, lod=choice.lod)
         while True:
-            progress(0.0, "")
+            go_on()
             changed = _modified_ns(journal)
-            if share < 0 or changed != seen:
+            if shown < 0 or changed != seen:
                 seen = changed
-                source = UnfinishedStore(store, sketch)
-                if source.share >= share + LEAST_PROGRESS:
-                    share = source.share
-                    changes.to_unfinished(source, sketch)
-                else:
-                    source.close()
+                if is_worth_showing(finished_gaussians(store) / max(1, sketch.total), shown):
+                    source = UnfinishedStore(store, sketch)
+                    shown = source.share
+                    changes.to_unfinished(source, sketch, go_on)
             time.sleep(LOOK_EVERY_S)
     except (BelvedereError, OSError, MemoryError) as error:  # the first look does, too
         log.debug("no closer look: %s", error, exc_info=True)
+
+
+def is_worth_showing(finished: float, shown: float) -> bool:
+    """Whether an unfinished store is to take the place of an earlier form of it.
+
+    Args:
+        finished: Share of the scene that is there in full detail.
+        shown: That of the earlier form; below 0 if there is none.
+    """
+    if shown < 0:
+        return True
+    least = max(shown + LEAST_PROGRESS, LEAST_GROWTH * shown)
+    return least <= finished < MOST_UNFINISHED
+
+
+def is_as_good(coming: StreamStats, shown: SessionStats) -> bool:
+    """Whether a picture can take the place of the one that a browser shows.
+
+    It can if it is complete: nothing is to come, or to fade. If what is shown is a picture at
+    rest that is not complete either, or a sample, as many Gaussians will do. How many a moving
+    picture has says nothing: it has fewer than are there.
+
+    Args:
+        coming: Of the picture in full detail, from where the browser looks now.
+        shown: Of its last picture.
+    """
+    if coming.complete and not coming.fading:
+        return True
+    whole = shown.stream is not None and shown.stream.complete
+    return shown.still and not whole and sum(coming.gaussians_by_level) >= shown.gaussians
 
 
 def _closer_count() -> int:
@@ -153,9 +192,9 @@ def _modified_ns(path: Path) -> int:
 class _Changes:
     """One form of the scene takes the place of another.
 
-    While a store is built each form has half of the budgets, as two of them are in memory for a
-    moment; the last one gets all of them when it is alone. Budgets that a user sets meanwhile
-    are kept.
+    While a store is built each form has half of the budgets, as two of them are in memory during
+    a change; the last one gets all of them when it is alone. Budgets that a user sets meanwhile
+    are likewise those of both together.
     """
 
     def __init__(
@@ -165,11 +204,18 @@ class _Changes:
         self._ready, self._choice, self._settings = ready, choice, settings
         stream = settings.stream
         self._all = choose_budgets(stream.host_budget, stream.device_budget, available_bytes())
-        self._half = Budgets(self._all.host_bytes // 2, self._all.device_bytes // 2)
+        self._half = _half(self._all)
         self._before: StreamedScene | None = None
 
-    def to_unfinished(self, source: UnfinishedStore, sketch: Sketch) -> None:
-        """Show what is finished, and a sketch of the rest.
+    def to_unfinished(
+        self, source: UnfinishedStore, sketch: Sketch, go_on: Callable[[], None] = lambda: None
+    ) -> None:
+        """Show what is finished, and a sketch of the rest, as soon as it is as good.
+
+        Args:
+            source: Both; closed when something else is shown, or if this comes to nothing.
+            sketch: What the rest is from.
+            go_on: Called again and again meanwhile; whatever it raises ends the change.
 
         Raises:
             BudgetError: If there is not enough memory for it; then nothing changes.
@@ -179,50 +225,70 @@ class _Changes:
             share = f"{100 * source.share:.0f} % of {sketch.total:,} Gaussians in full detail"
             facts = f"{sketch.meta.format_name} · {share}, a sketch of the rest"
         opened = OpenedStream(self._choice.title, source, self._ready.shown.start)
-        self._before = self._change(opened, facts, self._half)
+        self._before = self._change(opened, facts, go_on)
 
     def to_store(self, opened: OpenedStream) -> str:
-        """Show the store. Returns why that failed; "" if it did not."""
-        alone = self._before is None
+        """Show the store, as soon as it is as good. Returns why that failed; "" if it did not."""
         try:
-            scene = self._change(opened, opened.facts, self._all if alone else self._half)
-            if scene.budgets == self._half:
-                scene.set_budgets(self._all)
+            scene = self._change(opened, opened.facts, lambda: None)
+            scene.set_budgets(self._all)
         except BudgetError as error:
             return str(error)
         return ""
 
-    def _change(self, opened: OpenedStream, facts: str, budgets: Budgets) -> StreamedScene:
-        before = self._before
-        if before is not None and before.budgets != self._half:
-            budgets = before.budgets
+    def _change(self, opened: OpenedStream, facts: str, go_on: Callable[[], None]) -> StreamedScene:
+        self._follow_user()
         rasterizer = create_rasterizer(self._settings.render.engine)
-        scene = streamed(opened, rasterizer, self._settings.stream, budgets)
-        if before is not None:
-            scene.policy = before.policy
-        _warm_up(scene, self.server)
+        scene = streamed(opened, rasterizer, self._settings.stream, self._half)
+        try:
+            self._prepare(scene, go_on)
+        except BaseException:
+            scene.close()
+            raise
         self._ready.engine.replace_scene(scene)
         shown = shown_stream(opened, scene)
         self.server.replace(replace(shown, start=self._ready.shown.start, facts=facts))
         return scene
 
+    def _prepare(self, scene: StreamedScene, go_on: Callable[[], None]) -> None:
+        """Fetch what the browsers look at until it is as good as what they show: a streamed
+        scene begins with its coarsest chunks."""
+        end_s = time.monotonic() + PREPARE_S
+        while True:
+            go_on()
+            self._follow_user(scene)
+            good = [_is_prepared(scene, view) for view in self.server.views]  # asks for all
+            if all(good) or time.monotonic() >= end_s:
+                return
+            time.sleep(PREPARE_EVERY_S)
 
-def _warm_up(scene: StreamedScene, server: ViewerServer) -> None:
-    """Fetch what the browsers look at, so that the picture does not get worse before it gets
-    better: a streamed scene begins with its coarsest chunks."""
-    end_s = time.monotonic() + WARM_UP_S
-    requests = [
-        FrameRequest(view.session.client, 0, cameras, max_error_px=WARM_UP_ERROR_PX)
-        for view in server.views
-        if (cameras := view.cameras)
-    ]
-    while requests and time.monotonic() < end_s:
-        requests = [request for request in requests if not _is_whole(scene, request)]
-        time.sleep(0.02)
+    def _follow_user(self, coming: StreamedScene | None = None) -> None:
+        """What was set for the form that is shown counts for the next one, too."""
+        before = self._before
+        if before is not None and before.budgets != self._half:
+            self._all = before.budgets
+            self._half = _half(self._all, before, coming)
+            before.set_budgets(self._half)
+        if coming is not None and coming.budgets != self._half:
+            coming.set_budgets(self._half)
+        if before is not None and coming is not None and coming.policy != before.policy:
+            coming.policy = before.policy
 
 
-def _is_whole(scene: StreamedScene, request: FrameRequest) -> bool:
-    """Whether the picture would lack nothing, and nothing coarse would still fade out of it."""
+def _half(budgets: Budgets, *scenes: StreamedScene | None) -> Budgets:
+    """Of the budgets, but not less than the scenes cannot do without."""
+    least = [scene.least_budgets for scene in scenes if scene is not None]
+    return Budgets(
+        max(budgets.host_bytes // 2, *(each.host_bytes for each in least), 0),
+        max(budgets.device_bytes // 2, *(each.device_bytes for each in least), 0),
+    )
+
+
+def _is_prepared(scene: StreamedScene, view: BrowserView) -> bool:
+    """Whether a browser's picture would be as good; what it lacks is fetched from now on."""
+    request = view.request
+    if request is None:
+        return True
     with scene.acquire(request) as drawable:
         stream = drawable.stream
-    return stream is None or (stream.complete and not stream.fading)
+    return stream is None or is_as_good(stream, view.session.stats)

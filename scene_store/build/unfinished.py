@@ -179,6 +179,12 @@ class UnfinishedStore:
                 self._reader.read(page_name(stream, level), 0, 1, never_cancelled)
 
 
+def finished_gaussians(store: Path) -> int:
+    """Original Gaussians that an ``UnfinishedStore`` would have in full detail at present."""
+    checkpoint = _checkpoint(Journal.found_in(scratch_folder(store)))
+    return checkpoint.consumed[0] if checkpoint else 0
+
+
 def _checkpoint(journal: Journal | None) -> Checkpoint | None:
     """The last one; None if there is none, or the next one takes its place just now."""
     try:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from configs.settings import Settings, StreamSettings
 from rendering.base import RasterSettings
-from rendering.frame import FrameRequest
+from rendering.frame import FrameRequest, StreamStats
+from rendering.streamed_scene import StreamedScene
 from scene_store.build import BuildOptions, Stage, build_store
 from scene_store.build.unfinished import UnfinishedStore
 from scene_store.formats.ply import write_ply
@@ -26,9 +30,11 @@ from tests import scenes
 from viewer import improving
 from viewer.background import Background
 from viewer.client import ShownScene
-from viewer.improving import _Changes, _show_closer
+from viewer.improving import _Changes, _show_closer, is_as_good, is_worth_showing
 from viewer.opening import Ready, cached_store, open_first
 from viewer.scenes import SceneChoice
+from viewer.session import SessionStats
+from viewer.streams import OpenedStream, streamed
 
 COUNT = 30_000
 WAIT_S = 60.0
@@ -51,6 +57,56 @@ class FakeServer:
 
     def replace(self, scene: ShownScene) -> None:
         self.shown.append(scene)
+
+
+@dataclass
+class FakeSession:
+    stats: SessionStats = field(default_factory=SessionStats)
+
+
+class FakeView:
+    """A browser at rest: its picture is drawn again and again."""
+
+    def __init__(self, ready: Ready) -> None:
+        self._engine = ready.engine
+        camera: Camera = ready.shown.start.camera(64, 48, 0.01)
+        self.request = FrameRequest("somebody", 0, (camera,), RasterSettings(threads=1))
+        self.session = FakeSession()
+
+    def draw(self) -> int:
+        """Gaussians of the newest picture."""
+        stats = self._engine.submit(replace(self.request)).result(WAIT_S).stats
+        drawn = stats.raster[0].gaussians
+        self.session.stats = SessionStats(still=True, gaussians=drawn, stream=stats.stream)
+        return drawn
+
+    def rest(self) -> int:
+        """The same, once the picture is complete."""
+        deadline = time.monotonic() + WAIT_S
+        while True:
+            drawn, stats = self.draw(), self.session.stats
+            if stats.settled:
+                return drawn
+            assert time.monotonic() < deadline, "its picture is never complete"
+
+
+class SlowSource:
+    """Chunks that come one by one, each after ``wait``; the rest is the source's."""
+
+    def __init__(self, source: Any, wait: Callable[[], object]) -> None:
+        self._source, self._wait = source, wait
+        self.closed = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+    def read(self, chunk: int, cancelled: Callable[[], bool]) -> Any:
+        self._wait()
+        return self._source.read(chunk, cancelled)
+
+    def close(self) -> None:
+        self.closed = True
+        self._source.close()
 
 
 @pytest.fixture(autouse=True)
@@ -161,3 +217,177 @@ def test_without_memory_for_it_the_first_look_stays(choice: SceneChoice, ready: 
     with pytest.raises(BudgetError):
         changes.to_unfinished(UnfinishedStore(ready.store, sketch), sketch)
     assert server.shown == [] and is_seen(ready)
+
+
+def stream_stats(*, complete: bool = True, fading: bool = False, drawn: int = 0) -> StreamStats:
+    return StreamStats(complete, fading, 0, 0, 0.0, 1, (drawn,), 0.0)
+
+
+WHOLE = SessionStats(still=True, gaussians=100, stream=stream_stats(drawn=100))
+LACKING = replace(WHOLE, stream=stream_stats(complete=False, drawn=100))
+
+
+@pytest.mark.parametrize(
+    ("coming", "shown", "good"),
+    [
+        (stream_stats(drawn=10), WHOLE, True),  # the sketch's place in it may hold fewer
+        (stream_stats(drawn=10, fading=True), WHOLE, False),
+        (stream_stats(drawn=1000, complete=False), WHOLE, False),  # sharp places would blur
+        (stream_stats(drawn=99, complete=False), LACKING, False),
+        (stream_stats(drawn=100, complete=False), LACKING, True),
+        (stream_stats(drawn=100, complete=False), replace(LACKING, still=False), False),
+        (stream_stats(drawn=100, complete=False), replace(WHOLE, stream=None), True),
+        (stream_stats(drawn=99, complete=False), replace(WHOLE, stream=None), False),
+    ],
+)
+def test_a_picture_gives_way_to_one_that_is_as_good(
+    coming: StreamStats, shown: SessionStats, good: bool
+) -> None:
+    assert is_as_good(coming, shown) is good
+
+
+@given(st.lists(st.floats(0, 1), min_size=1))
+def test_forms_come_at_ever_longer_intervals_and_not_near_the_end(shares: list[float]) -> None:
+    shown = [-1.0]
+    for share in sorted(shares):
+        if is_worth_showing(share, shown[-1]):
+            shown.append(share)
+    assert len(shown) <= 15, "however many checkpoints a build has"
+    for before, after in itertools.pairwise(shown[1:]):
+        assert after - before >= max(0.0199, 0.33 * before) and after < 0.9
+
+
+def test_no_picture_on_the_way_to_the_store_is_worse_and_the_budgets_hold(
+    choice: SceneChoice, ready: Ready, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert ready.store is not None
+    view = FakeView(ready)
+    server: Any = FakeServer(views=(view,))
+    changes = _Changes(ready, choice, SETTINGS, server)
+    view.rest()
+    sketch = sketch_scene(choice.source_name, 4_000, 5.0)
+    build(choice, ready.store, 0.6)
+    changes.to_unfinished(UnfinishedStore(ready.store, sketch), sketch)
+    finished = view.rest()
+    assert finished > 0.5 * COUNT
+    (before,) = (shown.stream for shown in server.shown)
+    monkeypatch.setattr(before, "close", lambda: None)  # so that it still tells what it holds
+
+    build(choice, ready.store)
+    made: list[StreamedScene] = []
+
+    def noted(*what: Any) -> StreamedScene:
+        made.append(streamed(*what))
+        return made[-1]
+
+    monkeypatch.setattr(improving, "streamed", noted)
+    with contextlib.ExitStack() as kept:
+        opened = cached_store(choice, SETTINGS, kept)
+        assert opened is not None
+        slow: Any = SlowSource(opened.source, lambda: time.sleep(0.02))
+        opened = OpenedStream(opened.title, slow, opened.start)
+        change = threading.Thread(target=changes.to_store, args=(opened,))
+        change.start()
+        drawn = []
+        while change.is_alive():
+            drawn.append(view.draw())
+            scenes_now = [before, *made]
+            held = [scene.stats() for scene in scenes_now]
+            if len(server.shown) == 1:
+                assert all(scene.budgets == HALF for scene in scenes_now)
+                assert sum(each.host_bytes for each in held) <= ALL.host_bytes
+                assert sum(each.device_bytes for each in held) <= ALL.device_bytes
+        monkeypatch.undo()
+        before.close()
+        assert drawn.count(finished) > 3, "it was shown while the store was read"
+        assert min(drawn) == finished and view.rest() == COUNT
+        ready.close()
+
+
+def test_what_never_becomes_as_good_takes_over_in_the_end(
+    choice: SceneChoice, ready: Ready, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert ready.store is not None
+    view = FakeView(ready)
+    server: Any = FakeServer(views=(view,))
+    view.draw()
+    monkeypatch.setattr(improving, "PREPARE_S", 0.5)
+    build(choice, ready.store)
+    over = threading.Event()
+    with contextlib.ExitStack() as kept:
+        opened = cached_store(choice, SETTINGS, kept)
+        assert opened is not None
+        slow: Any = SlowSource(opened.source, lambda: over.wait(WAIT_S))
+        began_s = time.monotonic()
+        changes = _Changes(ready, choice, SETTINGS, server)
+        assert changes.to_store(OpenedStream(opened.title, slow, opened.start)) == ""
+        assert time.monotonic() - began_s >= 0.5 and len(server.shown) == 1
+        over.set()
+        assert view.rest() == COUNT
+        ready.close()
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_a_form_that_is_overtaken_is_given_up(
+    choice: SceneChoice, ready: Ready, watched: bool
+) -> None:
+    assert ready.store is not None
+    view = FakeView(ready)
+    server: Any = FakeServer(views=(view,) if watched else ())
+    changes = _Changes(ready, choice, SETTINGS, server)
+    first = view.draw()
+    build(choice, ready.store, 0.6)
+    sketch = sketch_scene(choice.source_name, 4_000, 5.0)
+    over = threading.Event()
+    slow: Any = SlowSource(UnfinishedStore(ready.store, sketch), lambda: over.wait(WAIT_S))
+    asked = itertools.count()
+
+    def go_on() -> None:
+        if next(asked) == 3:
+            over.set()
+            raise _Stopped
+
+    if not watched:
+        changes.to_unfinished(slow, sketch, go_on)
+        assert len(server.shown) == 1, "nobody has to wait for what nobody looks at"
+    else:
+        with pytest.raises(_Stopped):
+            changes.to_unfinished(slow, sketch, go_on)
+        assert slow.closed and not server.shown and view.draw() == first
+    over.set()
+    ready.close()
+
+
+def test_budgets_that_a_user_sets_hold_for_both_forms_together(
+    choice: SceneChoice, ready: Ready
+) -> None:
+    assert ready.store is not None
+    server: Any = FakeServer()
+    changes = _Changes(ready, choice, SETTINGS, server)
+    sketch = sketch_scene(choice.source_name, 4_000, 5.0)
+    build(choice, ready.store, 0.6)
+    changes.to_unfinished(UnfinishedStore(ready.store, sketch), sketch)
+    before = server.shown[-1].stream
+    before.set_budgets(Budgets(40 * MIB, 90 * MIB))
+    changes.to_unfinished(UnfinishedStore(ready.store, sketch), sketch)
+    assert before.budgets == server.shown[-1].stream.budgets == Budgets(20 * MIB, 45 * MIB)
+    build(choice, ready.store)
+    with contextlib.ExitStack() as kept:
+        opened = cached_store(choice, SETTINGS, kept)
+        assert opened is not None and changes.to_store(opened) == ""
+        assert server.shown[-1].stream.budgets == Budgets(40 * MIB, 90 * MIB)
+        ready.close()
+
+
+def test_half_of_the_smallest_budgets_is_still_enough(choice: SceneChoice, ready: Ready) -> None:
+    assert ready.store is not None
+    server: Any = FakeServer()
+    changes = _Changes(ready, choice, SETTINGS, server)
+    sketch = sketch_scene(choice.source_name, 4_000, 5.0)
+    build(choice, ready.store, 0.6)
+    changes.to_unfinished(UnfinishedStore(ready.store, sketch), sketch)
+    before = server.shown[-1].stream
+    before.set_budgets(before.least_budgets)
+    changes.to_unfinished(UnfinishedStore(ready.store, sketch), sketch)
+    assert server.shown[-1].stream.budgets == before.least_budgets
+    ready.close()

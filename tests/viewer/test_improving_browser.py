@@ -89,6 +89,18 @@ def seen_during(page: Page, change: Callable[[], object]) -> list[np.ndarray]:
     return pictures
 
 
+def places_worse(before: np.ndarray, now: np.ndarray, last: np.ndarray) -> float:
+    """Share of the squares of 20 pixels that came clearly further from the last picture."""
+
+    def errors(picture: np.ndarray) -> np.ndarray:
+        error = np.square(picture.astype(np.float64) - last).mean(axis=2)
+        height, width = error.shape
+        squares: np.ndarray = error.reshape(height // 20, 20, width // 20, 20)
+        return np.asarray(squares.mean(axis=(1, 3)))
+
+    return float((errors(now) > 2.0 * errors(before) + 10.0).mean())
+
+
 def test_each_form_is_better_than_the_one_before_and_the_camera_stays(
     browser: Browser, settings: Settings, ready: Ready
 ) -> None:
@@ -120,7 +132,8 @@ def test_each_form_is_better_than_the_one_before_and_the_camera_stays(
         build(ready.store, 1.0)
         opened = cached_store(CHOICE, settings, kept)
         assert opened is not None
-        meanwhile += seen_during(page, lambda: changes.to_store(opened))
+        drawn = view.session.stats.gaussians
+        later = seen_during(page, lambda: changes.to_store(opened))
         wait_until(lambda: view.session.stats.settled, "the store is there")
         page.wait_for_timeout(700)
         last = screenshot(page)
@@ -128,6 +141,9 @@ def test_each_form_is_better_than_the_one_before_and_the_camera_stays(
         assert difference(second, last) < 0.8 * difference(first, last)
         worst = max(difference(picture, last) for picture in meanwhile)
         assert worst <= 1.1 * difference(first, last), "a worse picture was seen in between"
+        worst = max(places_worse(second, picture, last) for picture in later)
+        assert worst < 0.01, "what was sharp was blurred in between"
+        assert view.session.stats.gaussians > drawn
         now = view.session.pose
         assert pose is not None and now is not None
         assert np.array_equal(pose.position, now.position), "the camera moved"
