@@ -14,6 +14,7 @@ from os import PathLike
 from typing import Any
 
 from scene_store.formats.json_fields import JsonObject, parse_json
+from scene_store.outline import Outline
 from scene_store.placement import unit_vector
 from scene_store.scene import Vector3
 from splat.errors import SceneFormatError
@@ -70,6 +71,7 @@ class StoreInfo:
 
     Attributes:
         up: The direction that is up, in the axes of the Gaussians; None if unknown.
+        outline: Where the originals are; None if unknown.
         sources: What it was built from.
         settings: The build's settings, for people and for a later build to compare.
         notes: What a user should know, one line each.
@@ -82,6 +84,7 @@ class StoreInfo:
     sources: tuple[SourceFile, ...] = ()
     settings: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
+    outline: Outline | None = None
 
     def __post_init__(self) -> None:
         texts = [source.path for source in self.sources] + list(self.notes)
@@ -167,6 +170,7 @@ def encode_manifest(manifest: Manifest) -> bytes:
         "gaussians": manifest.gaussians,
         "bounds": {"lo": manifest.lo, "hi": manifest.hi},
         "up": info.up,
+        "outline": info.outline.to_json() if info.outline is not None else None,
         "nodes": {
             "count": manifest.nodes,
             "file": manifest.nodes_file.name,
@@ -358,6 +362,7 @@ def _info(fields: JsonObject) -> StoreInfo:
             sources=tuple(sources),
             settings=tuple((name, _string(settings, name)) for name in settings.fields),
             notes=fields.strings("notes"),
+            outline=Outline.from_json(fields.child("outline")) if "outline" in fields else None,
         )
     except ValueError as error:
         raise fields.error(f"holds {error}") from None

@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from splat.camera import Camera
 from splat.gaussians import Gaussians
+
+if TYPE_CHECKING:
+    from scene_store.outline import Outline
 
 Vector3 = tuple[float, float, float]
 
@@ -28,6 +31,7 @@ class SceneMeta:
             Gaussians as read; None where the format has none.
         up_assumed: Whether that is the convention's word alone, which some writers of the
             format do not keep.
+        outline: Where the Gaussians are, where the source says it.
         lod_counts: Gaussians by level of detail, finest first; empty where the source
             has only one.
         cameras: Training cameras found beside the scene.
@@ -43,6 +47,7 @@ class SceneMeta:
     cameras: tuple[Camera, ...] = ()
     notes: tuple[str, ...] = ()
     up_assumed: bool = False
+    outline: Outline | None = None
 
 
 class SceneSource(Protocol):

@@ -398,6 +398,7 @@ def _scene_meta(manifest: Manifest, path: Path | str, sh_degree: int) -> SceneMe
         count=manifest.gaussians,
         sh_degree=sh_degree,
         up=manifest.info.up,
+        outline=manifest.info.outline,
         lod_counts=tuple(level.gaussians for level in manifest.levels),
         notes=manifest.info.notes + notes,
     )

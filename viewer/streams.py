@@ -17,6 +17,7 @@ from scene_store.chunk_sources import open_chunks
 from scene_store.chunks import ChunkSource
 from scene_store.ledger import Budgets
 from scene_store.memory import available_bytes
+from scene_store.outline import outline_of
 from scene_store.remade_chunks import RemadeChunks
 from scene_store.scene import SceneMeta
 from scene_store.statistics import likely_up
@@ -29,7 +30,7 @@ from splat.gaussians import Gaussians
 from splat.harmonics import rgb_to_sh0
 from viewer.budgets import choose_budgets
 from viewer.scenes import SceneChoice, check_exists, in_town
-from viewer.start_view import StartView, choose_start_view
+from viewer.start_view import StartView, view_of
 
 log = logging.getLogger(__name__)
 
@@ -144,14 +145,15 @@ def overhead_bytes(source: ChunkSource) -> int:
 
 
 def stream_start(choice: SceneChoice, source: ChunkSource) -> StartView:
-    """A view chosen from the coarsest chunks."""
-    coarse = overview(source)
-    start = choose_start_view(
-        coarse,
-        up=choice.up if choice.up is not None else likely_up(source.meta, coarse),
-        cameras=source.meta.cameras,
-        fov_y_rad=math.radians(choice.fov_deg),
-    )
+    """The view that the scene itself would begin with, where its outline is remembered; else
+    one chosen from the coarsest chunks."""
+    outline = source.meta.outline
+    wanted = choice.up if choice.up is not None else source.meta.up
+    if outline is None or (wanted is not None and not outline.stands_up(wanted)):
+        coarse = overview(source)
+        up = choice.up if choice.up is not None else likely_up(source.meta, coarse)
+        outline = outline_of(coarse, up=up, cameras=source.meta.cameras)
+    start = view_of(outline, math.radians(choice.fov_deg))
     return in_town(start) if _is_town(source) else start
 
 

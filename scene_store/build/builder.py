@@ -41,9 +41,11 @@ from scene_store.build.rows import from_rows, row_bytes, row_width, usable_rows
 from scene_store.build.sources import Fingerprint, open_sources
 from scene_store.chunks import EncodedChunk
 from scene_store.manifest import MAX_NOTES, MAX_SOURCES, MAX_TEXT, StoreInfo
+from scene_store.outline import NO_SAMPLE, OutlineSampler, outline_of
 from scene_store.page_codec import encode_chunk
 from scene_store.sampling import Count, RandomAccess, full_sample, quick_sample
 from scene_store.scene import SceneMeta, SceneSource
+from scene_store.statistics import likely_up
 from scene_store.store_folder import partial_folder, require_free, require_place
 from scene_store.store_writer import StoreWriter, WriterState
 from splat.atomic_file import cannot_write
@@ -222,7 +224,9 @@ class _Build:
         self._total = sum(stream.source.meta.count for stream in self._streams)
         self._in_memory = fits_in_memory(self._total, self._degree, options.memory)
         self._journal = Journal(self._writer.scratch, self._identity())
-        self._checkpoint = Checkpoint((0,) * len(self._streams), WriterState(), NodeLog(), ())
+        self._checkpoint = Checkpoint(
+            (0,) * len(self._streams), WriterState(), NodeLog(), (), NO_SAMPLE
+        )
 
     def __enter__(self) -> _Build:
         return self
@@ -237,11 +241,11 @@ class _Build:
         """All stages."""
         resumed, state = self._take_up()
         state, feeds = self._sorted(state)
-        log = self._merged(state, feeds)
+        log, sample = self._merged(state, feeds)
         self._progress(Stage.FINISH, 0, 1)
         self._fingerprint.require_unchanged()
         tree, refs = log.tree()
-        self._writer.finish(tree, refs, self._info(state))
+        self._writer.finish(tree, refs, self._info(state, sample))
         self._progress(Stage.FINISH, 1, 1)
         return BuildReport(
             path=self._path,
@@ -399,9 +403,10 @@ class _Build:
 
     # ---- Cutting and merging --------------------------------------------------------------
 
-    def _merged(self, state: Sorted, feeds: list[Feed]) -> NodeLog:
-        """Makes all nodes, from the last checkpoint on."""
+    def _merged(self, state: Sorted, feeds: list[Feed]) -> tuple[NodeLog, Gaussians]:
+        """Makes all nodes, from the last checkpoint on; with a sample of the originals."""
         checkpoint, log = self._checkpoint, self._checkpoint.log
+        sampler = OutlineSampler(state.counts[0], checkpoint.consumed[0], checkpoint.sample)
         # What was written after the checkpoint is cut off.
         self._writer.resume(checkpoint.writer)
         for feed, consumed in zip(feeds, checkpoint.consumed, strict=True):
@@ -415,18 +420,27 @@ class _Build:
             pyramid.restore(checkpoint.waiting)
             # What waited is not to be in memory any longer than it waits.
             self._checkpoint = checkpoint = replace(checkpoint, waiting=())
-            self._add_leaves(state.counts[0], feeds, pyramid, log)
+            self._add_leaves(state.counts[0], feeds, pyramid, log, sampler)
             pyramid.finish()
         finally:
             pool.shutdown(cancel_futures=True)
-        return log
+        return log, sampler.gaussians()
 
-    def _add_leaves(self, total: int, feeds: list[Feed], pyramid: Pyramid, log: NodeLog) -> None:
+    def _add_leaves(
+        self,
+        total: int,
+        feeds: list[Feed],
+        pyramid: Pyramid,
+        log: NodeLog,
+        sampler: OutlineSampler,
+    ) -> None:
         leaves = feeds[0]
         saved = time.monotonic()
         while count := next_leaf(leaves, self._page):
             codes = leaves.codes(0, count)
-            pyramid.add_leaf(leaves.take(count), int(codes[0]), int(codes[-1]))
+            leaf = leaves.take(count)
+            sampler.add(count, leaf.means_and_opacities)
+            pyramid.add_leaf(leaf, int(codes[0]), int(codes[-1]))
             self._progress(Stage.BUILD, leaves.consumed, total)
             if time.monotonic() - saved >= self._options.checkpoint_s:
                 pyramid.settle()
@@ -436,6 +450,7 @@ class _Build:
                         self._writer.checkpoint(),
                         log,
                         tuple(tuple(level) for level in pyramid.waiting),
+                        sampler.rows,
                     )
                 )
                 saved = time.monotonic()
@@ -443,8 +458,9 @@ class _Build:
     def _encode(self, gaussians: Gaussians) -> EncodedChunk:
         return encode_chunk(gaussians, self._options.profile)
 
-    def _info(self, state: Sorted) -> StoreInfo:
-        options = self._options
+    def _info(self, state: Sorted, sample: Gaussians) -> StoreInfo:
+        options, meta = self._options, self._meta
+        outline = outline_of(sample, up=likely_up(meta, sample), cameras=meta.cameras)
         dropped = self._meta.count - state.counts[0]
         notes = []
         if dropped:
@@ -452,7 +468,7 @@ class _Build:
         if self._degree < self._meta.sh_degree:
             notes.append(f"harmonics above degree {self._degree} were left out")
         return StoreInfo(
-            up=self._meta.up,
+            up=outline.up if meta.up is not None or meta.cameras else None,
             sources=self._fingerprint.summary(self._names),
             settings=(
                 ("profile", options.profile.value),
@@ -461,6 +477,7 @@ class _Build:
                 ("levels", "merged" if len(self._streams) == 1 else "the source's own"),
             ),
             notes=brief_notes((*self._meta.notes, *notes)),
+            outline=outline,
         )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scene_store.build.grid import Codes, MortonGrid, sort_order
-from scene_store.build.rows import from_rows
+from scene_store.build.rows import from_rows, means_and_opacities
 from splat.gaussians import Float32Array, Gaussians
 
 
@@ -48,6 +48,17 @@ class Portion:
         """In sorted order."""
         parts = [run.rows.take(run.order[a:b], axis=0) for run, a, b in self.pieces]
         return from_rows(parts[0] if len(parts) == 1 else np.concatenate(parts))
+
+    def means_and_opacities(self, places: slice) -> Float32Array:
+        """[M, 4] of some of them, copied now."""
+        chosen = range(len(self))[places]
+        parts, before = [], 0
+        for run, start, stop in self.pieces:
+            here = np.arange(chosen.start, chosen.stop, chosen.step) - before + start
+            here = here[(here >= start) & (here < stop)]
+            parts.append(means_and_opacities(run.rows[run.order[here]]))
+            before += stop - start
+        return np.concatenate(parts)
 
 
 class Feed:

@@ -23,9 +23,10 @@ from scene_store.build.rows import from_rows, to_rows
 from scene_store.chunks import EncodedChunk
 from scene_store.store_writer import WriterState
 from splat.atomic_file import atomic_file
+from splat.gaussians import Float32Array
 
 _JOURNAL_FILE = "journal.json"
-_VERSION = 5  # grows whenever the same scene and options would give other bytes
+_VERSION = 6  # grows whenever the same scene and options would give other bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +54,14 @@ class Checkpoint:
         writer: What is written.
         log: The nodes.
         waiting: Nodes without a parent yet, by level.
+        sample: Of the originals taken (``OutlineSampler.rows``).
     """
 
     consumed: tuple[int, ...]
     writer: WriterState
     log: NodeLog
     waiting: tuple[tuple[Pending, ...], ...]
+    sample: Float32Array
 
 
 class Journal:
@@ -136,8 +139,8 @@ class Journal:
         writer = WriterState(*(tuple(state["writer"][k]) for k in ("geometry_bytes", "sh_bytes")))
         with open(self._folder / state["file"], "rb") as file, np.load(file) as arrays:
             log = NodeLog.of({name: arrays[name] for name in ("refs", "numbers", "parents")})
-            waiting = _unpacked(arrays)
-        return Checkpoint(tuple(state["consumed"]), writer, log, waiting)
+            waiting, sample = _unpacked(arrays), arrays["sample"].reshape(-1, 4)
+        return Checkpoint(tuple(state["consumed"]), writer, log, waiting, sample)
 
     def save_checkpoint(self, state: Checkpoint) -> None:
         """Remembers a point from which to continue; the one before is forgotten."""
@@ -145,6 +148,7 @@ class Journal:
         name = f"checkpoint-{len(state.log):08d}.npz"
         with atomic_file(self._folder / name) as temporary, open(temporary, "wb") as file:
             arrays: dict[str, Any] = {**state.log.arrays(), **_packed(state.waiting)}
+            arrays["sample"] = state.sample
             np.savez(file, **arrays)
         self._state["checkpoint"] = {
             "consumed": state.consumed,

@@ -64,5 +64,10 @@ def from_rows(rows: Float32Array) -> Gaussians:
     )
 
 
+def means_and_opacities(rows: Float32Array) -> Float32Array:
+    """[N, 4] of rows [N, width]."""
+    return rows[:, [0, 1, 2, 10]]
+
+
 def _flat(sh: Float32Array) -> Float32Array:
     return sh.reshape(len(sh), 3 * sh.shape[1])

@@ -7,6 +7,7 @@ import logging
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,11 +22,13 @@ from scene_store.store import Store, open_store
 from scene_store.town import TOWN_START_VIEW
 from splat.errors import BudgetError, SceneError
 from tests import scenes
+from tests.conftest import require_or_skip
 from viewer.cli import main
 from viewer.complete_picture import draw_complete
 from viewer.engines import create_rasterizer
 from viewer.export import CameraChoice, Targets, choose_camera, export
 from viewer.scenes import SceneChoice, open_scene
+from viewer.start_view import StartView
 from viewer.streams import OpenedStream, open_stream, overview, stream_start, streamed
 
 RENDER = RenderSettings(threads=1)
@@ -92,10 +95,81 @@ def test_the_start_view_is_that_of_the_whole_scene(ball_ply: Path, ball_store: P
     opened.source.close()
     assert opened.title == "ball.bvs"
     assert "20,000 Gaussians · SH 1" in opened.facts
-    assert np.array_equal(opened.start.up, whole.start.up)
-    assert opened.start.radius == pytest.approx(whole.start.radius, rel=0.1)
-    apart = np.linalg.norm(opened.start.position - whole.start.position)
-    assert apart < 0.2 * opened.start.radius
+    assert_same_start(opened.start, whole.start)
+
+
+def assert_same_start(one: StartView, other: StartView) -> None:
+    """But for the sample of a very large scene."""
+    tolerance = 0.01 * other.radius
+    for name in ("position", "look_at", "center"):
+        assert getattr(one, name) == pytest.approx(getattr(other, name), abs=tolerance), name
+    assert one.up == pytest.approx(other.up, abs=1e-6)
+    assert one.radius == pytest.approx(other.radius, rel=0.01)
+    assert one.fov_y_rad == other.fov_y_rad
+
+
+def start_of(path: Path, **more: Any) -> StartView:
+    """Of a file, a composition or a store."""
+    asked = replace(choice(path), **more)
+    if not asked.is_store:
+        return open_scene(asked).start
+    opened = open_stream(asked)
+    opened.source.close()
+    return opened.start
+
+
+@pytest.mark.parametrize("more", [{}, {"fov_deg": 25.0}])
+def test_a_composition_and_its_store_begin_with_the_same_view(
+    ball_ply: Path, tmp_path: Path, more: dict[str, Any]
+) -> None:
+    composition = tmp_path / "row.yaml"
+    composition.write_text(
+        f"""
+        scenes:
+          - path: {ball_ply}
+            grid: {{counts: [5, 1, 2], pitch: [9, 0, 14]}}
+          - path: {ball_ply}
+            transform: {{translation: [3, 2, -9], rotation: [0, 40, 90], scale: 2.5}}
+        """
+    )
+    store = tmp_path / "row.bvs"
+    build_store([composition], store, SMALL)
+    assert_same_start(start_of(store, **more), start_of(composition, **more))
+
+
+@pytest.mark.parametrize("name", ["biker.spz", "playbot", "coast_near", "encodings/coast.ply"])
+def test_real_scenes_and_their_stores_begin_with_the_same_view(
+    name: str, data_dir: Path, tmp_path: Path
+) -> None:
+    source, store = data_dir / name, tmp_path / "scene.bvs"
+    require_or_skip(source.exists(), f"no {source}")
+    build_store([source], store, BuildOptions(sh_degree=0, threads=1))
+    assert_same_start(start_of(store), start_of(source))
+
+
+def test_a_store_begins_where_the_first_training_camera_was(tmp_path: Path) -> None:
+    scene = tmp_path / "training"
+    (scene / "point_cloud" / "iteration_7").mkdir(parents=True)
+    ply = scene / "point_cloud" / "iteration_7" / "point_cloud.ply"
+    write_ply(ply, [scenes.random_scene(3, 500, 0)], 500, 0)
+    turned = [[0.8, 0.0, 0.6], [0.0, 1.0, 0.0], [-0.6, 0.0, 0.8]]
+    camera = {
+        "id": 0, "img_name": "a", "width": 64, "height": 48, "position": [1.0, -2.0, -4.0],
+        "rotation": turned, "fx": 60.0, "fy": 60.0,
+    }  # fmt: skip
+    (scene / "cameras.json").write_text(json.dumps([camera]))
+    store = tmp_path / "training.bvs"
+    build_store([scene], store, SMALL)
+    start = start_of(store)
+    assert start.position == pytest.approx((1.0, -2.0, -4.0))
+    assert_same_start(start, start_of(scene))
+
+
+def test_whoever_knows_better_what_is_up_is_believed(ball_ply: Path, ball_store: Path) -> None:
+    start = start_of(ball_store, up=(0.0, 0.0, 2.0))
+    whole = start_of(ball_ply, up=(0.0, 0.0, 2.0))
+    assert start.up == pytest.approx((0, 0, 1))
+    assert np.linalg.norm(start.position - whole.position) < 0.2 * whole.radius
 
 
 class CountingStore:
@@ -103,6 +177,7 @@ class CountingStore:
 
     def __init__(self, store: Store) -> None:
         self.store, self.reads = store, 0
+        self.meta = store.meta
 
     def __getattr__(self, name: str) -> object:
         if name == "read":
@@ -110,11 +185,16 @@ class CountingStore:
         return getattr(self.store, name)
 
 
-def test_opening_reads_a_few_coarse_chunks_only(ball_store: Path) -> None:
+def test_opening_reads_a_few_coarse_chunks_at_most(ball_store: Path) -> None:
     with open_store(ball_store) as store:
         counting = CountingStore(store)
         stream_start(choice(ball_store), counting)  # type: ignore[arg-type]
+        assert counting.reads == 0, "its outline is remembered"
+        counting.meta = replace(store.meta, outline=None)  # as in stores of earlier versions
+        start = stream_start(choice(ball_store), counting)  # type: ignore[arg-type]
         assert 1 <= counting.reads <= 8 < len(store.tree)
+        remembered = stream_start(choice(ball_store), store)
+        assert np.linalg.norm(start.position - remembered.position) < 0.2 * start.radius
 
 
 def test_boxes_show_where_a_scene_is_that_cannot_be_read(
