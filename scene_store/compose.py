@@ -46,7 +46,7 @@ from scene_store.placement import (
     unit_vector,
 )
 from scene_store.remote.address import is_remote
-from scene_store.sampling import SAMPLES, full_sample
+from scene_store.sampling import SAMPLES, full_sample, without_first
 from scene_store.scene import SceneMeta, SceneSource
 from splat.errors import SceneFormatError, SceneNotFoundError
 from splat.gaussians import Float32Array, Gaussians
@@ -229,18 +229,33 @@ class ComposedSource(FormatSource):
             parts += [placement.of(chosen) for placement in part.placements]
         return Gaussians.concatenate(parts)
 
-    def _batches(self, max_count: int) -> Iterator[Gaussians]:
+    def batches_from(self, start: int, max_count: int) -> Iterator[Gaussians]:
+        """See ``sampling.Skippable``: copies are skipped, not what is in one."""
         for part, meta in zip(self.composition.parts, self._metas, strict=True):
-            several = len(part.placements) > 1
-            if several and _bytes_of(meta) <= self.cache_bytes:
-                with _open(part) as source:
-                    decoded = list(source.batches(max_count))
-                for placement in part.placements:
-                    yield from map(placement.of, decoded)
-                continue
-            for placement in part.placements:
-                with _open(part) as source:
-                    yield from map(placement.of, source.batches(max_count))
+            copies = len(part.placements)
+            skipped = min(copies, start // max(1, meta.count))
+            start -= skipped * meta.count
+            if skipped < copies:
+                copied = self._copies(part, meta, range(skipped, copies), max_count)
+                yield from without_first(start, copied)
+                start = 0
+
+    def _batches(self, max_count: int) -> Iterator[Gaussians]:
+        return self.batches_from(0, max_count)
+
+    def _copies(
+        self, part: Part, meta: SceneMeta, wanted: range, max_count: int
+    ) -> Iterator[Gaussians]:
+        placements = (part.placements[index] for index in wanted)
+        if len(wanted) > 1 and _bytes_of(meta) <= self.cache_bytes:
+            with _open(part) as source:
+                decoded = list(source.batches(max_count))
+            for placement in placements:
+                yield from map(placement.of, decoded)
+            return
+        for placement in placements:
+            with _open(part) as source:
+                yield from map(placement.of, source.batches(max_count))
 
 
 def _open(part: Part) -> SceneSource:

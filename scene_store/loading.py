@@ -61,7 +61,9 @@ def load_scene(
     """
     with open_scene(path, lod=lod) as source:
         meta = source.meta
-        remedy = "choose a coarser level of detail" if meta.lod_counts else "use a smaller scene"
+        remedy = "use a smaller scene, or a store of this one, which belvedere build makes"
+        if meta.lod_counts:
+            remedy = "choose a coarser level of detail"
         require_memory(
             str(meta.path), meta.count, meta.sh_degree, factor=memory_factor, remedy=remedy
         )

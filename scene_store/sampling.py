@@ -5,7 +5,7 @@ It depends on the source alone, not on how it is read: whole, piece by piece, or
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -36,6 +36,14 @@ class RandomAccess(Protocol):
 
     def decode(self, start: int, stop: int) -> Gaussians:
         """Gaussians ``start`` to ``stop`` (exclusive)."""
+
+
+@runtime_checkable
+class Skippable(Protocol):
+    """A source that can begin anywhere at less than the cost of what it leaves out."""
+
+    def batches_from(self, start: int, max_count: int) -> Iterator[Gaussians]:
+        """``SceneSource.batches`` without the first ``start`` Gaussians."""
 
 
 @runtime_checkable
@@ -98,14 +106,19 @@ def _usable_means(gaussians: Gaussians) -> Float32Array:
     return gaussians.means.copy() if usable is None else gaussians.means[usable]
 
 
-def checked_batches(source: SceneSource, done: Count) -> Iterator[Gaussians]:
+def checked_batches(source: SceneSource, done: Count, start: int = 0) -> Iterator[Gaussians]:
     """Batches of a source; ``done`` hears how many Gaussians came.
+
+    Args:
+        source: The scene.
+        done: Hears it after each batch, with what was left out.
+        start: Gaussians that are left out at the beginning.
 
     Raises:
         SceneFormatError: If there are more than the source said.
     """
-    seen = 0
-    for batch in source.batches(BATCH_COUNT):
+    seen = start
+    for batch in _batches_from(source, start):
         seen += len(batch)
         if seen > source.meta.count:
             raise SceneFormatError(
@@ -113,3 +126,25 @@ def checked_batches(source: SceneSource, done: Count) -> Iterator[Gaussians]:
             )
         yield batch
         done(seen)
+
+
+def _batches_from(source: SceneSource, start: int) -> Iterator[Gaussians]:
+    """Batches of a source that begin at a Gaussian; read, and thrown away, is what comes before
+    it only where nothing else helps."""
+    if start == 0:
+        yield from source.batches(BATCH_COUNT)
+    elif isinstance(source, Skippable):
+        yield from source.batches_from(start, BATCH_COUNT)
+    elif isinstance(source, RandomAccess):
+        for at in range(start, source.meta.count, BATCH_COUNT):
+            yield source.decode(at, min(at + BATCH_COUNT, source.meta.count))
+    else:
+        yield from without_first(start, source.batches(BATCH_COUNT))
+
+
+def without_first(count: int, batches: Iterable[Gaussians]) -> Iterator[Gaussians]:
+    """Batches without the first Gaussians of all of them."""
+    for batch in batches:
+        if count < len(batch):
+            yield batch[count:]
+        count = max(0, count - len(batch))

@@ -68,9 +68,14 @@ class TownSource(Closing):
 
     def batches(self, max_count: int) -> Iterator[Gaussians]:
         """All Gaussians, in parts."""
-        for batch in town_batches(self.meta.count, sh_degree=self.meta.sh_degree):
-            for start in range(0, len(batch), max_count):
-                yield batch[start : start + max_count]
+        return self.batches_from(0, max_count)
+
+    def batches_from(self, start: int, max_count: int) -> Iterator[Gaussians]:
+        """See ``sampling.Skippable``."""
+        degree = self.meta.sh_degree
+        for batch in town_batches(self.meta.count, sh_degree=degree, start=start):
+            for at in range(0, len(batch), max_count):
+                yield batch[at : at + max_count]
 
     def sample_means(self) -> Float32Array:
         """Points of the town's cells, as many of each as its share; the backdrop is left out."""

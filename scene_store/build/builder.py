@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from scene_store.build.dealing import Dealing, deal_out
 from scene_store.build.feed import Feed
 from scene_store.build.grid import MortonGrid
 from scene_store.build.interrupted import Interrupted, UnusableStateError, refusal
@@ -32,7 +33,6 @@ from scene_store.build.partition import (
     Buckets,
     bucket_count,
     bucket_limits,
-    deal_out,
     fits_in_memory,
     read_run,
 )
@@ -223,6 +223,7 @@ class _Build:
             raise
         self._total = sum(stream.source.meta.count for stream in self._streams)
         self._in_memory = fits_in_memory(self._total, self._degree, options.memory)
+        self._dealing: Dealing | None = None
         self._journal = Journal(self._writer.scratch, self._identity())
         self._checkpoint = Checkpoint(
             (0,) * len(self._streams), WriterState(), NodeLog(), (), NO_SAMPLE
@@ -292,7 +293,8 @@ class _Build:
                 self._begin_anew(str(error))
                 return False, None
             self._checkpoint = found.checkpoint or self._checkpoint
-            if found.sorted is not None and found.sorted.bucket_counts:
+            self._dealing = found.dealing
+            if found.dealing or (found.sorted is not None and found.sorted.bucket_counts):
                 self._in_memory = False  # whatever memory there is now: the files are there
             logger.info("%s: continuing an interrupted build", self._path)
             return True, found.sorted
@@ -359,30 +361,34 @@ class _Build:
         return None if sample is None else MortonGrid.around(sample)
 
     def _dealt_out(self) -> Sorted:
+        state = deal_out(
+            [stream.source for stream in self._streams],
+            self._bucket_folders,
+            self._dealing or self._looked_around(),
+            self._degree,
+            self._options.memory,
+            self._reading(0),
+            self._journal.save_dealing,
+            self._options.checkpoint_s,
+        )
+        counts = tuple(map(sum, state.bucket_counts))
+        self._require_some(counts[0])
+        return Sorted(state.grid, counts, state.bucket_counts)
+
+    def _looked_around(self) -> Dealing:
+        """Before anything is dealt out: where the buckets begin."""
+        began_s = time.monotonic()
         self._progress(Stage.SAMPLE, 0, 1)
         sample = full_sample(self._streams[0].source)
         grid = MortonGrid.around(sample)
         self._progress(Stage.SAMPLE, 1, 1)
-        memory = self._options.memory
         total_bytes = self._meta.count * row_bytes(self._degree)
-        limits = bucket_limits(grid.codes(sample), bucket_count(total_bytes, memory))
-        dealt, before = [], 0
-        for index, stream in enumerate(self._streams):
-            dealt.append(
-                deal_out(
-                    stream.source,
-                    self._degree,
-                    grid,
-                    limits,
-                    self._bucket_folders[index],
-                    memory,
-                    self._reading(before),
-                )
-            )
-            before += stream.source.meta.count
-        counts = tuple(buckets.total for buckets in dealt)
-        self._require_some(counts[0])
-        return Sorted(grid, counts, tuple(buckets.counts for buckets in dealt))
+        buckets = bucket_count(total_bytes, self._options.memory)
+        limits = bucket_limits(grid.codes(sample), buckets)
+        state = Dealing.begun(grid, limits, len(self._streams))
+        if time.monotonic() - began_s >= self._options.checkpoint_s:
+            self._journal.save_dealing(state)
+        return state
 
     @property
     def _bucket_folders(self) -> list[Path]:

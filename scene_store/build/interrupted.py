@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scene_store.build.dealing import Dealing
 from scene_store.build.journal import Checkpoint, Journal, Sorted
 from scene_store.build.partition import Buckets
 from scene_store.store_folder import SCRATCH_FOLDER
@@ -46,10 +47,12 @@ class Interrupted:
     """How far the interrupted build came.
 
     Attributes:
+        dealing: While the sources were read, if it came no farther.
         sorted: After the sources were read, if it came so far.
         checkpoint: The last one, if there is one.
     """
 
+    dealing: Dealing | None
     sorted: Sorted | None
     checkpoint: Checkpoint | None
 
@@ -69,14 +72,16 @@ class Interrupted:
             UnusableStateError: If some of it is damaged or missing.
         """
         try:
-            state, checkpoint = journal.sorted, journal.checkpoint()
+            dealing, state, checkpoint = journal.dealing, journal.sorted, journal.checkpoint()
+            if dealing is not None:
+                dealing.check(folders, width)
             if state is not None:
                 _check_sorted(state, folders, width)
             if checkpoint is not None:
                 _check_checkpoint(checkpoint, state, writer)
         except _DAMAGE as error:
             raise UnusableStateError(str(error) or type(error).__name__) from None
-        return cls(state, checkpoint)
+        return cls(dealing, state, checkpoint)
 
 
 def _check_sorted(state: Sorted, folders: Sequence[Path], width: int) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from scene_store.build.dealing import Dealing
 from scene_store.build.grid import MortonGrid
 from scene_store.build.merging import BuiltNode, Content
 from scene_store.build.node_log import NodeLog
@@ -78,6 +79,7 @@ class Journal:
         self._state: dict[str, Any] = {
             "version": _VERSION,
             "identity": json.loads(json.dumps(identity)),
+            "dealing": None,
             "sorted": None,
             "checkpoint": None,
         }
@@ -118,16 +120,35 @@ class Journal:
         return identity if known else None
 
     @property
+    def dealing(self) -> Dealing | None:
+        """The state while the sources are read, if that takes so long."""
+        state = self._state.get("dealing")
+        if state is None:
+            return None
+        return Dealing(
+            _grid(state["grid"]),
+            tuple(state["limits"]),
+            tuple(state["consumed"]),
+            tuple(map(tuple, state["bucket_counts"])),
+        )
+
+    def save_dealing(self, state: Dealing) -> None:
+        """Remembers how far the sources were read."""
+        self._state["dealing"] = asdict(state)
+        self._write()
+
+    @property
     def sorted(self) -> Sorted | None:
         """The state after reading, if that was reached."""
         state = self._state["sorted"]
         if state is None:
             return None
-        grid = MortonGrid(tuple(state["grid"]["corner"]), state["grid"]["cells_per_unit"])
+        grid = _grid(state["grid"])
         return Sorted(grid, tuple(state["counts"]), tuple(map(tuple, state["bucket_counts"])))
 
     def save_sorted(self, state: Sorted) -> None:
         """Remembers that the sources were read."""
+        self._state["dealing"] = None
         self._state["sorted"] = asdict(state)
         self._write()
 
@@ -169,6 +190,10 @@ class Journal:
     def _write(self) -> None:
         with atomic_file(self._folder / _JOURNAL_FILE) as temporary:
             temporary.write_text(json.dumps(self._state), "utf-8")
+
+
+def _grid(state: dict[str, Any]) -> MortonGrid:
+    return MortonGrid(tuple(state["corner"]), state["cells_per_unit"])
 
 
 def _packed(waiting: Sequence[Sequence[Pending]]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -23,6 +23,7 @@ from scene_store.build.grid import Codes, MortonGrid
 from scene_store.build.rows import row_bytes, row_width, usable_rows
 from scene_store.sampling import Count, SampleCollector, checked_batches, sample_slices
 from scene_store.scene import SceneSource
+from scene_store.store_folder import flush_folder
 from splat.errors import SceneFormatError
 from splat.gaussians import Float32Array
 
@@ -154,21 +155,29 @@ class Dealer:
     """Appends rows to the bucket files that their keys belong to.
 
     Args:
-        folder: Made anew.
+        folder: Made anew, unless there is something in it to go on with.
         width: Values of a row.
         limits: Keys at which the next bucket begins, growing.
         memory: Of the whole build, bytes.
+        counts: Rows of each bucket that are there already, ``flush``'s answer; what was written
+            after them is cut off.
     """
 
-    def __init__(self, folder: Path, width: int, limits: Codes, memory: int) -> None:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+    def __init__(
+        self, folder: Path, width: int, limits: Codes, memory: int, counts: Sequence[int] = ()
+    ) -> None:
         self._buckets = Buckets(folder, width, ())
+        self._counts = list(counts) or [0] * (len(limits) + 1)
+        if any(self._counts):
+            self._cut()
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
         self._limits = limits
         self._most_waiting = int(_BUFFER_SHARE * memory)
         self._waiting: list[list[Float32Array]] = [[] for _ in range(len(limits) + 1)]
         self._waiting_bytes = 0
-        self._counts = [0] * len(self._waiting)
+        self._written: set[int] = set()  # since the last flush
 
     def add(self, rows: Float32Array, codes: Codes) -> None:
         """Deals out some rows, each bucket's in the order given."""
@@ -185,13 +194,29 @@ class Dealer:
 
     def finish(self, *, flush: bool = True) -> Buckets:
         """Writes the rest; with ``flush``, so that it survives a power cut."""
-        self._write()
-        buckets = Buckets(self._buckets.folder, self._buckets.width, tuple(self._counts))
         if flush:
-            for index, count in enumerate(buckets.counts):
-                if count:
-                    _flush(buckets.path(index))
-        return buckets
+            self.flush()
+        else:
+            self._write()
+        return Buckets(self._buckets.folder, self._buckets.width, tuple(self._counts))
+
+    def flush(self) -> tuple[int, ...]:
+        """Writes all that was dealt out so far, so that it survives a power cut; rows of each
+        bucket."""
+        self._write()
+        for index in sorted(self._written):
+            _flush(self._buckets.path(index))
+        self._written.clear()
+        flush_folder(self._buckets.folder)
+        return tuple(self._counts)
+
+    def _cut(self) -> None:
+        for index, count in enumerate(self._counts):
+            path = self._buckets.path(index)
+            if count:
+                os.truncate(path, 4 * self._buckets.width * count)
+            else:
+                path.unlink(missing_ok=True)
 
     def _write(self) -> None:
         for index, parts in enumerate(self._waiting):
@@ -202,24 +227,8 @@ class Dealer:
                     file.write(part.data)
                     self._counts[index] += len(part)
             parts.clear()
+            self._written.add(index)
         self._waiting_bytes = 0
-
-
-def deal_out(
-    source: SceneSource,
-    sh_degree: int,
-    grid: MortonGrid,
-    limits: Codes,
-    folder: Path,
-    memory: int,
-    done: Count,
-) -> Buckets:
-    """Bucket files of all usable Gaussians of a source."""
-    dealer = Dealer(folder, row_width(sh_degree), limits, memory)
-    for batch in checked_batches(source, done):
-        rows = usable_rows(batch, sh_degree)
-        dealer.add(rows, grid.codes(rows[:, :3]))
-    return dealer.finish()
 
 
 def _flush(path: Path) -> None:

@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import islice
 
+import numpy as np
+
 from scene_store.memory import PEAK_FACTOR, require_memory
 from scene_store.town.backdrop import backdrop
 from scene_store.town.plan import check_count, plan_town
@@ -65,7 +67,7 @@ def generate_town(
         sh_degree,
         factor=memory_factor,
         working_bytes=workers * _WORKER_BYTES,
-        remedy="ask for fewer",
+        remedy="ask for fewer, or for a store of them, which belvedere build makes",
     )
     out = Gaussians.allocate(gaussian_count, sh_degree)
     done = 0
@@ -84,11 +86,16 @@ def town_batches(
     sh_degree: int = DEFAULT_SH_DEGREE,
     seed: int = DEFAULT_SEED,
     workers: int = 0,
+    start: int = 0,
 ) -> Iterator[Gaussians]:
     """The same Gaussians in the same order, at most ``MAX_BATCH`` at a time.
 
     The backdrop comes first, then the town's cells from the centre outwards. Memory stays
     bounded at any count: a few cells are in the making at once.
+
+    Args:
+        gaussian_count, sh_degree, seed, workers: As in ``generate_town``.
+        start: Gaussians that are left out at the beginning; their cells are not made.
 
     Raises:
         ValueError: If the count or the degree is out of range.
@@ -96,29 +103,38 @@ def town_batches(
     if not 0 <= sh_degree <= MAX_SH_DEGREE:
         raise ValueError(f"SH degree {sh_degree} is outside 0…{MAX_SH_DEGREE}")
     check_count(gaussian_count)
-    return _batches(gaussian_count, seed, sh_degree, _workers_of(gaussian_count, workers))
+    workers = _workers_of(gaussian_count, workers)
+    return _batches(gaussian_count, seed, sh_degree, workers, start)
 
 
 def _workers_of(gaussian_count: int, asked: int) -> int:
     return 1 if gaussian_count < _ALONE_COUNT else asked or usable_cores()
 
 
-def _batches(count: int, seed: int, sh_degree: int, workers: int) -> Iterator[Gaussians]:
+def _batches(
+    count: int, seed: int, sh_degree: int, workers: int, start: int
+) -> Iterator[Gaussians]:
     """Cells are made ahead and handed out in the plan's order."""
     plan = plan_town(count, seed)
+    # Of the backdrop and of each cell: what is left out of it.
+    sizes = np.array([plan.backdrop, *(quota.count for quota in plan.quotas)])
+    left_out = np.clip(start - (np.cumsum(sizes) - sizes), 0, sizes)
+    backdrop_left_out, *cells_left_out = left_out.tolist()
+    wanted = [i for i, quota in enumerate(plan.quotas) if cells_left_out[i] < quota.count]
     ahead = workers + _CELLS_AHEAD
     with (
         closing(CellWorkers(plan, sh_degree, workers)) as makers,
         ThreadPoolExecutor(workers, thread_name_prefix="town") as pool,
     ):
-        indices = iter(range(len(plan.quotas)))
+        indices, handed_out = iter(wanted), iter(wanted)
         pending = deque(pool.submit(makers.make, i) for i in islice(indices, ahead))
         try:
-            yield from _parts(backdrop(plan, sh_degree))
+            if backdrop_left_out < plan.backdrop:
+                yield from _parts(backdrop(plan, sh_degree)[backdrop_left_out:])
             while pending:
                 made = pending.popleft().result()
                 pending.extend(pool.submit(makers.make, i) for i in islice(indices, 1))
-                yield from _parts(made)
+                yield from _parts(made[cells_left_out[next(handed_out)] :])
         finally:
             for cell in pending:  # where the town was given up
                 cell.cancel()
