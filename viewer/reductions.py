@@ -105,6 +105,12 @@ class CostModel:
         self._state = self._state + gain * (cost_ms - expected_ms)
         self._state = np.maximum(self._state, 0.01 * cost_ms)
 
+    def grow(self, times: float) -> None:
+        """The scene has so many times as many Gaussians; each costs what it did."""
+        factors = _features(times, 1.0)
+        self._state = self._state * factors
+        self._covariance = self._covariance * np.outer(factors, factors)
+
     def predict_ms(self, gaussians: float, pixels: float) -> float:
         """Expected cost; 0 before the first observation."""
         return float(self._state @ _features(gaussians, pixels))
@@ -167,7 +173,9 @@ class ReductionController:
 
     def set_counts(self, counts: tuple[int, ...]) -> None:
         """Gaussians by level of detail, finest first."""
-        self._counts, self._all = counts, max(1, counts[0])
+        before, self._counts, self._all = self._all, counts, max(1, counts[0])
+        if self._all != before:  # another form of the scene
+            self._model.grow(self._all / before)
         if self.current.detail >= len(counts):
             self.current = Reduction(self.current.scale, len(counts) - 1, self.current.error_px)
 
@@ -195,9 +203,11 @@ class ReductionController:
             share = self._share(reduction)
         else:
             share = max(drawn, 1) / self._all
-            if reduction.error_px > 0:
-                self._law = self._law or DetailLaw()
-                self._law.observe(reduction.error_px / reduction.scale, wanted)
+            error_px = reduction.error_px / reduction.scale
+            if self._law is None:  # a scene in memory until now: its pictures had all detail
+                self._law, error_px = DetailLaw(), max(error_px, self._balanced[0].error_px)
+            if error_px > 0:
+                self._law.observe(error_px, wanted)
                 fading = min(max(drawn / max(wanted, 1), 1.0), 2.0)
                 self._fading += 0.1 * (fading - self._fading)
         self._model.observe(share, reduction.scale**2, cost_ms)

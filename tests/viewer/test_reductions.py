@@ -155,6 +155,32 @@ def test_a_streamed_scene_holds_the_target_rate(
 
 
 @pytest.mark.parametrize("exponent", [0.4, 0.8, 1.7])
+@pytest.mark.parametrize("rests", [False, True])
+def test_a_scene_in_memory_that_comes_to_be_streamed_gives_up_detail_too(
+    exponent: float, rests: bool
+) -> None:
+    machine, view = Machine(150, 20, 80), View(1_000_000, exponent)
+    controller = ReductionController(0.25, (50_000,))
+    for _ in range(20):
+        reduction = controller.current
+        controller.observe(reduction, machine.cost_ms(0.05, reduction.scale))
+        controller.choose(TARGET_MS, FULL_PIXELS)
+    controller.set_counts(MILLION)
+    costs = []
+    for frame in range(60):
+        still = rests and frame % 10 == 0
+        reduction = Reduction(1.0) if still else controller.current
+        wanted = view.visible if reduction.error_px == 0 else view.wanted(reduction)
+        cost_ms = machine.cost_ms(wanted / MILLION[0], reduction.scale)
+        controller.observe(reduction, cost_ms, wanted, wanted)
+        if not still:
+            controller.choose(TARGET_MS, FULL_PIXELS)
+            costs.append(cost_ms)
+    assert all(cost_ms <= 1.1 * TARGET_MS for cost_ms in costs[5:])
+    assert controller.current.error_px > 0
+
+
+@pytest.mark.parametrize("exponent", [0.4, 0.8, 1.7])
 def test_a_noisy_machine_hardly_makes_it_hunt(exponent: float) -> None:
     frames = stream(Machine(40, 20, 150), View(1_000_000, exponent), frames=300, noise=0.15)
     ways = [way for way, _ in frames[60:]]
