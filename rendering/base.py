@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Flag, auto
 from typing import Any, Protocol
 
@@ -39,6 +39,7 @@ DILATION_PX2 = 0.3
 ALPHA_CUT = 1.0 / 255.0
 ALPHA_MAX = 0.999
 TRANSMITTANCE_STOP = 1e-4
+TILE_PX = 32  # parts of an image that are drawn on their own begin at multiples of this
 FISHEYE_MAX_THETA_RAD = math.radians(145.0)  # from the optical axis, as in Fisheye-GS
 
 
@@ -64,9 +65,12 @@ class RasterSettings:
         sh_degree: Highest SH degree evaluated; None for all the scene holds.
         outputs: Which images are wanted.
         threads: Threads to use; 0 for one a core.
+        rows: First and end of the rows of pixels to draw, multiples of ``TILE_PX`` (the end may
+            be the image's): bands of one picture may be drawn by several devices, and are
+            the same bytes as in the whole. The images have these rows alone. None for all.
 
     Raises:
-        ValueError: If the resolution is out of range.
+        ValueError: If the resolution is out of range, or the rows are none.
     """
 
     background: tuple[float, float, float] = (0.0, 0.0, 0.0)
@@ -75,10 +79,26 @@ class RasterSettings:
     sh_degree: int | None = None
     outputs: Outputs = Outputs.COLOR
     threads: int = 0
+    rows: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
+        if self.rows is not None:
+            first, end = self.rows
+            if first % TILE_PX or not 0 <= first < end:
+                raise ValueError(f"rows must begin at a multiple of {TILE_PX}, got {self.rows}")
         if not 0 < self.resolution <= 1:
             raise ValueError(f"resolution must be above 0 and at most 1, got {self.resolution}")
+
+    def rows_of(self, camera: Camera) -> tuple[int, int]:
+        """First and end of the rows to draw of a camera's image.
+
+        Raises:
+            ValueError: If the image has no such rows, or they end amid tiles.
+        """
+        first, end = self.rows or (0, camera.height)
+        if end > camera.height or (end % TILE_PX and end != camera.height):
+            raise ValueError(f"rows {first} to {end} are no band of {camera.height} rows")
+        return first, end
 
     @property
     def kept_dilation_px2(self) -> float:
@@ -128,6 +148,30 @@ class RasterImage:
     median_depth: NDArray[np.float32] | None = None
     count: NDArray[np.int32] | None = None
     stats: RasterStats = field(default_factory=RasterStats)
+
+    def rows(self, first: int, end: int) -> RasterImage:
+        """Some rows of it, as views."""
+        return replace(
+            self,
+            **{
+                name: None if array is None else array[first:end]
+                for name, array in self._images().items()
+            },
+        )
+
+    @staticmethod
+    def stack(bands: Sequence[RasterImage], stats: RasterStats) -> RasterImage:
+        """One image of bands of its rows, top to bottom, all of the same images."""
+        parts = [band._images() for band in bands]
+        whole = {
+            name: None if first is None else np.concatenate([part[name] for part in parts])
+            for name, first in parts[0].items()
+        }
+        return RasterImage(**whole, stats=stats)
+
+    def _images(self) -> dict[str, Any]:
+        names = ("alpha", "color", "depth", "median_depth", "count")
+        return {name: getattr(self, name) for name in names}
 
 
 class CancelFlag(Protocol):

@@ -183,6 +183,7 @@ class ReferenceRasterizer:
         """Draw ``scene``; see ``Rasterizer.render``."""
         start_s = time.perf_counter()
         raise_if_cancelled(cancel)
+        rows = settings.rows_of(camera)
         projected = project(scene, camera, settings)
         projected_s = time.perf_counter()
         canvas = _Canvas(camera.height, camera.width)
@@ -202,7 +203,7 @@ class ReferenceRasterizer:
                 "composite": 1e3 * (end_s - projected_s),
             },
         )
-        return canvas.image(settings.outputs, stats)
+        return canvas.image(settings.outputs, stats).rows(*rows)
 
 
 def edge_masks(

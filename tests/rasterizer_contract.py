@@ -11,12 +11,13 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
 
-from rendering.base import Outputs, RasterImage, Rasterizer, RasterSettings
+from rendering.base import TILE_PX, Outputs, RasterImage, Rasterizer, RasterSettings
 from splat.camera import Camera, CameraModel
 from splat.errors import RenderCancelled
 from splat.gaussians import Gaussians
@@ -518,3 +519,24 @@ class RasterizerContract:
         thread.join(10)
         assert not thread.is_alive()
         assert isinstance(outcome[0], RenderCancelled)
+
+    @pytest.mark.parametrize("size", [(70, 97), (64, 64), (33, 31)])
+    @pytest.mark.parametrize("model", list(CameraModel))
+    def test_bands_are_the_rows_of_the_whole(
+        self, rasterizer: Rasterizer, model: CameraModel, size: tuple[int, int]
+    ) -> None:
+        width, height = size
+        scene = rasterizer.prepare(random_scene(21, 400))
+        view = orbit_camera(model, width, height, 0.7)
+        whole = rasterizer.render(scene, view, ALL)
+        edges = [*range(0, height, TILE_PX), height]
+        bands = [
+            rasterizer.render(scene, view, replace(ALL, rows=rows)) for rows in pairwise(edges)
+        ]
+        assert all(
+            len(band.alpha) == b - a for band, (a, b) in zip(bands, pairwise(edges), strict=True)
+        )
+        assert bytes_of(RasterImage.stack(bands, whole.stats)) == bytes_of(whole)
+        beyond = (0, TILE_PX * (len(edges) + 1))
+        with pytest.raises(ValueError, match="no band"):
+            rasterizer.render(scene, view, replace(ALL, rows=beyond))

@@ -104,6 +104,7 @@ def render(
     sh_degree: int,
     threads: int,
     record_budget_bytes: int,
+    rows: tuple[int, int],
     alpha: NDArray[np.float32],
     color: NDArray[np.float32] | None = None,
     depth: NDArray[np.float32] | None = None,
@@ -131,3 +132,4 @@ def idle_workspaces() -> tuple[int, int]: ...
 def instruction_sets() -> Sequence[str]: ...
 
 MAX_THREADS: int
+TILE_SIZE: int

@@ -192,15 +192,16 @@ class NativeRasterizer:
         cancel: _native.CancelFlag,
     ) -> RasterImage:
         shape = (camera.height, camera.width)
+        first, end = settings.rows_of(camera)
 
-        def image(wanted: Outputs, dtype: type[Scalar], *channels: int) -> NDArray[Scalar] | None:
+        def empty(wanted: Outputs, dtype: type[Scalar], *channels: int) -> NDArray[Scalar] | None:
             return np.empty(shape + channels, dtype) if wanted & settings.outputs else None
 
         alpha = np.empty(shape, np.float32)
-        color = image(Outputs.COLOR, np.float32, 3)
-        depth = image(Outputs.DEPTH, np.float32)
-        median_depth = image(Outputs.MEDIAN_DEPTH, np.float32)
-        count = image(Outputs.COUNT, np.int32)
+        color = empty(Outputs.COLOR, np.float32, 3)
+        depth = empty(Outputs.DEPTH, np.float32)
+        median_depth = empty(Outputs.MEDIAN_DEPTH, np.float32)
+        count = empty(Outputs.COUNT, np.int32)
         stats = _native.render(
             scene,
             _camera_params(camera),
@@ -211,6 +212,7 @@ class NativeRasterizer:
             sh_degree=_degree(settings),
             threads=settings.threads,
             record_budget_bytes=self.record_budget_bytes,
+            rows=(first, end),
             alpha=alpha,
             color=color,
             depth=depth,
@@ -233,7 +235,9 @@ class NativeRasterizer:
             stats.parts,
             stats.record_bytes,
         )
-        return RasterImage(alpha, color, depth, median_depth, count, raster_stats)
+        # Rows that were not drawn were not touched, and so take no memory.
+        image = RasterImage(alpha, color, depth, median_depth, count, raster_stats)
+        return image.rows(first, end)
 
     def project(
         self,

@@ -205,7 +205,8 @@ auto image_data(std::optional<Array>& array, const CameraParams& c, std::size_t 
 std::optional<RenderStats> render_scene(
     const OwningDrawList& scene, const CameraParams& camera, const Cancel& cancel,
     const std::string& isa, std::tuple<float, float, float> background,
-    float kept_dilation_px2, int sh_degree, int threads, std::size_t record_budget_bytes, std::optional<MutableFloats> alpha,
+    float kept_dilation_px2, int sh_degree, int threads, std::size_t record_budget_bytes,
+    std::tuple<int, int> rows, std::optional<MutableFloats> alpha,
     std::optional<MutableFloats> color, std::optional<MutableFloats> depth,
     std::optional<MutableFloats> median_depth, std::optional<MutableInts> count) {
   require(alpha.has_value(), "alpha is always rendered");
@@ -216,12 +217,19 @@ std::optional<RenderStats> render_scene(
   targets.median_depth = image_data(median_depth, camera, 1);
   targets.count = image_data(count, camera, 1);
   const Kernels& kernels = kernels_named(isa);
+  const auto [first_row, end_row] = rows;
+  require(0 <= first_row && first_row < end_row && end_row <= camera.height &&
+              first_row % kTileSize == 0 &&
+              (end_row % kTileSize == 0 || end_row == camera.height),
+          "rows must begin and end at a tile's edge");
   const RenderOptions options{
       sh_degree,
       kept_dilation_px2,
       {std::get<0>(background), std::get<1>(background), std::get<2>(background)},
       thread_count(threads),
-      record_budget_bytes};
+      record_budget_bytes,
+      first_row / kTileSize,
+      (end_row + kTileSize - 1) / kTileSize};
   RenderStats stats;
   nb::gil_scoped_release release;
   WorkspaceLoan workspace;
@@ -336,7 +344,7 @@ NB_MODULE(_native, m) {
         "far"_a, "model"_a);
   m.def("render", &render_scene, "scene"_a, "camera"_a, "cancel"_a, "isa"_a, nb::kw_only(),
         "background"_a, "kept_dilation_px2"_a, "sh_degree"_a, "threads"_a, "record_budget_bytes"_a,
-        "alpha"_a,
+        "rows"_a, "alpha"_a,
         "color"_a.none() = nb::none(), "depth"_a.none() = nb::none(),
         "median_depth"_a.none() = nb::none(), "count"_a.none() = nb::none());
   m.def("project", &project_scene, "scene"_a, "camera"_a, "isa"_a, nb::kw_only(),
@@ -346,6 +354,7 @@ NB_MODULE(_native, m) {
     const WorkspacePool::Idle idle = workspaces().idle();
     return std::make_tuple(idle.workspaces, idle.bytes);
   }, "How many workspaces wait for the next frame, and the bytes they hold together.");
+  m.attr("TILE_SIZE") = kTileSize;
   m.attr("MAX_THREADS") = kMostThreads;
   m.def("instruction_sets", [] {
     std::vector<std::string> names;

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <numeric>
 
+#include "footprint.h"
 #include "thread_pool.h"
 
 namespace belvedere {
@@ -122,6 +123,19 @@ struct Frame {
   bool cancelled() const { return cancel.load(std::memory_order_relaxed); }
 };
 
+// Whether nothing of a chunk can show in a window that is only a part of the image.
+bool misses(const ChunkDraw& draw, const CameraParams& camera, TileWindow window) {
+  PixelBox box;
+  if (!footprint_of(draw.scene->bounds[draw.chunk], camera, box)) return false;
+  return box.x1 < window.tx0 * kTileSize || box.x0 >= (window.tx0 + window.columns) * kTileSize ||
+         box.y1 < window.ty0 * kTileSize || box.y0 >= (window.ty0 + window.rows) * kTileSize;
+}
+
+TileWindow whole_image(const CameraParams& camera) {
+  return {0, 0, (camera.width + kTileSize - 1) / kTileSize,
+          (camera.height + kTileSize - 1) / kTileSize};
+}
+
 // Projects all chunks and bins them into the window's tiles. Returns false if the records
 // would not fit into the budget, or if the frame was cancelled.
 bool project(const Frame& frame, TileWindow window, std::size_t budget_bytes) {
@@ -133,6 +147,7 @@ bool project(const Frame& frame, TileWindow window, std::size_t budget_bytes) {
     worker.bins.reset(window, workspace.pages);
     worker.visible = 0;
   }
+  const bool is_part = window.tiles() < whole_image(frame.camera).tiles();
   const ProjectTask task{&frame.camera, frame.options.sh_degree,
                          frame.options.kept_dilation_px2};
   ThreadPool::instance().parallel_for(
@@ -140,6 +155,7 @@ bool project(const Frame& frame, TileWindow window, std::size_t budget_bytes) {
         if (frame.cancelled() || workspace.pages.exhausted()) return;
         Worker& mine = workspace.workers[static_cast<std::size_t>(thread)];
         Stopwatch watch;
+        if (is_part && misses(frame.list.chunks[i], frame.camera, window)) return;
         Splat* const splats = mine.splats.resize_uncleared(kChunkGaussians);
         const std::size_t survivors = frame.kernels.project_chunk(task, frame.list.chunks[i], splats);
         mine.visible += survivors;
@@ -255,8 +271,10 @@ bool render(const Kernels& kernels, const DrawList& list, const CameraParams& ca
   }
   workspace.pages.reset(options.record_budget_bytes);  // frees what earlier frames had beyond it
   const Frame frame{kernels, list, camera, options, cancel, targets, workspace, stats};
-  draw(frame, {0, 0, (camera.width + kTileSize - 1) / kTileSize,
-               (camera.height + kTileSize - 1) / kTileSize});
+  TileWindow window = whole_image(camera);
+  window.ty0 = options.first_tile_row;
+  window.rows = options.end_tile_row - options.first_tile_row;
+  draw(frame, window);
   sum_up(workspace, stats);
   return !frame.cancelled();
 }

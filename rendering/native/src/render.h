@@ -25,6 +25,8 @@ struct RenderOptions {
   // For splats on their way to tiles (TileBins), of all threads together. Exceeded only where
   // the records of a single tile are more, or where it is less than a slab of PageArena.
   std::size_t record_budget_bytes;
+  // Rows of tiles to draw, [first, end); the rest of the images is left as it is.
+  int first_tile_row, end_tile_row;
 };
 
 // Times are the threads' own, summed and divided by the number of those that took part in the
