@@ -151,19 +151,17 @@ class RasterImage:
 
     def rows(self, first: int, end: int) -> RasterImage:
         """Some rows of it, as views."""
-        return replace(
-            self,
-            **{
-                name: None if array is None else array[first:end]
-                for name, array in self._images().items()
-            },
-        )
+        parts: dict[str, Any] = {
+            name: None if array is None else array[first:end]
+            for name, array in self._images().items()
+        }
+        return replace(self, **parts)
 
     @staticmethod
     def stack(bands: Sequence[RasterImage], stats: RasterStats) -> RasterImage:
         """One image of bands of its rows, top to bottom, all of the same images."""
         parts = [band._images() for band in bands]
-        whole = {
+        whole: dict[str, Any] = {
             name: None if first is None else np.concatenate([part[name] for part in parts])
             for name, first in parts[0].items()
         }
