@@ -1,0 +1,1 @@
+"""What can be kept between frames, and when it is still true."""
