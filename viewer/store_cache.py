@@ -201,12 +201,13 @@ def _is_given_up(entry: CachedStore) -> bool:
 
 
 def _measured(folder: Path) -> tuple[int, int]:
-    """Bytes of all files in it, and when the newest of them was written."""
+    """Bytes of all files in it, and when the newest of them was written; what somebody removes
+    meanwhile, be it a folder, does not count."""
     total = newest_ns = 0
-    for file in folder.rglob("*"):
-        with contextlib.suppress(OSError):
-            status = file.lstat()
-            newest_ns = max(newest_ns, status.st_mtime_ns)
-            if not stat.S_ISDIR(status.st_mode):
+    for inside, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                status = os.lstat(os.path.join(inside, name))
                 total += status.st_size
+                newest_ns = max(newest_ns, status.st_mtime_ns)
     return total, newest_ns

@@ -211,3 +211,21 @@ def test_a_store_is_used_where_no_lock_can_be_written(
     with cache.using(path) as held:
         assert held
     assert not cache.remove(path) and path.exists()
+
+
+def test_a_folder_that_goes_while_it_is_measured_hides_nothing(
+    cache: StoreCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_unfinished(cache, "a.bvs.partial", 200, NOW_S)
+    split = path / "scratch" / "037.split"
+    split.mkdir()
+    scan = os.scandir
+
+    def vanishing(folder: Path | str) -> object:
+        if Path(folder) == split:
+            split.rmdir()
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", vanishing)
+    (entry,) = cache.entries()
+    assert not split.exists() and (entry.path, entry.size_bytes) == (path, 200)
