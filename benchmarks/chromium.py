@@ -29,8 +29,10 @@ FLAGS = (
     "--disable-sync",
     "--no-first-run",
 )
-# Where the mouse is pressed, shares of the page; the panel covers the right of it.
+# Where the mouse is pressed, shares of the canvas.
 PRESS = (0.4, 0.5)
+# What the panel takes of the window, beside the canvas, pixels.
+PANEL_PX = 260
 MOUSE_INTERVAL_S = 1 / 60
 
 # The page's socket lives in a worker. Between that and the page all messages pass here, so
@@ -88,7 +90,7 @@ def running_chromium() -> Iterator[Browser]:
 
 
 class ChromiumPage:
-    """A visit to the page at ``url`` in a window of ``size``, to be closed.
+    """A visit to the page at ``url``, whose canvas is to be of ``size``; to be closed.
 
     Raises:
         BelvedereError: If there is no such page.
@@ -99,7 +101,7 @@ class ChromiumPage:
 
         self.name = f"Chromium {browser.version.partition('.')[0]}"
         self._size = size
-        context = browser.new_context(viewport={"width": size[0], "height": size[1]})
+        context = browser.new_context(viewport={"width": size[0] + PANEL_PX, "height": size[1]})
         self._context = context
         context.add_init_script(WATCH)
         self._page: Page = context.new_page()
@@ -124,6 +126,7 @@ class ChromiumPage:
 
     def drag(self, seconds: float) -> None:
         """Move the camera with the mouse for so long."""
+        self._page.wait_for_function("!document.getElementById('cover')")
         mouse = self._page.mouse
         x, y = PRESS[0] * self._size[0], PRESS[1] * self._size[1]
         mouse.move(x, y)

@@ -65,7 +65,7 @@ class StreamStats:
         fading: Whether the same request would look different a little later for no other
             reason than that chunks fade in and out.
         missing: Chunks that were wanted and are still to come.
-        lost: Chunks that will never come: they are damaged.
+        lost: Chunks that would be wanted, but will never come: they are damaged.
         error_px: Largest projected error of what is drawn, pixels.
         chunks: Chunks drawn.
         gaussians_by_level: Gaussians drawn, by the tree's level, originals (0) first.

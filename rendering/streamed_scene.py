@@ -33,6 +33,7 @@ from scene_store.lod import ChunkIndices, LodCut, LodLimits, select_lod
 from scene_store.remade_chunks import RemadeChunks
 from scene_store.residency import Residency
 from scene_store.residency_stats import ResidencyStats
+from splat.camera import Camera
 from splat.gaussians import Gaussians
 
 log = logging.getLogger(__name__)
@@ -333,8 +334,18 @@ class StreamedScene:
             )
             fading = client.fade.fading
         select_ms = 1e3 * (time.perf_counter() - started)
-        lost_count = int(lost.sum())
+        lost_count = self._lost_in_view(views, resident, lost, limits) if lost.any() else 0
         return _Choice(cut, shown, client.touched, prefetch, lost_count, fading, select_ms)
+
+    def _lost_in_view(
+        self,
+        views: Sequence[Camera],
+        resident: NDArray[np.bool_],
+        lost: NDArray[np.bool_],
+        limits: LodLimits,
+    ) -> int:
+        """Chunks that these views would want if they could be had."""
+        return int(lost[select_lod(self.source.tree, views, resident, limits).want].sum())
 
     def _limits(self, request: FrameRequest, max_pages: int) -> LodLimits:
         return LodLimits(

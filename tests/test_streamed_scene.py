@@ -267,6 +267,24 @@ def test_a_damaged_chunk_is_drawn_coarsely_and_named(
     assert frame.images[0].alpha[covered].min() > 0.5
 
 
+def test_what_is_lost_elsewhere_is_not_missed_in_a_picture(
+    source: SlowStore, rasterizer: NativeRasterizer, originals: Gaussians
+) -> None:
+    leaves = np.flatnonzero(source.tree.is_leaf)
+    centers = 0.5 * (source.tree.lo[leaves] + source.tree.hi[leaves])
+    farthest = int(np.linalg.norm(centers, axis=1).argmax())
+    source.damaged.add(int(leaves[farthest]))
+    away = Camera.look_at(
+        (0, 0, 0), -centers[farthest], (0, -1, 0), fov_y_rad=0.2, width=64, height=64
+    )
+    with drawing(source, rasterizer) as (engine, scene):
+        assert stream(draw_complete(engine, view())).lost == 1
+        frame = draw_complete(engine, away, "other")
+        assert len(scene.stats().failures) == 1
+    assert stream(frame).lost == 0 and stream(frame).complete
+    assert_same(frame, plain(rasterizer, originals, away))
+
+
 def test_a_scene_whose_coarsest_form_is_damaged_draws_nothing_and_goes_on(
     source: SlowStore, rasterizer: NativeRasterizer
 ) -> None:

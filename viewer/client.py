@@ -20,22 +20,37 @@ from splat.camera import Camera
 from splat.errors import CameraError
 from viewer.budgets import require_room
 from viewer.chunk_boxes import ChunkBoxes
-from viewer.display import ViserScreen, move_camera, read_pose
+from viewer.display import ViserScreen, read_pose
 from viewer.pacing import PacingPolicy, full_size
+from viewer.page_camera import NEAR_DISTANCE, PageCamera
 from viewer.panel import Panel
 from viewer.pose import PageSpace, Pose
 from viewer.session import Session, ViewOptions
 from viewer.start_view import StartView, point_ahead
 from viewer.stream_panel import StreamBounds, StreamPanel
 
-# Poses sent before a change of the page's space arrive after it; they are dropped while
-# they are this far (page units) from where the camera was put, for this long.
-STALE_POSE_DISTANCE = 0.05
-STALE_POSE_S = 0.5
 BOXES_INTERVAL_S = 0.5
 MAX_WARM_SIDE = 1920
-# Of a narrower window the open panel would cover a third; there it begins closed.
-NARROW_PX = 900
+# Where an open panel would leave less of the window to the picture it begins closed.
+NARROW_PX = 580
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Beginning:
+    """The start view of a browser that nobody has moved from there.
+
+    Attributes:
+        canvas: Of the page when it was chosen, pixels.
+        position: [3] world coordinates.
+    """
+
+    canvas: tuple[int, int]
+    position: NDArray[np.float64]
+
+    def is_at(self, pose: Pose, space: PageSpace) -> bool:
+        """Whether a pose is still there."""
+        away = space.to_page(pose.position) - space.to_page(self.position)
+        return float(np.linalg.norm(away)) < NEAR_DISTANCE
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,11 +104,12 @@ class BrowserView:
         self._client = client
         self._scene = scene
         self._lock = threading.Lock()
-        self._space = PageSpace.for_scene(scene.start.center, scene.start.radius)
         self._up = scene.start.up
-        self._expected_page: NDArray[np.float64] | None = None
-        self._expected_until_s = 0.0
-        self._screen = ViserScreen(client, ack_timeout_s)
+        self._screen = ViserScreen(client, ack_timeout_s, self._uncover)
+        space = PageSpace.for_scene(scene.start.center, scene.start.radius)
+        self._camera = PageCamera(client, space, self._screen.acknowledge)
+        self._beginning: _Beginning | None = None
+        self._uncovered = False
         self.session = Session(
             f"browser-{client.client_id}",
             engine,
@@ -128,16 +144,12 @@ class BrowserView:
 
         # Asynchronous callbacks keep their order; this one only stores the pose.
         async def on_camera(camera: viser.CameraHandle) -> None:
-            self._look(camera)
+            self._look()
 
         self._client.camera.on_update(on_camera)
         self._client.camera.max_orbit_distance = 1e6
         self._client.camera.min_orbit_distance = 1e-4
         self.reset_view()
-        if self._client.camera.image_width < NARROW_PX:
-            self._client.gui.main_panel.minimize()
-        # The browser may be there already; then it has no reason to say anything more.
-        self._look(self._client.camera)
         self.session.start()
 
     def close(self) -> None:
@@ -170,10 +182,9 @@ class BrowserView:
             most = stream.policy.max_gaussians
             self._stream_panel.show(stream.stats(), stats.stream, most)
             self._update_boxes(stream)
-        with self._lock:
-            overdue = self._expected_page is not None and self._is_overdue()
-        if overdue:  # the last pose was taken for a stale one, but no other came
-            self._look(self._client.camera)
+        if self._camera.overdue():  # the last pose was taken for a stale one, but no other came
+            self._look()
+        self._uncover()
 
     def replace_scene(self, scene: ShownScene) -> None:
         """The same scene in another form; the camera stays where it is."""
@@ -229,23 +240,25 @@ class BrowserView:
         self._boxes_next_s = 0.0
 
     def set_fov(self, fov_y_rad: float) -> None:
-        self._client.camera.fov = fov_y_rad
+        self._camera.set_fov(fov_y_rad)
 
     def set_speed(self, speed: float) -> None:
         """Shrink or grow the page's world around the camera, which stays where it is."""
-        start, camera = self._scene.start, self._client.camera
-        with self._lock:
-            position = self._space.to_world(camera.position)
-            look_at = self._space.to_world(camera.look_at)
-            self._space = PageSpace.for_scene(start.center, start.radius, speed)
-        self._move(position, look_at, None)
+        start, camera, space = self._scene.start, self._client.camera, self._camera.space
+        faster = PageSpace.for_scene(start.center, start.radius, speed)
+        position, look_at = space.to_world(camera.position), space.to_world(camera.look_at)
+        self.session.look(self._camera.put(position, look_at, space=faster))
 
     def reset_view(self) -> None:
-        start = self._scene.start
+        canvas = read_pose(self._client.camera, self._camera.space).canvas
+        start = self._scene.start.fitted(canvas[0] / max(1, canvas[1]))
         with self._lock:
             self._up = start.up
-        self._client.camera.fov = start.fov_y_rad
-        self._move(start.position, start.look_at, start.up)
+            self._beginning = _Beginning(canvas, start.position)
+        pose = self._camera.put(
+            start.position, start.look_at, up=start.up, fov_y_rad=start.fov_y_rad
+        )
+        self.session.look(pose)
 
     def set_up(self, up: ArrayLike) -> None:
         """Stand upright along ``up``; keeps looking at the same point from the same side."""
@@ -256,21 +269,26 @@ class BrowserView:
 
     def look_along(self, direction: ArrayLike) -> None:
         with self._lock:
-            target = self._space.to_world(self._client.camera.look_at)
-            position = self._space.to_world(self._client.camera.position)
             up = self._up
+        space = self._camera.space
+        target = space.to_world(self._client.camera.look_at)
+        position = space.to_world(self._client.camera.position)
         distance = float(np.linalg.norm(target - position))
         # A hair off the axis: an orbiting camera has no heading at its poles.
         along = np.asarray(direction, np.float64)
         if abs(along @ up) > 0.999 * np.linalg.norm(up):
             along = along + 1e-3 * np.eye(3)[np.argmin(np.abs(along))]
-        self._move(target - distance * along / np.linalg.norm(along), target, up)
+        eye = target - distance * along / np.linalg.norm(along)
+        self.session.look(self._camera.put(eye, target, up=up))
 
     def go_to_camera(self, index: int) -> None:
         camera = self._scene.cameras[index]
         start = self._scene.start
-        self._client.camera.fov = camera.fov_y_rad
-        self._move(camera.position, point_ahead(camera, start.center, start.radius), self._up)
+        target = point_ahead(camera, start.center, start.radius)
+        with self._lock:
+            up = self._up
+        pose = self._camera.put(camera.position, target, up=up, fov_y_rad=camera.fov_y_rad)
+        self.session.look(pose)
 
     def _add_stream_panel(self) -> None:
         stream = self._scene.stream
@@ -299,44 +317,38 @@ class BrowserView:
             self._boxes.hide()
         elif time.monotonic() >= self._boxes_next_s:
             self._boxes_next_s = time.monotonic() + BOXES_INTERVAL_S
-            with self._lock:
-                space = self._space
             pose = self.session.pose
             if pose is not None:
                 chunks = stream.drawn_chunks(self.session.client)
-                self._boxes.show(chunks, pose.position, space)
+                self._boxes.show(chunks, pose.position, self._camera.space)
 
-    def _move(
-        self,
-        position: NDArray[np.float64],
-        look_at: NDArray[np.float64],
-        up: NDArray[np.float64] | None,
-    ) -> None:
+    def _look(self) -> None:
+        """The page said where it looks from."""
+        pose = self._camera.said()
+        if pose is None:
+            return
         with self._lock:
-            space = self._space
-            self._expected_page = space.to_page(position)
-            self._expected_until_s = time.monotonic() + STALE_POSE_S
-        move_camera(self._client, space, position=position, look_at=look_at, up=up)
-
-    def _look(self, camera: viser.CameraHandle) -> None:
-        with self._lock:
-            if self._is_stale(camera.position):
-                return
-            pose: Pose = read_pose(camera, self._space)
+            beginning = self._beginning
+        if beginning is not None and not beginning.is_at(pose, self._camera.space):
+            with self._lock:
+                self._beginning = None  # a person moved it
+        elif beginning is not None and beginning.canvas != pose.canvas:
+            self.reset_view()  # which fits the picture's shape
+            return
         self.session.look(pose)
 
-    def _is_stale(self, page_position: NDArray[np.float64]) -> bool:
-        expected = self._expected_page
-        if expected is None:
-            return False
-        near = np.linalg.norm(page_position - expected) < STALE_POSE_DISTANCE
-        if near or self._is_overdue():
-            self._expected_page = None
-            return False
-        return True
-
-    def _is_overdue(self) -> bool:
-        return time.monotonic() > self._expected_until_s
+    def _uncover(self) -> None:
+        """Show the page once it has a picture from the start view, or will not get one."""
+        stats, pose = self.session.stats, self.session.pose
+        # One for another canvas would be stretched.
+        seen = stats.seen is not None and pose is not None and stats.seen.canvas == pose.canvas
+        with self._lock:
+            if self._uncovered or not (stats.error or (seen and self._camera.settled)):
+                return
+            self._uncovered = True
+        if self._client.camera.image_width < NARROW_PX:
+            self._client.gui.main_panel.minimize()
+        self._panel.uncover()
 
 
 def _stream_bounds(scene: ShownScene) -> StreamBounds:

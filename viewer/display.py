@@ -29,11 +29,18 @@ class ViserScreen:
     Args:
         client: The browser.
         ack_timeout_s: Give up waiting for an answer after this time.
+        on_answer: Called after each answer, when whoever waited for it was told.
     """
 
-    def __init__(self, client: viser.ClientHandle, ack_timeout_s: float) -> None:
+    def __init__(
+        self,
+        client: viser.ClientHandle,
+        ack_timeout_s: float,
+        on_answer: Callable[[], None] = lambda: None,
+    ) -> None:
         self._client = client
         self._ack_timeout_s = ack_timeout_s
+        self._on_answer = on_answer
         self._waiter = ThreadPoolExecutor(1, thread_name_prefix=f"ack-{client.client_id}")
 
     def show(self, rgb: UInt8Array, jpeg_quality: int) -> None:
@@ -60,6 +67,7 @@ class ViserScreen:
             log.debug("acknowledgement of client %d: %s", self._client.client_id, error)
         finally:
             on_done()
+            self._on_answer()
 
 
 def read_pose(camera: viser.CameraHandle, space: PageSpace) -> Pose:

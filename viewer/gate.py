@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import html
 import logging
 import threading
 import warnings
@@ -26,6 +25,7 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
 from viewer.access import AccessPolicy
+from viewer.cover import covered
 
 log = logging.getLogger(__name__)
 # What websockets has to say is about the other side: nothing that a terminal should show.
@@ -42,7 +42,6 @@ PROTOCOL = f"viser-v{viser.__version__}"
 # page that it would not write itself: anyone can send those.
 CLOSED_WARNING = "Queued a .* on a closed connection"
 MISTYPED_WARNING = r"\[viser\] "
-PAGE_TITLE = b"<title>Viser</title>"
 
 _replacing = threading.Lock()
 
@@ -87,7 +86,7 @@ class _Gate:
     def __init__(self, policy: AccessPolicy, title: str) -> None:
         self.in_place = False
         self._policy = policy
-        self._title = f"<title>{html.escape(title)}</title>".encode()
+        self._title = title
         self._serve = websockets.asyncio.server.serve
         self._pages: dict[bool, bytes] = {}  # by whether they are compressed
 
@@ -130,9 +129,9 @@ class _Gate:
         return response
 
     def _page(self, response: Response, compress: bool) -> Response:
-        """viser's page with our title; its address, which may hold a token, stays here."""
+        """viser's page behind our cover; its address, which may hold a token, stays here."""
         if compress not in self._pages:
-            body = bytes(response.body or b"").replace(PAGE_TITLE, self._title, 1)
+            body = covered(bytes(response.body or b"").decode(), self._title).encode()
             self._pages[compress] = gzip.compress(body, 6) if compress else body
         body = self._pages[compress]
         headers = Headers(

@@ -15,6 +15,7 @@ import viser
 from numpy.typing import ArrayLike
 
 from viewer.callbacks import contained
+from viewer.cover import CoverState
 from viewer.images import Mode
 from viewer.ranges import NEAR
 from viewer.session import SessionStats, ViewOptions
@@ -97,8 +98,9 @@ class Panel:
         self._sh_degree = sh_degree
         self._near_refused_s: float | None = None
         self._stats_text = ""
-        self._title = title
-        self._heading = gui.add_html(_heading(title, facts), order=0)
+        self._title, self._facts = title, facts
+        self._cover = CoverState.DRAWING
+        self._heading = gui.add_html(_heading(title, facts, self._cover), order=0)
         self._work: Any = None
         self._work_text: Any = None
         self._stats = gui.add_html("", order=1)
@@ -123,7 +125,14 @@ class Panel:
 
     def show_facts(self, facts: str) -> None:
         """The scene is in another form now."""
-        self._heading.content = _heading(self._title, facts)
+        self._facts = facts
+        self._heading.content = _heading(self._title, facts, self._cover)
+
+    def uncover(self) -> None:
+        """There is a picture to be seen (``viewer.cover``)."""
+        if self._cover is not CoverState.SHOWN:
+            self._cover = CoverState.SHOWN
+            self._heading.content = _heading(self._title, self._facts, self._cover)
 
     def show_work(self, share: float, what: str) -> None:
         """Tell how far the work behind the page is; ``what`` is "" when there is none."""
@@ -287,13 +296,14 @@ class LoadingPanel:
 
     def __init__(self, gui: viser.GuiApi, title: str) -> None:
         self._title = title
-        self._heading = gui.add_html(_heading(title, "Opening …"))
+        self._heading = gui.add_html(_heading(title, "Opening …", CoverState.OPENING, 0.0))
         self._bar = gui.add_progress_bar(0.0, animated=True)
 
     def progress(self, share: float, what: str) -> None:
         """``share`` of the work in [0, 1] is done; ``what`` goes on."""
-        self._heading.content = _heading(self._title, what)
-        self._bar.value = float(np.clip(100.0 * share, 0.0, 100.0))  # type: ignore[misc]
+        share = float(np.clip(share, 0.0, 1.0))
+        self._heading.content = _heading(self._title, what, CoverState.OPENING, share)
+        self._bar.value = 100.0 * share  # type: ignore[misc]
 
     def remove(self) -> None:
         """Make room for the panel proper."""
@@ -301,9 +311,10 @@ class LoadingPanel:
         self._bar.remove()
 
 
-def _heading(title: str, facts: str) -> str:
+def _heading(title: str, facts: str, cover: CoverState, share: float = 1.0) -> str:
+    """Name and facts; what the cover is told stands in attributes."""
     return (
-        '<div style="padding:2px 14px 4px">'
+        f'<div data-cover="{cover.value}" data-share="{share:.3f}" style="padding:2px 14px 4px">'
         f'<div style="font-weight:600;overflow-wrap:anywhere">{html.escape(title)}</div>'
         f'<div style="opacity:0.7;font-size:0.85em">{html.escape(facts)}</div></div>'
     )
@@ -311,6 +322,16 @@ def _heading(title: str, facts: str) -> str:
 
 def _note(text: str) -> str:
     return f'<div style="padding:2px 14px;opacity:0.8;font-size:0.8em">{html.escape(text)}</div>'
+
+
+def _gaussians(stats: SessionStats) -> str:
+    """Those in the picture, and those drawn from; a fade draws some twice, coarse and fine."""
+    drawn, stream = stats.gaussians, stats.stream
+    fading = stream is not None and stream.fading
+    if stream is not None and fading:
+        drawn = min(drawn, stream.wanted_gaussians)
+    text = f"{short_count(min(stats.visible, drawn))} of {short_count(drawn)}"
+    return f"{text} · fading" if fading else text
 
 
 def stats_html(stats: SessionStats, *, provisional: bool = False) -> str:
@@ -321,7 +342,7 @@ def stats_html(stats: SessionStats, *, provisional: bool = False) -> str:
     rows = [
         ("Pictures", f"{stats.fps:.0f} /s · {stats.age_ms:.0f} ms old"),
         ("Size", size),
-        ("Gaussians", f"{short_count(stats.visible)} of {short_count(stats.gaussians)}"),
+        ("Gaussians", _gaussians(stats)),
         ("Render", f"{stats.render_ms:.0f} ms"),
         ("", stages),
         ("Encode", f"{stats.encode_ms:.0f} ms"),

@@ -66,11 +66,7 @@ class ViewerServer(Closing):
         if port not in (0, self.port):  # taken between the probe and now
             self._stop_serving()
             raise PortInUseError(f"port {port} on {viewer.host} was taken just now; try again")
-        self._server.gui.configure_theme(
-            dark_mode=True, show_logo=False, show_share_button=False, brand_color=BRAND_COLOR
-        )
-        self._server.scene.world_axes.visible = False
-        self._server.scene.set_background_image(_neutral_picture(), format="png")
+        self._furnish()
         self._loading: LoadingPanel | None = LoadingPanel(self._server.gui, title)
         self._lock = threading.Lock()
         self._views: dict[int, BrowserView] = {}
@@ -137,6 +133,23 @@ class ViewerServer(Closing):
         for view in self.views:
             view.close()
         self._stop_serving()
+
+    def _furnish(self) -> None:
+        """An empty page in our colours, its panel beside the picture rather than over it."""
+        gui, scene = self._server.gui, self._server.scene
+        gui.configure_theme(
+            dark_mode=True,
+            control_width="small",
+            show_logo=False,
+            show_share_button=False,
+            brand_color=BRAND_COLOR,
+        )
+        gui.main_panel.dock_right()
+        scene.world_axes.visible = False
+        # Pictures come lit; the page's own light costs it a second at the start.
+        scene.configure_environment_map(None)
+        scene.configure_default_lights(False)
+        scene.set_background_image(_neutral_picture(), format="png")
 
     def _set_initial_camera(self, scene: ShownScene) -> None:
         start = scene.start

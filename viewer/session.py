@@ -93,6 +93,7 @@ class SessionStats:
         legend: What the colours mean.
         error: What went wrong with the newest frame, "" if nothing.
         stream: Of a streamed scene.
+        seen: Where the newest picture is seen from that the browser has.
     """
 
     shown: int = 0
@@ -111,6 +112,7 @@ class SessionStats:
     legend: str = ""
     error: str = ""
     stream: StreamStats | None = None
+    seen: Pose | None = None
 
     @property
     def settled(self) -> bool:
@@ -120,7 +122,7 @@ class SessionStats:
 
     @property
     def sharp(self) -> bool:
-        """Whether it is final, of full size, and nothing of the scene is lost."""
+        """Whether it is final, of full size, and nothing that it would show is lost."""
         return self.settled and self.full_size and (self.stream is None or self.stream.lost == 0)
 
 
@@ -130,6 +132,7 @@ class _Drawing:
 
     plan: FramePlan
     options: ViewOptions
+    pose: Pose
     posed_s: float
     future: Future[Frame]
 
@@ -363,7 +366,7 @@ class Session:
             return
         with self._wake:
             self._pacer.start(plan, self._clock())
-            self._drawing = _Drawing(plan, options, posed_s, future)
+            self._drawing = _Drawing(plan, options, pose, posed_s, future)
         future.add_done_callback(lambda _: self._notify())
 
     def _notify(self) -> None:
@@ -390,15 +393,16 @@ class Session:
             # Before sending: the acknowledgement may arrive at once.
             self._pacer.sent(self._clock())
         self._screen.show(shown.rgb, drawing.plan.jpeg_quality)
-        self._screen.acknowledge(lambda: self._acknowledged(drawing.posed_s))
+        self._screen.acknowledge(lambda: self._acknowledged(drawing))
         self._record(drawing, frame, shown, 1e3 * (self._clock() - started_s))
         self._faults = 0
 
-    def _acknowledged(self, posed_s: float) -> None:
+    def _acknowledged(self, drawing: _Drawing) -> None:
         with self._wake:
             now_s = self._clock()
             self._pacer.acknowledged(now_s)
-            self._stats = replace(self._stats, age_ms=1e3 * (now_s - posed_s))
+            age_ms = 1e3 * (now_s - drawing.posed_s)
+            self._stats = replace(self._stats, age_ms=age_ms, seen=drawing.pose)
             self._wake.notify_all()
 
     def _record(self, drawing: _Drawing, frame: Frame, shown: Picture, encode_ms: float) -> None:
@@ -422,6 +426,7 @@ class Session:
                 stage_ms=dict(raster.stage_ms),
                 legend=shown.legend,
                 stream=stream,
+                seen=self._stats.seen,
             )
 
     def _note_error(self, message: str, level: int = logging.WARNING) -> None:

@@ -238,16 +238,15 @@ def stream_html(held: ResidencyStats, drawn: StreamStats | None, note: str = "")
         ("Read", f"{byte_size(tally.bytes_read)} in {_chunks(tally.reads)}"),
     ]
     if drawn is not None:
-        rows += [("Picture", _picture(drawn, drawn.lost > 0 or len(held.failures) > 0))]
+        rows += [("Picture", _picture(drawn))]
     if lost:
         rows.append(("Lost", f"{_chunks(len(lost))}; coarser ones stand in"))
     kinds = _failure_lines(held.failures)
     rows += [("", line) for line in kinds[:SHOWN_FAILURES]]
     if len(kinds) > SHOWN_FAILURES:
         rows.append(("", f"and {len(kinds) - SHOWN_FAILURES:,} more such lines, in the log"))
-    if held.remade:
+    if held.remade:  # the log names the first of each file, `info --check` all
         rows.append(("Damaged", f"{_chunks(len(held.remade))}; made again of finer ones"))
-    rows += [("", _in_short(line)) for line in held.remade[:SHOWN_FAILURES]]
     if note:
         rows.append(("Note", note))
     table = "".join(
@@ -283,11 +282,11 @@ def _in_short(failure: str) -> str:
     return place.rpartition("/")[2] + colon + problem
 
 
-def _picture(drawn: StreamStats, failing: bool) -> str:
+def _picture(drawn: StreamStats) -> str:
     if drawn.missing:
         state = f"{_chunks(drawn.missing)} missing"
     else:
-        whole = "all that can be had" if failing else "complete"
+        whole = "all that can be had" if drawn.lost else "complete"
         state = whole if drawn.complete and not drawn.fading else "fading"
     return f"{_chunks(drawn.chunks)} · within {drawn.error_px:.2g} px · {state}"
 

@@ -14,11 +14,9 @@ from scene_store.build.journal import Checkpoint, Journal, Sorted
 from scene_store.build.partition import Buckets
 from scene_store.store_folder import SCRATCH_FOLDER
 from scene_store.store_writer import StoreWriter
-from splat.errors import SceneError
 
 # What a damaged journal or checkpoint raises while it is read.
 _DAMAGE = (
-    SceneError,
     OSError,
     EOFError,
     ValueError,

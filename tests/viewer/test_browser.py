@@ -39,7 +39,7 @@ pytestmark = [
 
 WAIT_S = 60.0
 VIEWPORT = {"width": 1100, "height": 640}
-# The panel covers the right; drags and comparisons stay away from it and from notices.
+# The panel takes the right; drags and comparisons stay away from it and from notices.
 PICTURE = {"x": 320, "y": 20, "width": 400, "height": 600}
 START, END = (640, 320), (480, 280)
 CHROMIUM_FLAGS = [
@@ -114,6 +114,7 @@ def open_page(browser: Browser, server: ViewerServer) -> Page:
     count = len(server.views)
     page.goto(f"{server.url}/?fixedDpr=1")  # else a slow browser lowers its resolution
     wait_until(lambda: len(server.views) > count, "the page connected")
+    page.wait_for_function("!document.getElementById('cover')", timeout=1e3 * WAIT_S)
     return page
 
 
@@ -133,6 +134,11 @@ def wait_until_sharp(page: Page, view: BrowserView) -> None:
         page.wait_for_timeout(700)
 
 
+def canvas_width(page: Page) -> int:
+    """CSS pixels that the page leaves to the picture."""
+    return round(page.locator("canvas[data-engine]").bounding_box()["width"])  # type: ignore[index]
+
+
 def screenshot(page: Page) -> NDArray[np.uint8]:
     """[600, 400, 3] uint8, the part of the page that nothing covers."""
     png = np.frombuffer(page.screenshot(clip=PICTURE), np.uint8)  # type: ignore[arg-type]
@@ -144,6 +150,12 @@ def screenshot(page: Page) -> NDArray[np.uint8]:
 def sharpness(image: NDArray[np.uint8]) -> float:
     """Energy of the high frequencies."""
     return float(cv2.Laplacian(image.astype(np.float32), cv2.CV_32F).var())
+
+
+def wall_in(image: NDArray[np.uint8], settings: Settings) -> NDArray[np.bool_]:
+    """[H, W] where there is something else than the background."""
+    background = 255 * np.array(settings.render.background)
+    return np.asarray(np.abs(image - background).max(axis=2) > 20)
 
 
 def difference(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
@@ -164,8 +176,11 @@ def test_the_page_shows_what_the_rasterizer_draws(
     (view,) = server.views
     wait_until_sharp(page, view)
     stats = view.session.stats
-    assert (stats.width, stats.height) == (VIEWPORT["width"], VIEWPORT["height"])
-    camera = shown.start.camera(stats.width, stats.height, view.session.options.near)
+    # Beside the picture, not over it.
+    assert (stats.width, stats.height) == (canvas_width(page), VIEWPORT["height"])
+    assert 0.7 * VIEWPORT["width"] < stats.width < VIEWPORT["width"]
+    start = shown.start.fitted(stats.width / stats.height)
+    camera = start.camera(stats.width, stats.height, view.session.options.near)
     rasterizer = NativeRasterizer()
     options = view.session.options.raster_settings(threads=0)
     drawn = rasterizer.render(rasterizer.prepare(wall), camera, options)
@@ -195,9 +210,97 @@ def test_a_drag_turns_the_camera_and_the_picture_sharpens(page: Page, server: Vi
     assert after_pose is not None
     assert np.linalg.norm(after_pose.position - before_pose.position) > 0.1
     assert difference(before, after) > 10
-    assert moving_width < VIEWPORT["width"]
-    assert view.session.stats.width == VIEWPORT["width"]
+    assert moving_width < view.session.stats.width == canvas_width(page)
     assert sharpness(after) > 1.1 * sharpness(moving)
+
+
+RECORDER = """
+window.seen = [];
+const record = () => {
+  const root = document.getElementById("root"), cover = document.getElementById("cover");
+  const canvas = document.querySelector("canvas[data-engine]");
+  const shot = {covered: Boolean(cover) && !cover.classList.contains("lifted"), mounted: false};
+  if (root && root.firstChild) {
+    shot.mounted = true;
+    shot.scheme = document.documentElement.dataset.mantineColorScheme;
+  }
+  if (document.body) window.seen.push(shot);
+  requestAnimationFrame(record);
+};
+record();
+"""
+
+
+def test_the_first_picture_is_the_start_view_and_nothing_else_is_seen_before_it(
+    browser: Browser, server: ViewerServer, settings: Settings
+) -> None:
+    page = browser.new_context(viewport=VIEWPORT).new_page()  # type: ignore[arg-type]
+    page.add_init_script(RECORDER)
+    page.goto(f"{server.url}/?fixedDpr=1", wait_until="commit")
+    page.locator("#cover h1").get_by_text("Wall").wait_for(timeout=1e3 * WAIT_S)
+    calm = screenshot(page)
+    assert calm.max() < 240 and calm.mean() < 60, "dark, with a few letters"
+    page.wait_for_function("document.querySelector('#cover.lifted')", timeout=1e3 * WAIT_S)
+    page.wait_for_timeout(300)  # it fades
+    first = screenshot(page)
+    (view,) = server.views
+    wait_until_sharp(page, view)
+    final = screenshot(page)
+    page.wait_for_function("!document.getElementById('cover')")
+    moved = wall_in(first, settings) != wall_in(final, settings)
+    assert moved.mean() < 0.09, "coarser, but from the same place"
+    assert wall_in(first, settings).mean() > 0.3
+    seen = page.evaluate("window.seen")
+    lifted = [shot["covered"] for shot in seen].index(False)
+    assert all(shot["covered"] for shot in seen[:lifted]) and lifted > 3
+    assert {shot["scheme"] for shot in seen if shot["mounted"]} == {"dark"}, "never a white page"
+    page.context.close()
+
+
+def test_while_nobody_moved_the_view_fits_the_window(page: Page, server: ViewerServer) -> None:
+    (view,) = server.views
+    wait_until_sharp(page, view)
+    before = view.session.pose
+    page.set_viewport_size({"width": 640, "height": 640})
+    wait_until(lambda: view.session.pose is not before, "the canvas changed")
+    wait_until_sharp(page, view)
+    narrow = view.session.pose
+    assert before is not None and narrow is not None
+    middle = np.zeros(3)
+    further = np.linalg.norm(narrow.position - middle) / np.linalg.norm(before.position - middle)
+    assert further > 1.2
+    page.mouse.move(200, 320)
+    page.mouse.down()
+    page.mouse.move(120, 280, steps=4)
+    page.mouse.up()
+    wait_until(lambda: view.session.pose is not narrow, "the camera turned")
+    wait_until_sharp(page, view)
+    moved = view.session.pose
+    page.set_viewport_size({"width": 900, "height": 640})
+    wait_until(lambda: view.session.pose is not moved, "the canvas changed")
+    page.wait_for_timeout(500)
+    after = view.session.pose
+    assert moved is not None and after is not None and after.canvas != moved.canvas
+    assert after.position == pytest.approx(moved.position, abs=1e-3)
+
+
+def test_on_a_phone_the_sheet_of_controls_begins_closed(
+    browser: Browser, server: ViewerServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(VIEWPORT, "width", 390)
+    monkeypatch.setitem(VIEWPORT, "height", 844)
+    page = open_page(browser, server)
+    (view,) = server.views
+    wait_until_sharp(page, view)
+    handle = page.get_by_text("Belvedere").first
+    box = handle.bounding_box()
+    assert box is not None and box["y"] > 760, "at the foot of the page"
+    assert canvas_width(page) == 390
+    handle.click()
+    page.wait_for_timeout(600)
+    opened = handle.bounding_box()
+    assert opened is not None and opened["y"] < 600
+    page.context.close()
 
 
 def test_a_resting_page_costs_nothing(page: Page, server: ViewerServer) -> None:
@@ -299,7 +402,13 @@ def test_the_page_is_there_before_the_scene(
         page = browser.new_context(viewport=VIEWPORT).new_page()  # type: ignore[arg-type]
         page.goto(f"{server.url}/?fixedDpr=1")
         server.progress(0.4, "Reading 3,600 Gaussians")
-        page.get_by_text("Reading 3,600 Gaussians").wait_for(timeout=1e3 * WAIT_S)
+        note = page.locator("#cover p").get_by_text("Reading 3,600 Gaussians")
+        note.wait_for(timeout=1e3 * WAIT_S)
+        page.wait_for_timeout(400)
+        bar = page.locator("#cover div div").bounding_box()
+        track = page.locator("#cover > div").bounding_box()
+        assert bar is not None and track is not None
+        assert bar["width"] / track["width"] == pytest.approx(0.4, abs=0.02)
         assert screenshot(page).mean() < 60, "dark, not a white screen"
         # The browser stands where it will start: showing the scene moves no camera.
         server._set_initial_camera(shown)

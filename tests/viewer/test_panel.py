@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from rendering.frame import StreamStats
 from viewer import panel
-from viewer.panel import Panel, stats_html
+from viewer.panel import LoadingPanel, Panel, stats_html
 from viewer.session import SessionStats, ViewOptions
 
 
@@ -57,6 +57,39 @@ def test_sharp_is_only_a_complete_picture_at_full_size() -> None:
     ):
         assert "sharp" not in stats_html(less)
     assert "sharp" not in stats_html(full, provisional=True)
+
+
+def test_what_fades_out_is_not_counted() -> None:
+    """As when all of a scene is drawn, and the last of what stood in for it."""
+    stats = SessionStats(gaussians=4_310_000, visible=4_270_000)
+    fading = replace(streamed(fading=True), wanted_gaussians=4_250_000)
+    beginning = replace(stats, gaussians=980, visible=970, stream=fading)
+    assert ">970 of 980 · fading<" in stats_html(beginning)
+    assert ">4.25 M of 4.25 M · fading<" in stats_html(replace(stats, stream=fading))
+    whole = replace(stats, gaussians=4_250_000, visible=4_200_000, stream=streamed())
+    assert ">4.2 M of 4.25 M<" in stats_html(whole)
+    assert ">4.27 M of 4.31 M<" in stats_html(stats)
+
+
+def test_the_cover_is_told_when_there_is_a_picture(viser_server: viser.ViserServer) -> None:
+    shown = Panel(
+        viser_server.gui, title="<t>", facts="f", options=ViewOptions(), fov_y_rad=1.0,
+        sh_degree=0, cameras=0, actions=Recorder(),
+    )  # fmt: skip
+    assert 'data-cover="drawing"' in shown._heading.content
+    shown.uncover()
+    shown.show_facts("other facts")
+    assert 'data-cover="shown"' in shown._heading.content
+    assert "other facts" in shown._heading.content and "<t>" not in shown._heading.content
+
+
+def test_the_cover_is_told_how_far_the_opening_is(viser_server: viser.ViserServer) -> None:
+    loading = LoadingPanel(viser_server.gui, "t")
+    loading.progress(0.4, "Reading")
+    assert 'data-cover="opening" data-share="0.400"' in loading._heading.content
+    loading.progress(7.0, "Reading")
+    assert 'data-share="1.000"' in loading._heading.content
+    loading.remove()
 
 
 @pytest.mark.parametrize("typed", [-5.0, 0.0, float("nan"), 1e12])
