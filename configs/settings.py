@@ -53,6 +53,8 @@ class RenderSettings:
         background: RGB behind everything, sRGB-encoded, 0 to 1.
         near: Near plane, world units; None to scale it to the scene (``near_ratio``).
         near_ratio: Near plane as a share of the scene's radius, where ``near`` is None.
+        picture_cache: Memory for finished pictures, bytes: views that are asked for again,
+            by whomever, are not drawn again.
     """
 
     engine: Literal["native", "reference"] = "native"
@@ -62,6 +64,7 @@ class RenderSettings:
     background: Annotated[Rgb, Range(0, 1)] = (0.0, 0.0, 0.0)
     near: Annotated[float, Range(1e-9, 1e9)] | None = None
     near_ratio: Annotated[float, Range(1e-9, 0.5)] = 1e-4
+    picture_cache: Annotated[int, MEMORY] = 128 * 2**20
 
 
 @dataclass(frozen=True, slots=True)

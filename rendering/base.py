@@ -149,6 +149,11 @@ class RasterImage:
     count: NDArray[np.int32] | None = None
     stats: RasterStats = field(default_factory=RasterStats)
 
+    @property
+    def arrays(self) -> tuple[NDArray[Any], ...]:
+        """The images that are there."""
+        return tuple(array for array in self._images().values() if array is not None)
+
     def rows(self, first: int, end: int) -> RasterImage:
         """Some rows of it, as views."""
         parts: dict[str, Any] = {

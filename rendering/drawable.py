@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from rendering.base import Rasterizer
@@ -21,10 +21,13 @@ class Drawable:
     Attributes:
         scene: Fit for ``Rasterizer.render``.
         stream: What streaming had to say of it; None for a scene that is all there.
+        key: Equal for two frames if they draw the same Gaussians in the same order with the
+            same weights and tints; None if that is not known.
     """
 
     scene: Any
     stream: StreamStats | None = None
+    key: Hashable | None = None
 
 
 class SceneClosed(RenderError):
@@ -56,6 +59,7 @@ class DrawableScene(Protocol):
 class _Level:
     count: int
     scene: Any
+    key: Hashable = field(default_factory=object)  # no other level has this one
 
 
 class ResidentScene:
@@ -92,7 +96,8 @@ class ResidentScene:
         levels = self._levels
         if self._closed:
             raise SceneClosed("the scene is closed")
-        yield Drawable(levels[min(request.detail, len(levels) - 1)].scene)
+        level = levels[min(request.detail, len(levels) - 1)]
+        yield Drawable(level.scene, key=level.key)
 
     def forget(self, client: str) -> None:
         """Nothing is kept of a client."""

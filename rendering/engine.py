@@ -7,6 +7,7 @@ import threading
 import time
 from concurrent.futures import Future
 
+from render_cache.byte_cache import CacheStats
 from rendering.base import CancelFlag, Rasterizer
 from rendering.drawable import DrawableScene
 from rendering.frame import Frame, FrameRequest
@@ -32,10 +33,17 @@ class RenderEngine(Closing):
         rasterizer: What draws.
         scene: Gaussians, to which the engine keeps no reference, or a scene made for
             ``rasterizer``, which the engine closes.
+        picture_bytes: Memory for finished pictures, which are not drawn again.
     """
 
-    def __init__(self, rasterizer: Rasterizer, scene: Gaussians | DrawableScene) -> None:
-        self._worker = Worker(rasterizer, scene)
+    def __init__(
+        self,
+        rasterizer: Rasterizer,
+        scene: Gaussians | DrawableScene,
+        *,
+        picture_bytes: int = 0,
+    ) -> None:
+        self._worker = Worker(rasterizer, scene, picture_bytes=picture_bytes)
         self._rasterizer = rasterizer
         self._scheduler = FrameScheduler()
         self._futures: dict[FrameRequest, Future[Frame]] = {}
@@ -84,6 +92,11 @@ class RenderEngine(Closing):
             Whether it was taken: not if the scene streams, or was replaced in the meantime.
         """
         return self._worker.add_coarser(gaussians)
+
+    @property
+    def pictures(self) -> CacheStats:
+        """What is kept of finished pictures."""
+        return self._worker.pictures.stats()
 
     @property
     def detail_counts(self) -> tuple[int, ...]:

@@ -91,14 +91,23 @@ class FrameStats:
     Attributes:
         queue_ms: From the asking to the start of the work.
         render_ms: From the start of the work to its end.
-        raster: One entry a camera.
+        raster: One entry a camera; of a picture that was drawn before, what it cost then.
         stream: Of a streamed scene.
+        reused: Pictures that had been drawn before.
     """
 
     queue_ms: float
     render_ms: float
     raster: tuple[RasterStats, ...]
     stream: StreamStats | None = None
+    reused: int = 0
+
+    @property
+    def drawing_ms(self) -> float:
+        """What it takes to draw it, whether that was done now or before."""
+        if not self.reused:
+            return self.render_ms
+        return sum(sum(raster.stage_ms.values()) for raster in self.raster)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

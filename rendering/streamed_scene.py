@@ -181,6 +181,7 @@ class StreamedScene:
         self._page_bytes = pool.page_bytes
         self._pages = ChunkPages(pool, source.page_gaussians)
         self._clients = _Clients()
+        self._identity = object()  # no other scene has this one
         self._changing = threading.Lock()
         self._arrived = on_arrival
         self._levels = int(source.tree.level.max()) + 1
@@ -268,7 +269,8 @@ class StreamedScene:
         with lease:
             shown = choices[0].shown
             scene = self._rasterizer.compose(self._parts(shown, request.tint_levels))
-            yield Drawable(scene, self._stats(choices[0]))
+            key = (self._identity, tuple(shown), request.tint_levels)
+            yield Drawable(scene, self._stats(choices[0]), key)
 
     def wait_until_settled(self, timeout_s: float) -> bool:
         """Wait until all that the last frames wanted is there, or lost; whether it is."""

@@ -7,9 +7,11 @@ import threading
 import time
 from collections.abc import Callable
 
-from rendering.base import CancelFlag, Rasterizer
-from rendering.drawable import DrawableScene, ResidentScene, SceneClosed
+from rendering.base import CancelFlag, RasterImage, Rasterizer
+from rendering.drawable import Drawable, DrawableScene, ResidentScene, SceneClosed
 from rendering.frame import Frame, FrameRequest, FrameStats
+from rendering.picture_cache import PictureCache
+from splat.camera import Camera
 from splat.errors import BelvedereError, RenderError
 from splat.gaussians import Gaussians
 
@@ -24,6 +26,7 @@ class Worker:
         scene: Gaussians, of which no reference is kept, or a scene made for ``rasterizer``,
             which the worker closes.
         clock: Seconds, the clock of ``FrameRequest.submitted_s``.
+        picture_bytes: Memory for finished pictures, which are not drawn again.
     """
 
     def __init__(
@@ -31,11 +34,14 @@ class Worker:
         rasterizer: Rasterizer,
         scene: Gaussians | DrawableScene,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        picture_bytes: int = 0,
     ) -> None:
         self.rasterizer = rasterizer
         self._clock = clock
         self._scene = self._drawable(scene)
         self._replacing = threading.Lock()
+        self.pictures = PictureCache(picture_bytes)
 
     @property
     def detail_counts(self) -> tuple[int, ...]:
@@ -48,6 +54,7 @@ class Worker:
         with self._replacing:
             before, self._scene = self._scene, drawable
         before.close()
+        self.pictures.clear()
 
     def add_coarser(self, gaussians: Gaussians) -> bool:
         """Have one more level of detail, coarser than those there are.
@@ -80,13 +87,15 @@ class Worker:
                 that lasts is said in the same words for every frame.
         """
         started_s = self._clock()
+        reused = 0
         scene = self._scene  # one for all eyes, even if it is replaced meanwhile
         try:
             with scene.acquire(request) as drawable:
-                images = tuple(
-                    self.rasterizer.render(drawable.scene, camera, request.settings, cancel)
-                    for camera in request.cameras
-                )
+                images = []
+                for camera in request.cameras:
+                    image = self.pictures.get(drawable, camera, request.settings)
+                    reused += image is not None
+                    images.append(image or self._drawn(drawable, camera, request, cancel))
         except SceneClosed:
             if scene is self._scene:
                 raise
@@ -102,8 +111,16 @@ class Worker:
             render_ms=1e3 * (self._clock() - started_s),
             raster=tuple(image.stats for image in images),
             stream=drawable.stream,
+            reused=reused,
         )
-        return Frame(request, images, stats)
+        return Frame(request, tuple(images), stats)
+
+    def _drawn(
+        self, drawable: Drawable, camera: Camera, request: FrameRequest, cancel: CancelFlag
+    ) -> RasterImage:
+        image = self.rasterizer.render(drawable.scene, camera, request.settings, cancel)
+        self.pictures.put(drawable, camera, request.settings, image)
+        return image
 
     def _drawable(self, scene: Gaussians | DrawableScene) -> DrawableScene:
         if isinstance(scene, Gaussians):

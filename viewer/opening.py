@@ -238,7 +238,8 @@ def _resident(opened: OpenedScene, choice: SceneChoice, settings: Settings) -> R
     from rendering.engine import RenderEngine
 
     gaussians = opened.scene.gaussians
-    engine = RenderEngine(create_rasterizer(settings.render.engine), gaussians)
+    rasterizer = create_rasterizer(settings.render.engine)
+    engine = RenderEngine(rasterizer, gaussians, picture_bytes=settings.render.picture_cache)
     return Ready(shown_whole(opened), engine, len(gaussians), choice, [gaussians])
 
 
@@ -248,7 +249,8 @@ def _stream(opened: OpenedStream, choice: SceneChoice, settings: Settings) -> Re
     rasterizer = create_rasterizer(settings.render.engine, streamed=True)
     scene = streamed(opened, rasterizer, settings.stream)
     shown = shown_stream(opened, scene)
-    return Ready(shown, RenderEngine(rasterizer, scene), opened.meta.count, choice, [])
+    engine = RenderEngine(rasterizer, scene, picture_bytes=settings.render.picture_cache)
+    return Ready(shown, engine, opened.meta.count, choice, [])
 
 
 def shown_whole(opened: OpenedScene) -> ShownScene:

@@ -409,7 +409,7 @@ class Session:
         raster, plan, stream = frame.stats.raster[0], drawing.plan, frame.stats.stream
         sharers = self._sharers()
         with self._wake:
-            self._pacer.drawn(plan, frame.stats.render_ms + encode_ms, sharers, stream)
+            self._pacer.drawn(plan, frame.stats.drawing_ms + encode_ms, sharers, stream)
             self._sent_at.append(self._clock())
             self._stats = SessionStats(
                 shown=self._stats.shown + 1,
