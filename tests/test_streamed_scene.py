@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -427,6 +428,25 @@ def test_a_frozen_view_chooses_for_another(source: SlowStore, rasterizer: Native
         assert scene.drawn_chunks("a") == chosen
         assert frozen.images[0].alpha.max() > 0.9
         assert not draw(engine, view(2.0), frozen=(away,)).images[0].alpha.any()
+
+
+def test_a_settled_view_is_drawn_once(source: SlowStore, rasterizer: NativeRasterizer) -> None:
+    scene = StreamedScene(source, rasterizer, AMPLE, AT_ONCE)
+    with RenderEngine(rasterizer, scene, picture_bytes=1 << 20) as engine:
+
+        def asked(sequence: int, **wishes: object) -> Frame:
+            request = FrameRequest("a", sequence, (view(),), SETTINGS)
+            return engine.submit(replace(request, **wishes)).result(WAIT_S)  # type: ignore[arg-type]
+
+        asked(1)
+        assert scene.wait_until_settled(WAIT_S)
+        complete, again = asked(2), asked(3)
+        assert (complete.stats.reused, again.stats.reused) == (0, 1)
+        assert again.images[0].alpha.tobytes() == complete.images[0].alpha.tobytes()
+        assert again.stats.stream is not None and again.stats.stream.complete
+        assert asked(4, tint_levels=True).stats.reused == 0
+        assert asked(5, max_error_px=1e6).stats.reused == 0  # other chunks
+        assert asked(6).stats.reused == 1
 
 
 def test_levels_are_tinted(source: SlowStore, rasterizer: NativeRasterizer) -> None:

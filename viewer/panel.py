@@ -343,7 +343,7 @@ def stats_html(stats: SessionStats, *, provisional: bool = False) -> str:
         ("Pictures", f"{stats.fps:.0f} /s · {stats.age_ms:.0f} ms old"),
         ("Size", size),
         ("Gaussians", _gaussians(stats)),
-        ("Render", f"{stats.render_ms:.0f} ms"),
+        ("Render", "kept from before" if stats.reused else f"{stats.render_ms:.0f} ms"),
         ("", stages),
         ("Encode", f"{stats.encode_ms:.0f} ms"),
     ]

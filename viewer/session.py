@@ -89,6 +89,7 @@ class SessionStats:
         full_size: Whether nobody asked for fewer pixels than the canvas has.
         gaussians, visible: Gaussians drawn from, and those in the picture.
         queue_ms, render_ms, stage_ms: As in ``FrameStats`` and ``RasterStats``.
+        reused: Whether the picture had been drawn before, for whomever.
         encode_ms: Conversion, JPEG and hand-over to the socket.
         legend: What the colours mean.
         error: What went wrong with the newest frame, "" if nothing.
@@ -107,6 +108,7 @@ class SessionStats:
     visible: int = 0
     queue_ms: float = 0.0
     render_ms: float = 0.0
+    reused: bool = False
     encode_ms: float = 0.0
     stage_ms: dict[str, float] = field(default_factory=dict)
     legend: str = ""
@@ -422,6 +424,7 @@ class Session:
                 visible=raster.visible,
                 queue_ms=frame.stats.queue_ms,
                 render_ms=frame.stats.render_ms,
+                reused=frame.stats.reused > 0,
                 encode_ms=encode_ms,
                 stage_ms=dict(raster.stage_ms),
                 legend=shown.legend,
