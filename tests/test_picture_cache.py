@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,10 +36,10 @@ class Asking:
         self.engine = engine
         self._asked = 0
 
-    def frame(self, *xs: float, client: str = "a", **wishes: object) -> Frame:
+    def frame(self, *xs: float, client: str = "a", **wishes: Any) -> Frame:
         self._asked += 1
         request = FrameRequest(client, self._asked, tuple(camera_at(x) for x in xs))
-        return self.engine.submit(replace(request, **wishes)).result(WAIT_S)  # type: ignore[arg-type]
+        return self.engine.submit(replace(request, **wishes)).result(WAIT_S)
 
 
 @pytest.fixture
@@ -82,7 +83,7 @@ def test_an_eye_is_reused_alone(asking: Asking, rasterizer: FakeRasterizer) -> N
     ],
 )
 def test_another_wish_is_another_picture(
-    asking: Asking, rasterizer: FakeRasterizer, wish: dict[str, object]
+    asking: Asking, rasterizer: FakeRasterizer, wish: dict[str, Any]
 ) -> None:
     asking.engine.add_coarser(some(2))
     asking.frame(0.5)
