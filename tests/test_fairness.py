@@ -1,0 +1,302 @@
+"""Deficit round robin between clients: shares, urgency, and nobody starves."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rendering.fairness import WEIGHTS, DeficitTurns, FairQueue, Turn, Urgency
+
+QUANTUM_S = 0.01
+URGENCIES = st.sampled_from(Urgency)
+COSTS_S = st.floats(0.001, 0.2)
+
+
+@dataclass(frozen=True)
+class Ask:
+    client: str
+    sequence: int = 0
+    preemptible: bool = False
+
+
+def serve(turns: DeficitTurns, cost_s: float) -> str:
+    """One frame of whoever's turn it is, who wants another at once."""
+    turn = turns.take()
+    assert turn is not None
+    turns.settle(turn, cost_s)
+    return turn.client
+
+
+def greedy(
+    clients: dict[str, tuple[Urgency, float]], frames: int
+) -> tuple[dict[str, float], list[str]]:
+    """Seconds that each client gets if none ever rests, and who was served in turn."""
+    turns = DeficitTurns(QUANTUM_S)
+    used = dict.fromkeys(clients, 0.0)
+    served = []
+    for client, (urgency, _) in clients.items():
+        turns.enter(client, urgency)
+    for _ in range(frames):
+        turn = turns.take()
+        assert turn is not None
+        urgency, cost_s = clients[turn.client]
+        turns.enter(turn.client, urgency)  # the next request is there before the frame is done
+        turns.settle(turn, cost_s)
+        used[turn.client] += cost_s
+        served.append(turn.client)
+    return used, served
+
+
+CLIENTS = st.dictionaries(
+    st.sampled_from("abcdef"), st.tuples(URGENCIES, COSTS_S), min_size=2, max_size=6
+)
+
+
+@given(CLIENTS, st.integers(50, 400))
+def test_shares_are_within_a_quantum_and_a_frame(
+    clients: dict[str, tuple[Urgency, float]], frames: int
+) -> None:
+    used, _ = greedy(clients, frames)
+
+    def service(name: str) -> float:
+        return used[name] / WEIGHTS[clients[name][0]]
+
+    for a in clients:
+        for b in clients:
+            urgency, cost_s = clients[a]
+            slack = QUANTUM_S + cost_s / WEIGHTS[urgency]
+            assert service(a) - service(b) <= slack + 1e-9
+
+
+@given(CLIENTS)
+def test_nobody_starves(clients: dict[str, tuple[Urgency, float]]) -> None:
+    """Between two turns of a client, each other one gets no more than its share and two frames."""
+    _, served = greedy(clients, 1500)
+    for name, (urgency, cost_s) in clients.items():
+        rounds = 2 + 2 * cost_s / (QUANTUM_S * WEIGHTS[urgency])
+        most = sum(
+            2 + rounds * QUANTUM_S * WEIGHTS[other] / other_cost_s
+            for other, other_cost_s in clients.values()
+        )
+        gap = longest_gap(served, name)
+        assert gap <= most + len(clients)
+
+
+def longest_gap(served: list[str], name: str) -> int:
+    places = [-1, *(i for i, client in enumerate(served) if client == name), len(served)]
+    return max(after - before for before, after in pairwise(places))
+
+
+def test_a_heavier_client_pays_with_waiting() -> None:
+    clients = {"heavy": (Urgency.MOVING, 0.1), "light": (Urgency.MOVING, 0.01)}
+    used, served = greedy(clients, 220)
+    assert used["heavy"] == pytest.approx(used["light"], abs=0.2)
+    counts = Counter(served)
+    assert counts["light"] == pytest.approx(10 * counts["heavy"], rel=0.1)
+
+
+def test_the_most_urgent_of_those_with_balance_comes_first() -> None:
+    turns = DeficitTurns(QUANTUM_S)
+    turns.enter("still", Urgency.STILL)
+    turns.enter("moving", Urgency.MOVING)
+    turns.enter("vr", Urgency.VR)
+    assert [serve(turns, 0.001) for _ in range(3)] == ["vr", "moving", "still"]
+
+
+def test_the_urgent_run_out_of_balance() -> None:
+    turns = DeficitTurns(QUANTUM_S)
+    served = []
+    for _ in range(12):
+        turns.enter("vr", Urgency.VR)
+        turns.enter("still", Urgency.STILL)
+        served.append(serve(turns, 0.02))
+    assert served[:3] == ["vr", "vr", "still"]
+    assert 1 <= served.count("still") <= 4
+
+
+def test_equally_urgent_clients_come_in_the_order_they_began_to_wait() -> None:
+    turns = DeficitTurns(QUANTUM_S)
+    for client in "cab":
+        turns.enter(client, Urgency.MOVING)
+    assert [serve(turns, 0.001) for _ in range(3)] == ["c", "a", "b"]
+
+
+def test_idleness_is_no_credit() -> None:
+    turns = DeficitTurns(QUANTUM_S)
+    for client in ("busy", "other"):
+        turns.enter(client, Urgency.MOVING)
+    for _ in range(50):
+        turns.enter(serve(turns, 0.02), Urgency.MOVING)
+    served = []
+    turns.enter("sleeper", Urgency.MOVING)
+    for _ in range(9):
+        client = serve(turns, 0.02)
+        served.append(client)
+        turns.enter(client, Urgency.MOVING)
+    assert served.count("sleeper") <= 4
+
+
+def test_debts_are_kept_while_others_wait() -> None:
+    turns = DeficitTurns(QUANTUM_S)
+    turns.enter("debtor", Urgency.MOVING)
+    turns.enter("other", Urgency.MOVING)
+    assert serve(turns, 0.5) == "debtor"
+    assert turns.balance_s("debtor") == pytest.approx(0.02 - 0.5)
+    turns.enter("debtor", Urgency.MOVING)
+    served = []
+    for _ in range(20):
+        client = serve(turns, 0.02)
+        served.append(client)
+        turns.enter(client, Urgency.MOVING)
+    assert served == ["other"] * 20
+
+
+def test_a_busy_period_ends_with_all_debts() -> None:
+    turns = DeficitTurns(QUANTUM_S)
+    for number in range(100):
+        turns.enter(f"visitor {number}", Urgency.MOVING)
+        serve(turns, 1.0)
+    assert len(turns) == 0
+
+
+def test_those_that_left_are_forgotten_while_others_stay() -> None:
+    turns = DeficitTurns(QUANTUM_S)
+    turns.enter("stays", Urgency.MOVING)
+    for number in range(200):
+        turns.enter(f"visitor {number}", Urgency.MOVING)
+        for _ in range(2):
+            client = serve(turns, 0.02)
+            if client == "stays":
+                turns.enter(client, Urgency.MOVING)
+    assert len(turns) < 20
+
+
+def test_several_devices_are_not_taken_on_one_balance() -> None:
+    """What runs is reserved at the price of the frame before."""
+    turns = DeficitTurns(QUANTUM_S)
+    turns.enter("other", Urgency.STILL)
+    turns.enter("a", Urgency.MOVING)
+    turns.settle(turns.take() or Turn("", 0), 0.015)
+    running = []
+    for _ in range(2):
+        turns.enter("a", Urgency.MOVING)
+        running.append(turns.take())
+    assert [turn.client for turn in running if turn] == ["a", "other"]
+
+
+def test_impossible_quanta_are_refused() -> None:
+    with pytest.raises(ValueError, match="above 0"):
+        DeficitTurns(0.0)
+    with pytest.raises(ValueError, match="above 0"):
+        DeficitTurns(weights={Urgency.VR: 0.0})
+
+
+# Latest wins
+
+
+def test_a_newer_request_replaces_the_waiting_one() -> None:
+    queue: FairQueue[Ask] = FairQueue()
+    first, second = Ask("a", 1), Ask("a", 2)
+    queue.admit(first, Urgency.MOVING)
+    assert queue.admit(second, Urgency.MOVING).dropped is first
+    assert queue.start_next() is second and len(queue) == 0
+
+
+def test_an_older_request_never_replaces_a_newer_one() -> None:
+    queue: FairQueue[Ask] = FairQueue()
+    late, newest = Ask("a", 1), Ask("a", 2)
+    queue.admit(newest, Urgency.MOVING)
+    assert queue.admit(late, Urgency.MOVING).dropped is late
+    assert queue.start_next() is newest
+    assert queue.admit(late, Urgency.MOVING).dropped is late
+    assert queue.running == (newest,)
+
+
+@pytest.mark.parametrize("preemptible", [True, False])
+def test_only_preemptible_running_frames_of_the_client_are_cancelled(preemptible: bool) -> None:
+    queue: FairQueue[Ask] = FairQueue()
+    running = Ask("a", 1, preemptible)
+    queue.admit(running, Urgency.STILL)
+    queue.start_next()
+    assert queue.admit(Ask("b", 5), Urgency.STILL).cancelled == ()
+    assert queue.admit(Ask("a", 2), Urgency.MOVING).cancelled == (running,) * preemptible
+
+
+def test_replacing_a_request_keeps_its_place_in_line() -> None:
+    queue: FairQueue[Ask] = FairQueue()
+    for ask in (Ask("a", 1), Ask("b", 1), Ask("a", 2)):
+        queue.admit(ask, Urgency.MOVING)
+    assert queue.start_next() == Ask("a", 2)
+    assert queue.start_next() == Ask("b", 1)
+
+
+def test_frames_of_an_export_are_all_drawn_in_order() -> None:
+    queue: FairQueue[Ask] = FairQueue()
+    frames = [Ask("export", i) for i in range(4)]
+    for frame in frames:
+        assert queue.admit(frame, Urgency.STILL, replaces=False).dropped is None
+    drawn = []
+    while (request := queue.start_next()) is not None:
+        drawn.append(request)
+        queue.finish(request, 0.1)
+    assert drawn == frames
+
+
+def test_several_frames_may_run_at_a_time_and_end_in_any_order() -> None:
+    queue: FairQueue[Ask] = FairQueue()
+    first, second = Ask("a", 1), Ask("a", 2)
+    queue.admit(first, Urgency.VR)
+    assert queue.start_next() is first
+    queue.admit(second, Urgency.VR)
+    assert queue.start_next() is second
+    assert list(queue.running) == [first, second]
+    queue.finish(second, 0.1)
+    assert list(queue.running) == [first]
+    queue.finish(first, 0.1)
+    assert not queue.running and queue.start_next() is None
+
+
+def test_a_request_can_be_taken_back() -> None:
+    queue: FairQueue[Ask] = FairQueue()
+    ask = Ask("a", 1)
+    queue.admit(ask, Urgency.MOVING)
+    assert queue.withdraw(ask) and not queue.withdraw(ask)
+    assert queue.start_next() is None and len(queue) == 0
+
+
+def test_drain_returns_what_waited() -> None:
+    queue: FairQueue[Ask] = FairQueue()
+    running, waiting = Ask("a", 1), [Ask("a", 2), Ask("b", 1)]
+    queue.admit(running, Urgency.MOVING)
+    queue.start_next()
+    for ask in waiting:
+        queue.admit(ask, Urgency.MOVING)
+    assert list(queue.drain()) == waiting and queue.start_next() is None
+    queue.finish(running, 0.1)
+    assert len(queue) == 0
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["ask", "start", "end"]))))
+def test_no_request_is_lost_or_drawn_twice(steps: list[tuple[str, str]]) -> None:
+    queue: FairQueue[Ask] = FairQueue()
+    waiting: dict[str, Ask] = {}
+    running: list[Ask] = []
+    for sequence, (client, step) in enumerate(steps):
+        if step == "ask":
+            ask = Ask(client, sequence)
+            assert queue.admit(ask, Urgency.MOVING).dropped == waiting.get(client)
+            waiting[client] = ask
+        elif step == "start":
+            started = queue.start_next()
+            assert (started is None) == (not waiting)
+            if started is not None:
+                assert waiting.pop(started.client) is started
+                running.append(started)
+        elif running:
+            queue.finish(running.pop(0), 0.01)
+    assert len(queue) == len(waiting) and set(queue.running) == set(running)
