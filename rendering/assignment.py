@@ -7,7 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from rendering.schedule import DeviceChoice, Pick, Schedule, Shares, Split, SplitBy
+from rendering.schedule import (
+    DeviceChoice,
+    Pick,
+    Schedule,
+    Shares,
+    Split,
+    SplitBy,
+)
 from splat.errors import SettingsError
 
 TILE_PX = 32  # side of a tile: bands are of whole tile rows

@@ -13,7 +13,7 @@ from rendering.assignment import RatedDevice
 from rendering.cost_model import Costs, JoinCost, StageCost
 from rendering.frame_tasks import Machine
 from rendering.marked_yaml import Marked
-from rendering.schedule import Stage
+from rendering.stages import Stage
 
 KEYS = (
     "about",

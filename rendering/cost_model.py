@@ -19,7 +19,8 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from rendering.assignment import TILE_PX, Part
-from rendering.schedule import DRAWING, STAGES, SplitBy, Stage
+from rendering.schedule import SplitBy
+from rendering.stages import DRAWING, STAGES, Stage
 
 if TYPE_CHECKING:
     from rendering.frame import FrameStats

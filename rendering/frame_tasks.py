@@ -14,7 +14,8 @@ from itertools import groupby
 
 from rendering.assignment import Assignment, Group, Part, RatedDevice, parts_of
 from rendering.cost_model import Costs
-from rendering.schedule import DRAWING, FRONT, STAGES, Schedule, SplitBy, Stage
+from rendering.schedule import Schedule, SplitBy
+from rendering.stages import DRAWING, FRONT, STAGES, Stage
 from rendering.timeline import JOIN
 
 HELPERS, HOST, LINK, INPUT = "helpers", "host", "link", "input"

@@ -4,10 +4,7 @@ A schedule is plain values: it is checked here, written and read by ``rendering.
 applied to devices by ``rendering.assignment``, played through by ``rendering.simulator`` and found
 by ``rendering.schedule_search``. None of them draws, waits or reads a clock.
 
-A frame passes seven stages. *Select* chooses the cut of the level-of-detail tree, *fetch* and
-*decode* bring the chunks it lacks: once a request, for all of its eyes. *Project*, *sort* (into
-tiles and by depth) and *composite* draw; these are what a split divides. *Encode* makes the bytes
-that are sent.
+A frame passes the stages of ``rendering.stages``; those that draw are what a split divides.
 """
 
 from __future__ import annotations
@@ -15,24 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-
-class Stage(str, Enum):
-    """A step of every frame, in the order in which a frame passes them."""
-
-    SELECT = "select"
-    FETCH = "fetch"
-    DECODE = "decode"
-    PROJECT = "project"
-    SORT = "sort"
-    COMPOSITE = "composite"
-    ENCODE = "encode"
-
-
-STAGES = tuple(Stage)
-FRONT = (Stage.SELECT, Stage.FETCH, Stage.DECODE)
-DRAWING = (Stage.PROJECT, Stage.SORT, Stage.COMPOSITE)
-AHEAD, BEHIND = FRONT, (Stage.ENCODE,)
-SHAREABLE = (*FRONT, Stage.PROJECT, Stage.SORT)
+from rendering.stages import DRAWING, SHAREABLE, STAGES, Stage
 
 
 class SplitBy(str, Enum):

@@ -20,7 +20,6 @@ from rendering import marked_yaml
 from rendering.marked_yaml import Marked
 from rendering.schedule import (
     ALL_DEVICES,
-    STAGES,
     DeviceChoice,
     Order,
     Pick,
@@ -29,8 +28,8 @@ from rendering.schedule import (
     Shares,
     Split,
     SplitBy,
-    Stage,
 )
+from rendering.stages import STAGES, Stage
 from splat.errors import SettingsError
 
 KEYS = ("name", "about", "split", "devices", "shares", "overlap", "helpers", "shared")

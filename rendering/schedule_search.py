@@ -17,11 +17,12 @@ from enum import Enum
 from rendering.arrivals import Request
 from rendering.cost_model import Costs
 from rendering.frame_tasks import Machine
+from rendering.patience import ENDLESS, OutOfPatience, Patience
 from rendering.schedule import Fidelity, Schedule
 from rendering.schedule_bounds import Bounds, bounds
 from rendering.schedule_space import schedule_space
 from rendering.simulation import Simulation, is_judged
-from rendering.simulator import ENDLESS, OutOfPatience, Patience, simulate
+from rendering.simulator import simulate
 
 LATENCY_SHARE = 0.95  # of the requests: what a schedule is judged by
 HELD_SHARE = 0.95  # of the frames of each client are shown, and in time

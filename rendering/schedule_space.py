@@ -9,9 +9,6 @@ from rendering.assignment import RatedDevice
 from rendering.cost_model import Costs
 from rendering.frame_tasks import Machine
 from rendering.schedule import (
-    AHEAD,
-    BEHIND,
-    STAGES,
     DeviceChoice,
     Fidelity,
     Order,
@@ -20,8 +17,8 @@ from rendering.schedule import (
     Shares,
     Split,
     SplitBy,
-    Stage,
 )
+from rendering.stages import AHEAD, BEHIND, STAGES, Stage
 
 ALL_SUBSETS_UP_TO = 3  # devices; of more, only the fastest few are tried
 MOST_HELPERS = 2

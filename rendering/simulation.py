@@ -17,7 +17,8 @@ from rendering.arrivals import Request
 from rendering.assignment import Assignment
 from rendering.fairness import Urgency
 from rendering.frame_tasks import Task
-from rendering.schedule import STAGES, Schedule, Stage
+from rendering.schedule import Schedule
+from rendering.stages import STAGES, Stage
 from rendering.timeline import JOIN, Span, busy_ms
 
 QUEUE, WAIT = "queue", "wait"

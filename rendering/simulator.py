@@ -20,30 +20,11 @@ from rendering.assignment import assign
 from rendering.cost_model import Costs
 from rendering.fairness import FairQueue
 from rendering.frame_tasks import Machine, Server, Task, frame_tasks, servers_of
+from rendering.patience import ENDLESS, Answers, Patience
 from rendering.schedule import Schedule, Shares
-from rendering.simulation import SimulatedFrame, Simulation, is_judged, latencies, which_shown
+from rendering.simulation import SimulatedFrame, Simulation, latencies, which_shown
 
 BEHIND_LIMIT = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """When a simulation is of no interest any more.
-
-    Attributes:
-        limit_ms: A request that is answered later is late.
-        most_late: So many may be.
-    """
-
-    limit_ms: float
-    most_late: int
-
-
-class OutOfPatience(Exception):
-    """More requests were late than might be."""
-
-
-ENDLESS = Patience(math.inf, 0)
 
 
 def simulate(
@@ -56,7 +37,7 @@ def simulate(
     """Play requests through a schedule until all are answered.
 
     Raises:
-        OutOfPatience: As soon as that is certain.
+        OutOfPatience: As soon as too many requests were late.
         SettingsError: If the schedule names a device that the machine lacks.
     """
     return _Simulator(schedule, machine, costs, in_order(requests), patience).run()
@@ -139,12 +120,7 @@ class _Simulator:
     ) -> None:
         self._schedule, self._machine, self._costs = schedule, machine, costs
         self._requests = requests
-        self._patience = patience
-        self._unanswered: dict[str, list[Request]] = {}
-        self._judged = {
-            id(request) for request, yes in zip(requests, is_judged(requests), strict=True) if yes
-        }
-        self._late = 0
+        self._answers = Answers(requests, patience)
         self._assignment = assign(schedule, machine.devices)
         pools = servers_of(self._assignment, machine)
         self._pools = {name: _Pool(list(enumerate(servers))) for name, servers in pools.items()}
@@ -182,7 +158,7 @@ class _Simulator:
     def _admit(self, request: Request) -> None:
         admitted = self._queue.admit(request, request.urgency, replaces=request.replaces)
         self._waiting += admitted.dropped is None
-        self._unanswered.setdefault(request.client, []).append(request)
+        self._answers.ask(request)
 
     def _begin_frames(self) -> None:
         while self._waiting and (group := self._next_group()) is not None:
@@ -275,21 +251,7 @@ class _Simulator:
         if not frame.left:
             frame.group.frames.remove(frame)
             self._queue.finish(frame.request, 1e-3 * frame.cost_ms)
-            self._answer(frame.request)
-
-    def _answer(self, by: Request) -> None:
-        """A frame answers what its client asked for until then."""
-        open_ones = self._unanswered[by.client]
-        oldest_ms = self._now - self._patience.limit_ms
-        still_open = []
-        for request in open_ones:
-            if request.sequence > by.sequence:
-                still_open.append(request)
-            else:
-                self._late += id(request) in self._judged and request.arrival_ms < oldest_ms
-        self._unanswered[by.client] = still_open
-        if self._late > self._patience.most_late:
-            raise OutOfPatience
+            self._answers.answer(frame.request, self._now)
 
     def _let_pass(self, group: _Group) -> None:
         """The frame whose predecessors are all past the stages in turn may enter them."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
-from rendering.schedule import Stage
+from rendering.stages import Stage
 from rendering.timeline import JOIN, Span, between
 
 # Told apart without colour vision, too: the lightness falls from stage to stage (Okabe and Ito).

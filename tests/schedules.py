@@ -11,9 +11,6 @@ from rendering.cost_model import Costs, JoinCost, StageCost
 from rendering.fairness import Urgency
 from rendering.frame_tasks import Machine
 from rendering.schedule import (
-    AHEAD,
-    BEHIND,
-    STAGES,
     DeviceChoice,
     Order,
     Pick,
@@ -21,9 +18,9 @@ from rendering.schedule import (
     Shares,
     Split,
     SplitBy,
-    Stage,
 )
 from rendering.schedule_file import parse_schedule
+from rendering.stages import AHEAD, BEHIND, STAGES, Stage
 
 COSTS = Costs(
     {

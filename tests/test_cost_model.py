@@ -17,7 +17,8 @@ from rendering.cost_model import (
     repeated_share,
 )
 from rendering.frame import FrameStats, StreamStats
-from rendering.schedule import SplitBy, Stage
+from rendering.schedule import SplitBy
+from rendering.stages import Stage
 from splat.errors import SettingsError
 from tests.schedules import COSTS, costs, machine
 

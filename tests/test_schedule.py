@@ -10,8 +10,6 @@ from hypothesis import strategies as st
 
 from configs.schedules import SHIPPED, shipped_texts
 from rendering.schedule import (
-    AHEAD,
-    STAGES,
     DeviceChoice,
     Fidelity,
     Pick,
@@ -20,9 +18,9 @@ from rendering.schedule import (
     Shares,
     Split,
     SplitBy,
-    Stage,
 )
 from rendering.schedule_file import parse_schedule, read_schedule, schedule_text
+from rendering.stages import AHEAD, STAGES, Stage
 from splat.errors import SettingsError
 from tests.conftest import REPOSITORY
 from tests.schedules import BAND, DEALT, EYE, FRAME, SHARD, schedules, shipped

@@ -17,7 +17,15 @@ from rendering.assignment import (
     whole_rows,
 )
 from rendering.frame_tasks import Machine
-from rendering.schedule import DeviceChoice, Pick, Schedule, Shares, Split, SplitBy, Stage
+from rendering.schedule import (
+    DeviceChoice,
+    Pick,
+    Schedule,
+    Shares,
+    Split,
+    SplitBy,
+)
+from rendering.stages import Stage
 from splat.errors import SettingsError
 from tests.schedules import BAND, EYE, FRAME, SHARD, machine, machines, schedules
 

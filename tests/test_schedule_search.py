@@ -13,7 +13,7 @@ from rendering.assignment import assign
 from rendering.cost_model import Costs
 from rendering.fairness import Urgency
 from rendering.frame_tasks import Machine
-from rendering.schedule import AHEAD, BEHIND, Fidelity, Schedule, Shares, SplitBy
+from rendering.schedule import Fidelity, Schedule, Shares, SplitBy
 from rendering.schedule_explanation import describe, figure, reasons
 from rendering.schedule_search import (
     Objective,
@@ -25,6 +25,7 @@ from rendering.schedule_search import (
 )
 from rendering.schedule_search import bounds_of as bounds
 from rendering.schedule_space import device_choices, schedule_space
+from rendering.stages import AHEAD, BEHIND
 from tests.schedules import (
     COSTS,
     DEALT,

@@ -12,9 +12,17 @@ from rendering.arrivals import Request, Viewer, saturated, steady
 from rendering.cost_model import Costs, JoinCost, StageCost
 from rendering.fairness import Urgency
 from rendering.frame_tasks import Machine
-from rendering.schedule import AHEAD, BEHIND, STAGES, Pick, Schedule, Shares, Split, SplitBy, Stage
+from rendering.patience import OutOfPatience, Patience
+from rendering.schedule import (
+    Pick,
+    Schedule,
+    Shares,
+    Split,
+    SplitBy,
+)
 from rendering.simulation import Simulation
-from rendering.simulator import OutOfPatience, Patience, simulate
+from rendering.simulator import simulate
+from rendering.stages import AHEAD, BEHIND, STAGES, Stage
 from rendering.timeline import Span
 from tests.schedules import (
     BAND,
