@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from benchmarks import build, frame, lod, moving, peer, raster, scale, stream, view
+from benchmarks import build, devices, frame, lod, moving, peer, raster, scale, stream, view
 from benchmarks.machine import Machine, this_machine
 from benchmarks.options import Options, parse_options
 from benchmarks.report import Row, skipped, to_json_lines, to_markdown
@@ -160,6 +160,25 @@ def run_build(options: Options, bench: Workbench, progress: Progress) -> list[Ro
     return [build.run(scene, partial(progress.advance, task)) for scene in scenes]
 
 
+def run_devices(options: Options, bench: Workbench, progress: Progress) -> list[Row]:
+    """``devices`` on a small town from the air, or on the scenes and paths that were asked for."""
+    return bench.on_every_path(
+        "devices",
+        lambda subject, advance: devices.run(
+            subject,
+            bench.stores.store(subject.asked),
+            options.sampling,
+            options.work,
+            advance,
+        ),
+        options,
+        progress,
+        steps=options.sampling.cameras + len(devices.WORKLOADS),
+        scenes=devices.SCENES,
+        paths=devices.PATHS,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Benchmark:
     """How to run one benchmark and to show its rows."""
@@ -178,6 +197,7 @@ BENCHMARKS = {
     "stream": Benchmark(run_stream, stream.table_of),
     "build": Benchmark(run_build, build.table_of),
     "scale": Benchmark(run_scale, scale.table_of),
+    "devices": Benchmark(run_devices, devices.table_of),
     "view": Benchmark(run_view, view.table_of),
     "peer": Benchmark(run_peer, peer.table_of),
 }

@@ -29,7 +29,8 @@ DOCUMENTS = sorted(
         *(REPOSITORY / "docs").rglob("*.md"),
     )
 )
-COMMANDS = ("view", "build", "export", "info", "town", "cache")  # bench has a parser of its own
+# bench has a parser of its own
+COMMANDS = ("view", "build", "export", "info", "town", "cache", "schedule")
 
 FENCE = re.compile(r"^( *)(```+|~~~+)[^\n]*\n(.*?)^ *\2[ ]*$", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"(?<!`)`([^`]+)`(?!`)")

@@ -1,4 +1,4 @@
-"""The command line: ``belvedere view | build | export | info | town | cache | bench``.
+"""The command line: ``belvedere view | build | export | info | town | cache | schedule | bench``.
 
 Starting must be quick, and Ctrl-C quiet from the start, so nothing of weight is imported
 before ``main`` runs; only ``view`` imports viser, and none but the reference rasterizer torch.
@@ -27,7 +27,7 @@ DEBUG_LOG_FORMAT = "belvedere: %(levelname)s: %(name)s: %(message)s"
 HELP_WORDS = ("-h", "--help")
 INTERRUPTED, TERMINATED = 130, 143  # 128 + SIGINT or SIGTERM, as shells have it
 
-COMMANDS = ("view", "build", "export", "info", "town", "cache", "bench")
+COMMANDS = ("view", "build", "export", "info", "town", "cache", "schedule", "bench")
 OVERVIEW = """usage: belvedere COMMAND [OPTIONS]
 
 A viewer for 3D Gaussian Splatting scenes, fast on machines without a GPU.
@@ -38,6 +38,7 @@ A viewer for 3D Gaussian Splatting scenes, fast on machines without a GPU.
   belvedere info [SCENE]           what is in a scene, and what is wrong with it
   belvedere town -o FILE           write the built-in town as a 3DGS .ply file
   belvedere cache [--clear]        what is kept on disk for the next time; remove it
+  belvedere schedule [FILE]        how several devices would best share the frames, simulated
   belvedere bench                  measure speed and exactness on this machine
 
 SCENE is a file or folder: 3DGS .ply, .compressed.ply, .splat, .ksplat, .spz, .sog, a streamed
