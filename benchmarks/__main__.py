@@ -12,7 +12,20 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from benchmarks import build, devices, frame, lod, moving, peer, raster, scale, stream, view
+from benchmarks import (
+    build,
+    devices,
+    frame,
+    lod,
+    moving,
+    peer,
+    raster,
+    scale,
+    serve,
+    stereo,
+    stream,
+    view,
+)
 from benchmarks.machine import Machine, this_machine
 from benchmarks.options import Options, parse_options
 from benchmarks.report import Row, skipped, to_json_lines, to_markdown
@@ -160,6 +173,34 @@ def run_build(options: Options, bench: Workbench, progress: Progress) -> list[Ro
     return [build.run(scene, partial(progress.advance, task)) for scene in scenes]
 
 
+def run_stereo(options: Options, bench: Workbench, progress: Progress) -> list[Row]:
+    """``stereo`` on every scene and path."""
+    return bench.on_every_path(
+        "stereo",
+        lambda subject, advance: stereo.run(
+            subject, bench.stores.store(subject.asked), options.sampling, advance
+        ),
+        options,
+        progress,
+        steps=options.sampling.cameras,
+    )
+
+
+def run_serve(options: Options, bench: Workbench, progress: Progress) -> list[Row]:
+    """``serve`` on the park's walk, or on the scenes and paths that were asked for."""
+    return bench.on_every_path(
+        "serve",
+        lambda subject, advance: serve.run(
+            subject, bench.stores.store(subject.asked), options.sampling, advance
+        ),
+        options,
+        progress,
+        steps=serve.STEPS,
+        scenes=("park",),
+        paths=("walk",),
+    )
+
+
 def run_devices(options: Options, bench: Workbench, progress: Progress) -> list[Row]:
     """``devices`` on a small town from the air, or on the scenes and paths that were asked for."""
     return bench.on_every_path(
@@ -197,6 +238,8 @@ BENCHMARKS = {
     "stream": Benchmark(run_stream, stream.table_of),
     "build": Benchmark(run_build, build.table_of),
     "scale": Benchmark(run_scale, scale.table_of),
+    "stereo": Benchmark(run_stereo, stereo.table_of),
+    "serve": Benchmark(run_serve, serve.table_of),
     "devices": Benchmark(run_devices, devices.table_of),
     "view": Benchmark(run_view, view.table_of),
     "peer": Benchmark(run_peer, peer.table_of),
