@@ -72,11 +72,14 @@ class ViserScreen:
 
 def read_pose(camera: viser.CameraHandle, space: PageSpace) -> Pose:
     """Where the browser looks from, in world coordinates."""
+    position = space.to_world(camera.position)
+    focus = float(np.linalg.norm(space.to_world(camera.look_at) - position))
     return Pose(
         wxyz=np.array(camera.wxyz, np.float64),
-        position=space.to_world(camera.position),
+        position=position,
         fov_y_rad=float(camera.fov),
         canvas=(int(camera.image_width), int(camera.image_height)),
+        focus=focus if np.isfinite(focus) and focus > 0 else 1.0,
     )
 
 

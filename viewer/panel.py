@@ -19,6 +19,8 @@ from viewer.cover import CoverState
 from viewer.images import Mode
 from viewer.ranges import NEAR
 from viewer.session import SessionStats, ViewOptions
+from viewer.stereo_layouts import StereoLayout
+from viewer.stereo_view import StereoView
 from viewer.text import short_count
 
 AXES = {
@@ -34,6 +36,12 @@ MODE_NAMES = {
     "Depth": Mode.DEPTH,
     "Alpha": Mode.ALPHA,
     "Count": Mode.COUNT,
+}
+EYES = {
+    "One": None,
+    "Side by side": StereoLayout.SIDE_BY_SIDE,
+    "One above the other": StereoLayout.TOP_BOTTOM,
+    "Anaglyph": StereoLayout.ANAGLYPH,
 }
 NEAR_SETTLES_S = 1.5  # a number being typed passes through 0 and less
 HELP = """**Mouse**: drag to orbit, right-drag to pan, wheel to zoom.
@@ -108,6 +116,8 @@ class Panel:
             self._add_picture_controls()
         with gui.add_folder("View", order=3):
             self._add_view_controls(fov_y_rad)
+        with gui.add_folder("Stereo", order=3.5, expand_by_default=False):
+            self._add_stereo_controls()
         if cameras:
             with gui.add_folder("Training cameras", order=4):
                 self._add_training_cameras(cameras)
@@ -220,8 +230,32 @@ class Panel:
                 sh_degree=None if degree >= self._sh_degree else degree,
                 near=near,
                 max_scale=float(self._max_scale.value),
+                stereo=self._stereo_view(),
             )
         )
+
+    def _add_stereo_controls(self) -> None:
+        gui = self._gui
+        self._eyes = gui.add_dropdown(
+            "Eyes", tuple(EYES), hint="For 3D screens, free viewing, or red-cyan glasses"
+        )
+        self._depth = gui.add_slider(
+            "Depth",
+            0.1,
+            3.0,
+            0.1,
+            1.0,
+            disabled=True,
+            hint="How far the eyes are apart; what the camera turns about lies in the screen",
+        )
+        for control in (self._eyes, self._depth):
+            control.on_update(contained(lambda _: self._apply()))
+
+    def _stereo_view(self) -> StereoView | None:
+        layout = EYES[self._eyes.value]
+        if self._depth.disabled != (layout is None):
+            self._depth.disabled = layout is None
+        return None if layout is None else StereoView(layout, float(self._depth.value))
 
     def _settle_near(self) -> None:
         """Show the near plane that is in force, once nobody is typing another one."""

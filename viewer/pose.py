@@ -57,12 +57,14 @@ class Pose:
         position: [3] world coordinates.
         fov_y_rad: Vertical field of view.
         canvas: (width, height) of the page's canvas in device pixels.
+        focus: Distance to what the camera turns about, world units, > 0.
     """
 
     wxyz: Float64Array
     position: Float64Array
     fov_y_rad: float
     canvas: tuple[int, int]
+    focus: float = 1.0
 
     def camera(self, width: int, height: int, near: float) -> Camera:
         """The camera of a picture of this size that fills the canvas.

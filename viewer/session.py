@@ -12,18 +12,20 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from rendering.base import RasterSettings
+from rendering.base import RasterImage, RasterSettings
 from rendering.engine import RenderEngine
 from rendering.frame import Frame, FrameRequest, StreamStats
+from splat.camera import Camera
 from splat.errors import BelvedereError, CameraError, RenderCancelled, RenderError
 from viewer.images import Mode, Picture, UInt8Array, picture
 from viewer.pacing import FramePlan, Pacer, PacingPolicy
 from viewer.pose import Pose
+from viewer.stereo_view import StereoView
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +56,7 @@ class ViewOptions:
         max_scale: Highest resolution, a share of the canvas's, per side.
         tint_levels: Colour the chunks of a streamed scene by their level of detail.
         frozen: A pose whose view chooses the chunks of a streamed scene, wherever the camera is.
+        stereo: Two eyes instead of one.
     """
 
     mode: Mode = Mode.COLOR
@@ -64,6 +67,23 @@ class ViewOptions:
     max_scale: float = 1.0
     tint_levels: bool = False
     frozen: Pose | None = None
+    stereo: StereoView | None = None
+
+    def cameras(self, pose: Pose, width: int, height: int) -> tuple[Camera, ...]:
+        """One camera, or both eyes, of a picture of this size.
+
+        Raises:
+            CameraError: If the browser sent nonsense.
+        """
+        if self.stereo is not None:
+            return self.stereo.eyes(pose, width, height, self.near)
+        return (pose.camera(width, height, self.near),)
+
+    def picture(self, images: Sequence[RasterImage]) -> Picture:
+        """What the page shows for the cameras' images."""
+        if self.stereo is not None:
+            return self.stereo.picture(images, self.mode, self.background)
+        return picture(images[0], self.mode, self.background)
 
     def raster_settings(self, threads: int) -> RasterSettings:
         """The settings of a render for these options."""
@@ -341,9 +361,9 @@ class Session:
 
     def _submit(self, plan: FramePlan, pose: Pose, options: ViewOptions, posed_s: float) -> None:
         try:
-            camera = pose.camera(plan.width, plan.height, options.near)
+            cameras = options.cameras(pose, plan.width, plan.height)
             frozen = options.frozen
-            chooser = frozen.camera(plan.width, plan.height, options.near) if frozen else None
+            choosers = options.cameras(frozen, plan.width, plan.height) if frozen else ()
         except CameraError as error:
             self._note_error(str(error))
             with self._wake:
@@ -353,12 +373,12 @@ class Session:
         request = FrameRequest(
             self.client,
             self._sequence,
-            (camera,),
+            cameras,
             replace(options.raster_settings(self._threads), resolution=plan.reduction.scale),
             preemptible=plan.still,
             detail=plan.reduction.detail,
             max_error_px=plan.reduction.error_px,
-            frozen=(chooser,) if chooser else (),
+            frozen=choosers,
             tint_levels=options.tint_levels,
         )
         try:
@@ -390,7 +410,7 @@ class Session:
                 self._pacer.abandon()
             return
         started_s = self._clock()
-        shown = picture(frame.images[0], drawing.options.mode, drawing.options.background)
+        shown = drawing.options.picture(frame.images)
         with self._wake:
             # Before sending: the acknowledgement may arrive at once.
             self._pacer.sent(self._clock())
