@@ -32,7 +32,9 @@ from configs.settings import RenderSettings
 from scene_store.loading import load_scene
 from scene_store.scene import Scene, Vector3
 from splat.errors import OutputError
-from viewer.export import CameraChoice, Targets, export
+from viewer.camera_choice import CameraChoice
+from viewer.export import export
+from viewer.export_targets import Targets
 from viewer.scenes import SceneChoice
 
 Pixels = NDArray[np.uint8]

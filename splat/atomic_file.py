@@ -7,7 +7,7 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from os import PathLike
 from pathlib import Path
 
@@ -45,20 +45,43 @@ def atomic_file(path: str | PathLike[str]) -> Iterator[Path]:
             disk, a target that is a folder or a device. An ``OSError`` of the block that
             names some other file is not about the target and passes.
     """
-    target = Path(path)
-    followed = _followed(target)
-    temporary = _temporary_beside(followed)
-    try:
-        _create(target, temporary)
+    with atomic_files([path]) as (temporary,):
         yield temporary
-        _flush(temporary)
-        os.replace(temporary, followed)
-        _flush_folder(temporary.parent)
+
+
+@contextlib.contextmanager
+def atomic_files(paths: Sequence[str | PathLike[str]]) -> Iterator[tuple[Path, ...]]:
+    """Files that belong together: as ``atomic_file``, and all of them appear, or none.
+
+    No name changes before all are on the disk. Should one of the last steps, the renames, still
+    fail, the files that had their names already are removed: no half of a set is left.
+
+    Args:
+        paths: The files to write, no two of them the same.
+
+    Yields:
+        The temporaries' paths, in the order of ``paths``.
+
+    Raises:
+        OutputError: As ``atomic_file``, naming the first file that it can be about.
+    """
+    targets = [Path(path) for path in paths]
+    followed = [_followed(target) for target in targets]
+    temporaries = [_temporary_beside(file) for file in followed]
+    try:
+        for target, temporary in zip(targets, temporaries, strict=True):
+            _create(target, temporary)
+        yield tuple(temporaries)
+        for temporary in temporaries:
+            _flush(temporary)
+        _rename_all(temporaries, followed)
     except BaseException as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        if isinstance(error, OSError) and _is_about(error, temporary):
-            raise cannot_write(target, error) from None
+        for temporary in temporaries:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+        for target, temporary in zip(targets, temporaries, strict=True):
+            if isinstance(error, OSError) and _is_about(error, temporary):
+                raise cannot_write(target, error) from None
         raise
 
 
@@ -128,6 +151,21 @@ def _flush_folder(folder: Path) -> None:
     """The new name itself; not every file system can, and the file is complete without."""
     with contextlib.suppress(OSError):
         _flush(folder)
+
+
+def _rename_all(temporaries: list[Path], files: list[Path]) -> None:
+    renamed: list[Path] = []
+    try:
+        for temporary, file in zip(temporaries, files, strict=True):
+            os.replace(temporary, file)
+            renamed.append(file)
+    except BaseException:
+        for file in renamed:
+            with contextlib.suppress(OSError):
+                file.unlink()
+        raise
+    for folder in {file.parent for file in files}:
+        _flush_folder(folder)
 
 
 def _is_about(error: OSError, temporary: Path) -> bool:

@@ -8,6 +8,9 @@ from dataclasses import dataclass, replace
 from splat.camera import Camera, CameraModel
 from splat.errors import CameraError
 
+HUMAN_IPD = 0.063
+"""Distance of a person's eyes, mean, metres."""
+
 
 @dataclass(frozen=True, slots=True)
 class StereoRig:
@@ -19,7 +22,7 @@ class StereoRig:
     behind it. Both eyes give every point the same depth z, bit for bit.
 
     Attributes:
-        ipd: Distance of the eyes, world units (of a person: about 0.063 m).
+        ipd: Distance of the eyes, world units (of a person: ``HUMAN_IPD``).
         convergence: Distance of the plane without parallax, world units; infinite for
             symmetric frusta, as headsets expect.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from splat.atomic_file import atomic_file, check_writable
+from splat.atomic_file import atomic_file, atomic_files, check_writable
 from splat.errors import OutputError
 
 OLD = b"what was there before"
@@ -183,3 +183,68 @@ def test_a_link_is_followed(tmp_path: Path) -> None:
         temporary.write_bytes(b"new")
     assert link.is_symlink()
     assert file.read_bytes() == b"new"
+
+
+def test_files_that_belong_together_appear_together(target: Path) -> None:
+    other = target.with_name("other.ply")
+    with atomic_files([target, other]) as (first, second):
+        first.write_bytes(b"first")
+        second.write_bytes(b"second")
+        assert target.read_bytes() == OLD and not other.exists()
+    assert (target.read_bytes(), other.read_bytes()) == (b"first", b"second")
+    assert sorted(target.parent.iterdir()) == [other, target]
+
+
+def test_of_files_that_belong_together_none_is_left_alone(
+    target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = target.with_name("other.ply")
+
+    def write_one_of_two() -> None:
+        with atomic_files([target, other]) as (first, _):
+            first.write_bytes(b"first")
+            raise ValueError("half")
+
+    with pytest.raises(ValueError, match="half"):
+        write_one_of_two()
+    assert_untouched(target)
+    with (
+        pytest.raises(OutputError, match=r"none/c\.ply: cannot write: the folder"),
+        atomic_files([target, target.parent / "none" / "c.ply"]),
+    ):
+        pytest.fail("the block must not run")
+    assert_untouched(target)
+
+    flush = os.fsync
+    flushed: list[int] = []
+
+    def full_the_second_time(handle: int) -> None:
+        flushed.append(handle)
+        if len(flushed) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        flush(handle)
+
+    monkeypatch.setattr(os, "fsync", full_the_second_time)
+    with pytest.raises(OutputError, match="No space left"), atomic_files([target, other]):
+        pass
+    assert_untouched(target)
+
+
+def test_a_set_of_which_one_name_fails_is_no_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left, right = tmp_path / "a.left.png", tmp_path / "a.right.png"
+    rename = os.replace
+
+    def refuse_the_right_one(source: Path, file: Path) -> None:
+        if Path(file) == right:
+            raise OSError(errno.EIO, "Input/output error", str(source))
+        rename(source, file)
+
+    monkeypatch.setattr(os, "replace", refuse_the_right_one)
+    with (
+        pytest.raises(OutputError, match=r"a\.right\.png: cannot write: Input/output error"),
+        atomic_files([left, right]),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == []

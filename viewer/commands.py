@@ -17,6 +17,7 @@ from tyro.conf import Positional, arg
 
 from configs.settings import ViewerSettings
 from splat.errors import SettingsError
+from splat.stereo import HUMAN_IPD
 from viewer.option_groups import (
     TOWN_GAUSSIANS,
     CameraOptions,
@@ -31,11 +32,15 @@ from viewer.option_groups import (
 from viewer.option_types import (
     NO_HINT,
     Bytes,
+    Convergence,
     Count,
     Degrees,
     File,
     Flag,
+    LayoutName,
     ModeName,
+    Number,
+    PanoramaName,
     Pixels,
     ProfileName,
     Text,
@@ -48,8 +53,10 @@ from viewer.text import byte_size
 
 if TYPE_CHECKING:
     from configs.settings import Settings
+    from viewer.eyes import EyesChoice
     from viewer.info import SceneReport
     from viewer.scenes import SceneChoice
+    from viewer.stereo_layouts import StereoLayout
     from viewer.store_info import StoreReport
     from viewer.stream_info import StreamReport
 
@@ -148,7 +155,9 @@ class FrameOptions:
 
     width: Annotated[Pixels, hint("1280, or that of the training camera")] = None
     """Width; where only one side is given, the other follows."""
-    height: Annotated[Pixels, hint("720, or that of the training camera")] = None
+    height: Annotated[Pixels, hint("720, or that of the training camera; 2048 for panoramas")] = (
+        None
+    )
     """Height; as above."""
     downscale_factor: Annotated[float, arg(metavar="NUMBER"), hint(1)] = 1.0
     """Divide both sides by this, 0.01 to 1000."""
@@ -159,17 +168,56 @@ class FrameOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class StereoOptions:
+    """Pictures for two eyes (docs/stereo.md)."""
+
+    stereo: Annotated[
+        LayoutName | None,
+        arg(metavar="{side-by-side,top-bottom,anaglyph,separate}"),
+        hint("one eye; with --panorama, as players expect"),
+    ] = None
+    """How the two go into a file: left eye first or above, mixed for red-cyan glasses, or as
+    two files NAME.left.png and NAME.right.png."""
+    ipd: Annotated[
+        Number, arg(metavar="DISTANCE"), hint(f"{HUMAN_IPD:g}, a person's in metres")
+    ] = None
+    """Distance of the eyes, world units; scenes whose units are not metres need their own."""
+    convergence: Annotated[
+        Convergence, hint("parallel; of an anaglyph, what is in the middle of the picture")
+    ] = None
+    """Distance of what appears in the screen, world units, or the word parallel."""
+    panorama: Annotated[PanoramaName | None, arg(metavar="{vr180,ods}"), NO_HINT] = None
+    """For headsets: the half-sphere ahead, or all around, as equirectangular pictures; --height is
+    that of one eye's."""
+
+    def choice(self) -> tuple[EyesChoice, StereoLayout | None]:
+        """The eyes, and how their pictures become files."""
+        from viewer.eyes import PANORAMA_LAYOUTS, EyesChoice
+        from viewer.panoramas import Panorama
+        from viewer.stereo_layouts import StereoLayout
+
+        panorama = None if self.panorama is None else Panorama(self.panorama)
+        layout = None if self.stereo is None else StereoLayout(self.stereo)
+        if layout is None and panorama is not None:
+            layout = PANORAMA_LAYOUTS[panorama]
+        return EyesChoice(self.ipd, self.convergence, panorama), layout
+
+
+@dataclass(frozen=True, slots=True)
 class Export:
     """Draw one view of a scene into image files, without a browser.
 
     Prints the names of the files.
 
     Example: belvedere export garden.ply -o garden.png --depth garden.exr --width 1920
+
+    Example: belvedere export garden.ply -o garden.jpg --stereo anaglyph
     """
 
     scene: SceneOptions = field(default_factory=SceneOptions)
     output: OutputOptions = field(default_factory=OutputOptions)
     frame: FrameOptions = field(default_factory=FrameOptions)
+    stereo: StereoOptions = field(default_factory=StereoOptions)
     camera: CameraOptions = field(default_factory=CameraOptions)
     drawing: DrawingOptions = field(default_factory=DrawingOptions)
     memory: MemoryOptions = field(default_factory=MemoryOptions)
@@ -178,7 +226,9 @@ class Export:
 
     def run(self, say: Say) -> int:
         """Write the files and name them; 1 if a picture lacks something."""
-        from viewer.export import CameraChoice, Targets, export
+        from viewer.camera_choice import CameraChoice
+        from viewer.export import export
+        from viewer.export_targets import Targets
         from viewer.status_line import status_line
 
         settings = load(
@@ -192,7 +242,8 @@ class Export:
         )
         output, frame = self.output, self.frame
         require_in_range("--jpeg-quality", output.jpeg_quality, JPEG_QUALITY)
-        targets = Targets(output.image, output.depth, output.alpha, output.jpeg_quality)
+        eyes, layout = self.stereo.choice()
+        targets = Targets(output.image, output.depth, output.alpha, output.jpeg_quality, layout)
         camera = CameraChoice(
             position=self.camera.position,
             look_at=self.camera.look_at,
@@ -217,6 +268,7 @@ class Export:
                 stream=settings.stream,
                 on_problem=problems.append,
                 on_note=notes.append,
+                eyes=eyes,
             )
         for note in notes:
             log.warning("%s", note)

@@ -1,8 +1,9 @@
-"""One picture of a streamed scene with all its detail, however long that takes."""
+"""Pictures of a streamed scene with all its detail, however long that takes."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rendering.base import RasterImage, Rasterizer, RasterSettings
@@ -22,18 +23,18 @@ class CompletePicture:
     """What was drawn.
 
     Attributes:
-        image: The render.
-        stream: How much of what was wanted it shows.
+        images: One a camera, all of the same chunks.
+        stream: How much of what was wanted they show.
         failures: Why chunks are missing, one line each.
     """
 
-    image: RasterImage
+    images: tuple[RasterImage, ...]
     stream: StreamStats
     failures: tuple[str, ...]
 
     @property
     def problems(self) -> list[str]:
-        """What keeps it from being the whole picture, a line each."""
+        """What keeps them from being whole pictures, a line each."""
         lines = [f"coarser than it should be: {text}" for text in self.failures]
         if not self.stream.complete and not lines:
             lines = [f"coarser than it should be: {self.stream.missing} chunks did not come"]
@@ -43,29 +44,34 @@ class CompletePicture:
 def draw_complete(
     scene: StreamedScene,
     rasterizer: Rasterizer,
-    camera: Camera,
+    cameras: Sequence[Camera],
     settings: RasterSettings,
     *,
+    coming: Sequence[Camera] = (),
     give_up_s: float = GIVE_UP_S,
 ) -> CompletePicture:
-    """Wait until all that the camera sees is there, or lost, and draw it once.
+    """Wait until all that the cameras see is there, or lost, and draw each of them once.
 
     Args:
         scene: Without fades.
         rasterizer: The one that the scene was made for.
-        camera, settings: The picture.
+        cameras: Those of one frame, two eyes at most: one cut is chosen for all of them.
+        settings: How.
+        coming: Views that follow: as far as memory has room, their chunks are read meanwhile.
         give_up_s: Chunks that still do not come after so long a silence count as lost.
     """
-    request = FrameRequest(CLIENT, 0, (camera,), settings)
+    request = FrameRequest(CLIENT, 0, tuple(cameras), settings, coming=tuple(coming))
     heard_s, present = time.monotonic(), -1
     while True:
         with scene.acquire(request) as drawable:
             assert drawable.stream is not None
             silent = time.monotonic() - heard_s > give_up_s
             if drawable.stream.complete or silent:
-                image = rasterizer.render(drawable.scene, camera, settings)
+                images = tuple(
+                    rasterizer.render(drawable.scene, camera, settings) for camera in cameras
+                )
                 failures = tuple(failure.text for failure in scene.stats().failures)
-                return CompletePicture(image, drawable.stream, failures)
+                return CompletePicture(images, drawable.stream, failures)
         time.sleep(SHORTEST_WAIT_S)
         scene.wait_until_settled(POLL_S)
         now_present = scene.stats().chunks[ChunkState.DEVICE]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from splat.atomic_file import atomic_file, check_writable
+from splat.atomic_file import atomic_files, cannot_write, check_writable
 from splat.errors import OutputError
+
+FileWriter = Callable[[Path], None]
+"""Writes the contents of a file under a name that is given to it."""
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 MAP_SUFFIXES = (".exr", ".npy")
@@ -53,6 +57,38 @@ def write_picture(path: Path, rgb: NDArray[np.uint8], quality: int) -> None:
     Raises:
         OutputError: If it cannot be written.
     """
+    write_together([(path, picture_file(path, rgb, quality))])
+
+
+def write_map(path: Path, values: NDArray[np.float32], channel: str) -> None:
+    """Write [H, W] float32 as a NumPy file, or an OpenEXR one with the named channel.
+
+    Raises:
+        OutputError: If it cannot be written.
+    """
+    write_together([(path, map_file(path, values, channel))])
+
+
+def write_together(files: Sequence[tuple[Path, FileWriter]]) -> None:
+    """Write several files, of which all appear, or none.
+
+    Raises:
+        OutputError: If one cannot be written; it is named.
+    """
+    with atomic_files([path for path, _ in files]) as temporaries:
+        for (path, write), temporary in zip(files, temporaries, strict=True):
+            try:
+                write(temporary)
+            except OSError as error:  # which need not name its file
+                raise cannot_write(path, error) from None
+
+
+def picture_file(path: Path, rgb: NDArray[np.uint8], quality: int) -> FileWriter:
+    """What writes ``write_picture``'s file; it is encoded already.
+
+    Raises:
+        OutputError: If it cannot be encoded.
+    """
     import cv2
 
     check_size(path, rgb.shape[1], rgb.shape[0])
@@ -71,21 +107,18 @@ def write_picture(path: Path, rgb: NDArray[np.uint8], quality: int) -> None:
     if not done:
         size = f"{rgb.shape[1]}×{rgb.shape[0]}"
         raise OutputError(f"{path}: cannot encode {size} pixels as {path.suffix}{reason}")
-    with atomic_file(path) as temporary:
-        temporary.write_bytes(encoded.data)
+    return lambda temporary: _write_bytes(temporary, encoded.data)
 
 
-def write_map(path: Path, values: NDArray[np.float32], channel: str) -> None:
-    """Write [H, W] float32 as a NumPy file, or an OpenEXR one with the named channel.
+def map_file(path: Path, values: NDArray[np.float32], channel: str) -> FileWriter:
+    """What writes ``write_map``'s file."""
+    if path.suffix.lower() == ".npy":
+        return lambda temporary: np.save(temporary, values)
+    return lambda temporary: _write_exr(path, temporary, values, channel)
 
-    Raises:
-        OutputError: If it cannot be written.
-    """
-    with atomic_file(path) as temporary:
-        if path.suffix.lower() == ".npy":
-            np.save(temporary, values)
-        else:
-            _write_exr(path, temporary, values, channel)
+
+def _write_bytes(temporary: Path, data: memoryview) -> None:
+    temporary.write_bytes(data)
 
 
 def _write_exr(path: Path, temporary: Path, values: NDArray[np.float32], channel: str) -> None:

@@ -70,6 +70,20 @@ def parse_number(words: list[str]) -> float:
     return number
 
 
+def parse_convergence(words: list[str]) -> float:
+    """A finite number, or ``parallel`` for infinity.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    if words[0] == "parallel":
+        return math.inf
+    try:
+        return parse_number(words)
+    except ValueError:
+        raise ValueError(f"{words[0]!r} is neither a number nor the word parallel") from None
+
+
 def parse_bytes(words: list[str]) -> int:
     """A size such as ``2GiB``, ``500MB`` or plain bytes.
 
@@ -122,6 +136,7 @@ Count = Annotated[int | None, _spec(parse_count, "COUNT")]
 Whole = Annotated[int | None, _spec(parse_whole, "INT")]
 Pixels = Annotated[int | None, _spec(parse_whole, "PIXELS")]
 Number = Annotated[float | None, _spec(parse_number, "NUMBER")]
+Convergence = Annotated[float | None, _spec(parse_convergence, "DISTANCE")]
 Degrees = Annotated[float | None, _spec(parse_number, "DEGREES")]
 Vector = Annotated[tuple[float, float, float] | None, _spec(parse_vector, "X Y Z", 3)]
 Color = Annotated[tuple[float, float, float] | None, _spec(parse_vector, "R G B", 3)]
@@ -133,3 +148,5 @@ File = Annotated[Path | None, arg(metavar="FILE")]
 EngineName = Literal["native", "reference"]
 ProfileName = Literal["compact", "lossless"]
 ModeName = Literal["color", "depth", "alpha", "count"]
+LayoutName = Literal["side-by-side", "top-bottom", "anaglyph", "separate"]
+PanoramaName = Literal["vr180", "ods"]

@@ -11,23 +11,32 @@ at the top; both are linear in the angle.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from splat.camera import Camera, CameraModel
+from rendering.base import RasterImage
+from scene_store.prefetch import look_ahead
+from splat.camera import MAX_IMAGE_SIDE, Camera, CameraModel
 from splat.stereo import StereoRig
 
 Float32Array = NDArray[np.float32]
-Draw = Callable[[Camera], Float32Array]
+Draw = Callable[[tuple[Camera, Camera], Sequence[Camera]], tuple[RasterImage, ...]]
 
 SLICE_PX = 16  # columns of an ODS picture that share an eye's place
 MARGIN_PX = 4  # for the interpolation
 OVERSAMPLING = 1.25  # of the pictures that a panorama is made of
+MAX_HEIGHT = int((MAX_IMAGE_SIDE - 2 * MARGIN_PX) / OVERSAMPLING)
+SLICES_AHEAD = 8
+
+_IMAGES = ("alpha", "color", "depth", "median_depth", "count")  # of a ``RasterImage``
+# Colours and opacities have values between those of two pixels; depths at an edge do not.
+_INTERPOLATION = {"color": cv2.INTER_CUBIC, "alpha": cv2.INTER_LINEAR}
 
 
 class Panorama(str, Enum):
@@ -50,33 +59,89 @@ class PanoramaSize:
         return cls(height if panorama is Panorama.VR180 else 2 * height, height)
 
 
-def panorama_pair(
-    panorama: Panorama, height: int, middle: Camera, rig: StereoRig, draw: Draw
-) -> tuple[Float32Array, Float32Array]:
-    """The left and the right eye's picture, [height, width, 3] float32.
+@dataclass(frozen=True, slots=True, eq=False)
+class Slice:
+    """Columns of a panorama that two cameras see.
+
+    Attributes:
+        first, count: The columns.
+        eyes: FISHEYE cameras, the left one first.
+        rad_per_column: Width of a column.
+    """
+
+    first: int
+    count: int
+    eyes: tuple[Camera, Camera]
+    rad_per_column: float
+
+
+def slices_of(panorama: Panorama, height: int, middle: Camera, rig: StereoRig) -> list[Slice]:
+    """What a panorama is made of, from left to right.
 
     Args:
         panorama: What it covers.
-        height: Pixels.
+        height: Of one eye's picture, pixels.
         middle: Where the head is, and where it looks; its lens does not matter.
         rig: The eyes; they do not converge.
-        draw: Colours [H, W, 3] float32 as a FISHEYE camera sees them.
     """
     rig = replace(rig, convergence=math.inf)
+    width = PanoramaSize.of(panorama, height).width
+    columns = width if panorama is Panorama.VR180 else SLICE_PX
+    rad_per_column = (math.pi if panorama is Panorama.VR180 else 2 * math.pi) / width
+    parts = []
+    for first in range(0, width, columns):
+        count = min(columns, width - first)
+        azimuth = (first + 0.5 * (count - width)) * rad_per_column
+        lens = _lens(_turned(middle, azimuth), count * rad_per_column, height)
+        parts.append(Slice(first, count, rig.eyes(lens), rad_per_column))
+    return parts
+
+
+def panorama_pair(
+    panorama: Panorama,
+    height: int,
+    middle: Camera,
+    rig: StereoRig,
+    draw: Draw,
+    on_slice: Callable[[int, int], None] = lambda done, of: None,
+) -> RasterImage:
+    """The pictures of both eyes, the left one's above the right one's: [2 · height, width].
+
+    Depths are distances from the eye, as in any fisheye picture.
+
+    Args:
+        panorama, height, middle, rig: As of ``slices_of``.
+        draw: Images of two cameras; it also hears of some that follow.
+        on_slice: Hears before each slice how many are done, of how many.
+    """
     size = PanoramaSize.of(panorama, height)
-    columns = size.width if panorama is Panorama.VR180 else SLICE_PX
-    span_rad = math.pi if panorama is Panorama.VR180 else 2 * math.pi
-    pictures = tuple(np.empty((size.height, size.width, 3), np.float32) for _ in range(2))
-    for first in range(0, size.width, columns):
-        count = min(columns, size.width - first)
-        centre = ((first + 0.5 * count) / size.width - 0.5) * span_rad
-        lens = _lens(_turned(middle, centre), count * span_rad / size.width, size.height)
-        sampling = _sampling(lens, count, span_rad / size.width, size.height)
-        for picture, eye in zip(pictures, rig.eyes(lens), strict=True):
-            picture[:, first : first + count] = cv2.remap(
-                draw(eye), *sampling, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
-            )
-    return pictures[0], pictures[1]
+    slices = slices_of(panorama, height, middle, rig)
+    left_eyes = [part.eyes[0] for part in slices]
+    whole: dict[str, Any] = {}
+    for index, part in enumerate(slices):
+        on_slice(index, len(slices))
+        seen = draw(part.eyes, look_ahead(left_eyes, index, SLICES_AHEAD))
+        sampling = _sampling(part, size.height)
+        columns = slice(part.first, part.first + part.count)
+        for eye, image in enumerate(seen):
+            rows = slice(eye * size.height, (eye + 1) * size.height)
+            for name in _IMAGES:
+                pixels = getattr(image, name)
+                if pixels is None:
+                    continue
+                if name not in whole:
+                    shape = (2 * size.height, size.width, *pixels.shape[2:])
+                    whole[name] = np.empty(shape, pixels.dtype)
+                whole[name][rows, columns] = _sampled(name, pixels, sampling)
+    return RasterImage(**whole)
+
+
+def _sampled(
+    name: str, pixels: NDArray[Any], sampling: tuple[Float32Array, Float32Array]
+) -> NDArray[Any]:
+    values = pixels.astype(np.float32, copy=False)  # counts, which OpenCV samples as floats only
+    how = _INTERPOLATION.get(name, cv2.INTER_NEAREST)
+    return cv2.remap(values, *sampling, how, borderMode=cv2.BORDER_REPLICATE)
 
 
 def _turned(camera: Camera, azimuth_rad: float) -> Camera:
@@ -96,17 +161,16 @@ def _lens(camera: Camera, width_rad: float, rows: int) -> Camera:
     return replace(camera, K=intrinsics, width=width, height=height, model=CameraModel.FISHEYE)
 
 
-def _sampling(
-    lens: Camera, columns: int, rad_per_column: float, rows: int
-) -> tuple[Float32Array, Float32Array]:
-    """Where each pixel of a part of the panorama lies in the fisheye picture, for cv2.remap."""
-    azimuth = ((np.arange(columns) + 0.5) - 0.5 * columns)[None, :] * rad_per_column
+def _sampling(part: Slice, rows: int) -> tuple[Float32Array, Float32Array]:
+    """Where each pixel of a slice lies in its fisheye pictures, for cv2.remap."""
+    intrinsics = part.eyes[0].K
+    azimuth = ((np.arange(part.count) + 0.5) - 0.5 * part.count)[None, :] * part.rad_per_column
     elevation = ((np.arange(rows) + 0.5) / rows - 0.5)[:, None] * math.pi
     x = np.sin(azimuth) * np.cos(elevation)
     y = np.broadcast_to(np.sin(elevation), x.shape)
     across = np.hypot(x, y)
     theta = np.arctan2(across, np.cos(azimuth) * np.cos(elevation))
     stretch = theta / np.maximum(across, 1e-12)
-    u = lens.K[0, 0] * x * stretch + lens.K[0, 2] - 0.5
-    v = lens.K[1, 1] * y * stretch + lens.K[1, 2] - 0.5
+    u = intrinsics[0, 0] * x * stretch + intrinsics[0, 2] - 0.5
+    v = intrinsics[1, 1] * y * stretch + intrinsics[1, 2] - 0.5
     return u.astype(np.float32), v.astype(np.float32)

@@ -12,6 +12,7 @@ DOWNSCALE = Range(0.01, 1000)
 JPEG_QUALITY = Range(1, 100)
 LOD = Range(0, 99)
 NEAR = Range(1e-9, 1e9)
+EYES = Range(1e-9, 1e9)
 
 
 def require_in_range(option: str, value: float | None, allowed: Range) -> None:

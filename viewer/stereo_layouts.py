@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 UInt8Array = NDArray[np.uint8]
 Float32Array = NDArray[np.float32]
+Value = TypeVar("Value", np.uint8, np.float32)
 
 # Of linear RGB, for red-cyan glasses: the least visible error through their filters (Dubois,
 # "A projection method to generate anaglyph stereo images", 2001).
@@ -35,9 +37,18 @@ class StereoLayout(str, Enum):
     ANAGLYPH = "anaglyph"
     SEPARATE = "separate"
 
+    def size(self, width: int, height: int) -> tuple[int, int]:
+        """(width, height) of a file, given those of one eye's picture."""
+        wide, high = self is StereoLayout.SIDE_BY_SIDE, self is StereoLayout.TOP_BOTTOM
+        return (1 + wide) * width, (1 + high) * height
 
-def join(left: UInt8Array, right: UInt8Array, layout: StereoLayout) -> tuple[UInt8Array, ...]:
-    """What is written for two pictures [H, W, 3] of one size: one picture, or both.
+
+def join(
+    left: NDArray[Value], right: NDArray[Value], layout: StereoLayout
+) -> tuple[NDArray[Value], ...]:
+    """What is written for two pictures [H, W, ...] of one size: one picture, or both.
+
+    An anaglyph is made of sRGB colours, [H, W, 3] uint8.
 
     Raises:
         ValueError: If their shapes differ.
@@ -49,7 +60,8 @@ def join(left: UInt8Array, right: UInt8Array, layout: StereoLayout) -> tuple[UIn
     if layout is StereoLayout.TOP_BOTTOM:
         return (np.concatenate([left, right], axis=0),)
     if layout is StereoLayout.ANAGLYPH:
-        return (_anaglyph(left, right),)
+        mixed = _anaglyph(np.asarray(left, np.uint8), np.asarray(right, np.uint8))
+        return (mixed.astype(left.dtype, copy=False),)
     return (left, right)
 
 

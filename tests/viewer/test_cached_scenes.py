@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
 from configs.settings import RenderSettings, StreamSettings
+from rendering.base import RasterImage
 from scene_store.build import BuildOptions, build_store
 from scene_store.formats.ply import write_ply
 from splat.errors import CameraError
 from tests.viewer.conftest import checkered_wall
+from viewer.camera_choice import CameraChoice
 from viewer.cli import main
-from viewer.export import CameraChoice, Targets, export
+from viewer.export import export
+from viewer.export_targets import Targets
+from viewer.eyes import draw_seen
 from viewer.scenes import SceneChoice
 from viewer.store_cache import StoreCache
 
@@ -133,15 +138,13 @@ def test_training_cameras_are_those_of_the_scene(wall: Path, tmp_path: Path) -> 
 def test_a_store_in_use_is_not_removed(
     wall: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from viewer import export as module
+    store = cached(wall)
 
-    store, draw = cached(wall), module._draw
-
-    def removing(*args: object) -> object:
+    def removing(*args: Any) -> RasterImage:
         StoreCache(0).make_room(store.with_name("another.bvs"))
-        return draw(*args)  # type: ignore[arg-type]
+        return draw_seen(*args)
 
-    monkeypatch.setattr(module, "_draw", removing)
+    monkeypatch.setattr("viewer.export.draw_seen", removing)
     drawn(wall, tmp_path / "streamed.png")
     assert store.is_dir()
 

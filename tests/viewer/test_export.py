@@ -14,7 +14,9 @@ import pytest
 from configs.settings import RenderSettings
 from rendering.base import DILATION_PX2
 from splat.errors import CameraError, OutputError, SceneNotFoundError, SettingsError
-from viewer.export import CameraChoice, Targets, export
+from viewer.camera_choice import CameraChoice
+from viewer.export import export
+from viewer.export_targets import Targets
 from viewer.scenes import SceneChoice
 
 # One blob (σ 0.1, opacity 0.8, orange) seen from 5 units with a focal length of 100 pixels.

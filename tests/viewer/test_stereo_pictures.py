@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
-from rendering.base import RasterSettings
+from rendering.base import Outputs, RasterImage, RasterSettings
 from splat.camera import Camera
 from splat.gaussians import Gaussians
 from splat.stereo import StereoRig
@@ -16,6 +17,7 @@ from viewer.panoramas import Panorama, panorama_pair
 from viewer.stereo_layouts import StereoLayout, join
 
 HEIGHT = 96
+SETTINGS = RasterSettings(outputs=Outputs.COLOR | Outputs.DEPTH | Outputs.COUNT)
 RIG = StereoRig(ipd=0.4)
 
 
@@ -64,12 +66,16 @@ def pictures_of(panorama: Panorama, place: tuple[float, float, float]) -> tuple[
     scene = rasterizer.prepare(Gaussians(*(np.array(a, np.float32) for a in arrays)))
     head = Camera.look_at((0, 0, 0), (0, 0, 1), (0, -1, 0), fov_y_rad=1.0, width=64, height=64)
 
-    def draw(camera: Camera) -> np.ndarray:
-        color = rasterizer.render(scene, camera, RasterSettings()).color
-        assert color is not None
-        return color
+    def draw(eyes: tuple[Camera, Camera], coming: Sequence[Camera]) -> tuple[RasterImage, ...]:
+        return tuple(rasterizer.render(scene, eye, SETTINGS) for eye in eyes)
 
-    return panorama_pair(panorama, HEIGHT, head, RIG, draw)
+    done: list[tuple[int, int]] = []
+    image = panorama_pair(
+        panorama, HEIGHT, head, RIG, draw, lambda done_now, of: done.append((done_now, of))
+    )
+    assert done == [(index, len(done)) for index in range(len(done))]
+    assert image.color is not None and image.alpha.shape == image.color.shape[:2]
+    return image.color[:HEIGHT], image.color[HEIGHT:]
 
 
 def angles(place: np.ndarray) -> tuple[float, float]:

@@ -23,10 +23,12 @@ from scene_store.town import TOWN_START_VIEW
 from splat.errors import BudgetError, SceneError
 from tests import scenes
 from tests.conftest import require_or_skip
+from viewer.camera_choice import CameraChoice, choose_camera
 from viewer.cli import main
 from viewer.complete_picture import draw_complete
 from viewer.engines import create_rasterizer
-from viewer.export import CameraChoice, Targets, choose_camera, export
+from viewer.export import export
+from viewer.export_targets import Targets
 from viewer.scenes import SceneChoice, open_scene
 from viewer.start_view import StartView
 from viewer.streams import OpenedStream, open_stream, overview, stream_start, streamed
@@ -313,11 +315,11 @@ def test_silence_ends_the_wait(ball_store: Path) -> None:
     rasterizer = create_rasterizer("native")
     scene = streamed(opened, rasterizer, replace(MEMORY, fade_ms=0.0))
     camera = choose_camera(CAMERA, opened, RENDER)
-    drawn = draw_complete(scene, rasterizer, camera, _settings(), give_up_s=0.2)
+    drawn = draw_complete(scene, rasterizer, [camera], _settings(), give_up_s=0.2)
     scene.close()
     assert not drawn.stream.complete
     assert "no answer" in drawn.problems[0]
-    assert drawn.image.alpha.max() > 0.9
+    assert drawn.images[0].alpha.max() > 0.9
 
 
 def _settings() -> RasterSettings:
