@@ -22,6 +22,7 @@ from benchmarks import (
     raster,
     scale,
     serve,
+    soak,
     stereo,
     stream,
     view,
@@ -201,6 +202,19 @@ def run_serve(options: Options, bench: Workbench, progress: Progress) -> list[Ro
     )
 
 
+def run_soak(options: Options, bench: Workbench, progress: Progress) -> list[Row]:
+    """``soak`` on the store of the park, or on the scenes that were asked for; not by default."""
+    if options.only is None:
+        return []
+    rows = []
+    for scene in options.scenes or ("park",):
+        store = bench.stores.store(scene)
+        task = progress.add_task(f"soak {scene}", total=soak.STEPS)
+        advance = partial(progress.advance, task)
+        rows.append(soak.run(scene, [str(store)], options.size, advance=advance))
+    return rows
+
+
 def run_devices(options: Options, bench: Workbench, progress: Progress) -> list[Row]:
     """``devices`` on a small town from the air, or on the scenes and paths that were asked for."""
     return bench.on_every_path(
@@ -240,6 +254,7 @@ BENCHMARKS = {
     "scale": Benchmark(run_scale, scale.table_of),
     "stereo": Benchmark(run_stereo, stereo.table_of),
     "serve": Benchmark(run_serve, serve.table_of),
+    "soak": Benchmark(run_soak, soak.table_of),
     "devices": Benchmark(run_devices, devices.table_of),
     "view": Benchmark(run_view, view.table_of),
     "peer": Benchmark(run_peer, peer.table_of),

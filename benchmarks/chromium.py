@@ -140,6 +140,14 @@ class ChromiumPage:
             at_s = time.monotonic() - began_s
         mouse.up()
 
+    def choose(self, folder: str, control: str, value: str) -> None:
+        """Open a folder of the panel and choose from a dropdown in it."""
+        self._page.wait_for_function("!document.getElementById('cover')")
+        self._page.get_by_text(folder, exact=True).click()
+        label = f"xpath=//*[normalize-space(text())='{control}']"
+        self._page.locator(f"{label}/following::input[1]").first.click()
+        self._page.get_by_role("option", name=value).click()
+
     def close(self) -> None:
         """Leave the page."""
         self._context.close()

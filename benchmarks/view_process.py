@@ -18,6 +18,7 @@ from splat.errors import BelvedereError, SceneNotFoundError
 
 CLOSE_S = 20.0
 _SERVING = re.compile(r"Serving (http://\S+)")
+_COMPLAINT = re.compile(r"^belvedere: |Traceback|Error")  # what is logged is a warning or worse
 _READY = re.compile(r"(?:Ready:|Streaming) ([\d,]+) Gaussians")
 
 
@@ -66,6 +67,7 @@ class ViewProcess:
         self._gaussians: int | None = None
         self._ended = False
         self._last_lines: deque[str] = deque(maxlen=3)
+        self._complaints: list[str] = []
         self._whole_s: float | None = None
         self._cache = tempfile.TemporaryDirectory(prefix="belvedere-view-")
         self.started_s = time.time()
@@ -97,6 +99,17 @@ class ViewProcess:
         """How large the scene is, once all of it is there."""
         with self._changed:
             return self._gaussians
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
+    @property
+    def complaints(self) -> tuple[str, ...]:
+        """Lines of its output that warn of something or tell an error."""
+        with self._changed:
+            return tuple(self._complaints)
 
     def wait_whole(self, timeout_s: float) -> float:
         """Waits until the scene is there, and not only a first look at it.
@@ -139,6 +152,8 @@ class ViewProcess:
             for line in output:
                 with self._changed:
                     self._last_lines.append(line.strip())
+                    if _COMPLAINT.search(line):
+                        self._complaints.append(line.strip())
                     self._url = self._url or served_url(line)
                     if self._gaussians is None and (count := gaussian_count(line)) is not None:
                         self._gaussians, self._whole_s = count, time.time()

@@ -1,4 +1,4 @@
-"""The benchmarks ``stereo`` and ``serve``: what their figures mean, and that they run."""
+"""The benchmarks ``stereo``, ``serve`` and ``soak``: what their figures mean."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import serve, stereo
+from benchmarks import serve, soak, stereo
 from benchmarks.__main__ import main
 
 
@@ -39,6 +39,30 @@ def test_the_stereo_bars(change: dict[str, Any], passed: bool) -> None:
 )
 def test_the_serve_bars(change: dict[str, Any], passed: bool) -> None:
     assert replace(SERVE, **change).passed is passed
+
+
+SOAK = soak.SoakFigures(600, 500, 510, 550, (9, 9, 9), (2, 2, 1), ())
+
+
+@pytest.mark.parametrize(
+    ("change", "passed"),
+    [
+        ({}, True),
+        ({"rss_mb_end": 533.0}, False),
+        ({"rss_mb_end": float("nan")}, False),
+        ({"late_pictures": (2, 0, 1)}, False),
+        ({"complaints": ("belvedere: a picture failed",)}, False),
+    ],
+)
+def test_the_soak_bars(change: dict[str, Any], passed: bool) -> None:
+    assert replace(SOAK, **change).passed is passed
+
+
+def test_memory_counts_once_it_has_settled() -> None:
+    samples = [(t, 900.0 if t < 30 else 500.0 + t / 10) for t in range(0, 101, 2)]
+    figures = soak._memory(samples, 100.0)
+    assert figures["rss_mb_peak"] == 900.0
+    assert 503 < figures["rss_mb_settled"] < 506 < figures["rss_mb_end"] < 510
 
 
 def test_eyes_are_as_far_apart_as_a_persons() -> None:
