@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scene_store.loading import usable_gaussians
 from scene_store.scene import SceneSource
@@ -36,6 +37,14 @@ class RandomAccess(Protocol):
 
     def decode(self, start: int, stop: int) -> Gaussians:
         """Gaussians ``start`` to ``stop`` (exclusive)."""
+
+
+@runtime_checkable
+class Scattered(Protocol):
+    """A source of which single Gaussians are hardly dearer than several together."""
+
+    def decode_at(self, places: NDArray[np.int64]) -> Gaussians:
+        """The Gaussians at some places, in that order."""
 
 
 @runtime_checkable

@@ -82,6 +82,13 @@ class PlySource(IndexedSource):
             self._decode_block(records, out, slice(at, at + len(records)))
         return out
 
+    def decode_at(self, places: NDArray[np.int64]) -> Gaussians:
+        """See ``sampling.Scattered``."""
+        out = Gaussians.allocate(len(places), self.meta.sh_degree)
+        with np.errstate(all="ignore"):
+            self._decode_block(self._records.at(places), out, slice(0, len(places)))
+        return out
+
     def _decode_block(self, records: NDArray[np.void], out: Gaussians, part: slice) -> None:
         columns = self._columns(records)
         columns(MEANS, out.means[part])

@@ -157,6 +157,14 @@ class FileBytes:
             for at in range(start, stop, most_bytes):
                 yield self._fill(buffer[: min(most_bytes, stop - at)], file, at)
 
+    def gather(self, starts: NDArray[np.int64], size: int) -> ByteArray:
+        """[N, size] the bytes from each of N places on; errors as for a slice."""
+        out = np.empty((len(starts), size), np.uint8)
+        with self._opened() as file:
+            for row, start in zip(out, starts.tolist(), strict=True):
+                self._fill(row, file, start)
+        return out
+
     def records(self, start: int, stop: int, dtype: np.dtype[np.void]) -> FileRecords:
         """The packed records between two bytes."""
         return FileRecords(self, start, (stop - start) // dtype.itemsize, dtype)
@@ -216,6 +224,11 @@ class FileRecords:
         first, end, _ = part.indices(self.count)
         size = self.dtype.itemsize
         return self.data[self.start + first * size : self.start + end * size].view(self.dtype)
+
+    def at(self, places: NDArray[np.int64]) -> NDArray[np.void]:
+        """The records at some places, in an array of their own; ``SceneError`` as ``FileBytes``."""
+        size = self.dtype.itemsize
+        return self.data.gather(self.start + places * size, size).view(self.dtype)[:, 0]
 
     def blocks(self, first: int, end: int, most: int) -> Iterator[NDArray[np.void]]:
         """Records from the first to the end, ``most`` at a time; each block until the next one."""

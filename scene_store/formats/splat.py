@@ -12,6 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scene_store.formats.decoding import normalized
 from scene_store.formats.source import (
@@ -71,8 +72,15 @@ class SplatSource(IndexedSource):
             path=path, format_name="splat", count=count, sh_degree=0, up=(0.0, -1.0, 0.0)
         )
 
+    def decode_at(self, places: NDArray[np.int64]) -> Gaussians:
+        """See ``sampling.Scattered``."""
+        with np.errstate(all="ignore"):
+            return self._decoded(self._records.at(places))
+
     def _decode(self, start: int, stop: int) -> Gaussians:
-        records = self._records[start:stop]
+        return self._decoded(self._records[start:stop])
+
+    def _decoded(self, records: NDArray[np.void]) -> Gaussians:
         rgba = records["rgba"].astype(np.float32) / np.float32(255)
         quats = (records["quat"].astype(np.float32) - np.float32(128)) / np.float32(128)
         return Gaussians(

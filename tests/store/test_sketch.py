@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from scene_store.formats import open_scene
 from scene_store.formats.ply import write_ply
-from scene_store.sketch import RUN, Sketch, _starts, grown, sketch_scene
+from scene_store.sampling import RandomAccess, Scattered
+from scene_store.sketch import RUN, Sketch, _sample, _starts, grown, sketch_scene, spread
 from scene_store.town_source import TownSource
 from splat.gaussians import Gaussians
 from tests import scenes
@@ -42,10 +44,56 @@ def test_when_time_is_over_the_sample_is_smaller_but_not_one_sided(
 ) -> None:
     clock = iter(range(1000))
     monkeypatch.setattr("scene_store.sketch.time.monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr("scene_store.sketch.AT_ONCE", 512)
     scene = sketched(line_ply, 20_000, 15.0)
     places = np.sort(scene.gaussians.means[:, 0])
+    assert len(places) == 16 * 512
+    assert np.diff(places).max() < 50_000 / 512
+
+
+def test_runs_are_taken_where_single_ones_are_dear(
+    line_ply: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(1000))
+    monkeypatch.setattr("scene_store.sketch.time.monotonic", lambda: float(next(clock)))
+    with open_scene(line_ply) as source:
+        places = np.sort(_sample(source, 20_000, 15.0).means[:, 0])
     assert len(places) == 16 * RUN
     assert np.diff(places).max() < 50_000 / 8
+
+
+def test_single_ones_are_those_at_their_places(line_ply: Path, data_dir: Path) -> None:
+    places = np.array([7, 49_999, 0, 123, 123], np.int64)
+    for path in (line_ply, data_dir / "truck.splat"):
+        with open_scene(path) as source:
+            assert isinstance(source, Scattered) and isinstance(source, RandomAccess)
+            alone = source.decode_at(places)
+            for row, place in enumerate(places.tolist()):
+                one = source.decode(place, place + 1)
+                for found, expected in zip(alone.arrays, one.arrays, strict=True):
+                    np.testing.assert_array_equal(found[row], expected[0])
+
+
+def test_single_ones_grow_until_they_meet_and_no_more() -> None:
+    rng = np.random.default_rng(2)
+    near = rng.uniform(-1, 1, (2_000, 3)) * (1.0, 1.0, 0.0)
+    far = rng.uniform(-100, 100, (50, 3)) + np.array([0.0, 0.0, 300.0])
+    means = np.concatenate([near, far])
+    sample = scenes.gaussians(means)
+    sample.scales[:] = 0.001
+    sample.scales[2_000:] = 80.0  # far away, and large as it is
+    wide = spread(sample, 0.0001)
+    small, large = wide.scales.max(axis=1) < 1, wide.scales.max(axis=1) >= 1
+    pitch = np.sqrt(4 / 2_000)
+    assert small.sum() == 2_000
+    np.testing.assert_allclose(wide.scales[large], 80.0, rtol=0.05)
+    # Asked to stand for four each, none is more than twice as large.
+    assert spread(sample, 0.25).scales.max() <= 160.0
+    assert (spread(sample, 0.25).scales[small] <= 0.002 + 1e-6).all()
+    meeting = sample[slice(0, 2_000)]
+    meeting.scales[:] = 0.2 * pitch
+    grown_up = np.median(spread(meeting, 0.01).scales)
+    assert 0.35 * pitch < grown_up < 0.8 * pitch
 
 
 def test_a_small_file_is_taken_whole(line_ply: Path) -> None:
