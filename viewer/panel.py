@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 
 from viewer.callbacks import contained
 from viewer.cover import CoverState
+from viewer.heading import Heading
 from viewer.images import Mode
 from viewer.ranges import NEAR
 from viewer.session import SessionStats, ViewOptions
@@ -106,9 +107,7 @@ class Panel:
         self._sh_degree = sh_degree
         self._near_refused_s: float | None = None
         self._stats_text = ""
-        self._title, self._facts = title, facts
-        self._cover = CoverState.DRAWING
-        self._heading = gui.add_html(_heading(title, facts, self._cover), order=0)
+        self._heading = Heading(gui, title, facts, CoverState.DRAWING)
         self._work: Any = None
         self._work_text: Any = None
         self._stats = gui.add_html("", order=1)
@@ -128,6 +127,7 @@ class Panel:
     def show_stats(self, stats: SessionStats) -> None:
         """Bring the numbers up to date; sends nothing when none changed."""
         self._settle_near()
+        self._heading.beat()
         text = stats_html(stats, provisional=self._work is not None)
         if text != self._stats_text:
             self._stats_text = text
@@ -135,14 +135,11 @@ class Panel:
 
     def show_facts(self, facts: str) -> None:
         """The scene is in another form now."""
-        self._facts = facts
-        self._heading.content = _heading(self._title, facts, self._cover)
+        self._heading.say(facts=facts)
 
     def uncover(self) -> None:
         """There is a picture to be seen (``viewer.cover``)."""
-        if self._cover is not CoverState.SHOWN:
-            self._cover = CoverState.SHOWN
-            self._heading.content = _heading(self._title, self._facts, self._cover)
+        self._heading.say(cover=CoverState.SHOWN)
 
     def show_work(self, share: float, what: str) -> None:
         """Tell how far the work behind the page is; ``what`` is "" when there is none."""
@@ -329,29 +326,23 @@ class LoadingPanel:
     """
 
     def __init__(self, gui: viser.GuiApi, title: str) -> None:
-        self._title = title
-        self._heading = gui.add_html(_heading(title, "Opening …", CoverState.OPENING, 0.0))
+        self._heading = Heading(gui, title, "Opening …", CoverState.OPENING, 0.0)
         self._bar = gui.add_progress_bar(0.0, animated=True)
 
     def progress(self, share: float, what: str) -> None:
         """``share`` of the work in [0, 1] is done; ``what`` goes on."""
         share = float(np.clip(share, 0.0, 1.0))
-        self._heading.content = _heading(self._title, what, CoverState.OPENING, share)
+        self._heading.say(facts=what, share=share)
         self._bar.value = 100.0 * share  # type: ignore[misc]
+
+    def beat(self) -> None:
+        """Tell the page that the viewer lives."""
+        self._heading.beat()
 
     def remove(self) -> None:
         """Make room for the panel proper."""
         self._heading.remove()
         self._bar.remove()
-
-
-def _heading(title: str, facts: str, cover: CoverState, share: float = 1.0) -> str:
-    """Name and facts; what the cover is told stands in attributes."""
-    return (
-        f'<div data-cover="{cover.value}" data-share="{share:.3f}" style="padding:2px 14px 4px">'
-        f'<div style="font-weight:600;overflow-wrap:anywhere">{html.escape(title)}</div>'
-        f'<div style="opacity:0.7;font-size:0.85em">{html.escape(facts)}</div></div>'
-    )
 
 
 def _note(text: str) -> str:

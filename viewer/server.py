@@ -220,6 +220,9 @@ class ViewerServer(Closing):
 
     def _tick(self) -> None:
         while not self._closing.wait(PANEL_INTERVAL_S):
+            loading = self._loading
+            if loading is not None:
+                loading.beat()
             for view in self.views:
                 try:
                     view.update_panel()

@@ -21,7 +21,9 @@ from rendering.native.cpu import NativeRasterizer
 from splat.gaussians import Gaussians
 from tests.conftest import require_or_skip
 from tests.viewer.conftest import checkered_wall
+from viewer import cover
 from viewer.client import BrowserView, ShownScene
+from viewer.cover import COVER_PATH
 from viewer.images import color_to_uint8
 from viewer.ports import is_loopback, outward_address
 from viewer.server import ViewerServer
@@ -420,6 +422,46 @@ def test_the_page_is_there_before_the_scene(
         assert page.get_by_text("Reading 3,600 Gaussians").count() == 0
         assert np.ptp(screenshot(page)) > 100
         page.context.close()
+
+
+SILENCE = "SILENCE_MS = 10000"  # of assets/cover.html
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cover takes less for silence than a person would."""
+    usual = COVER_PATH.read_text("utf-8")
+    assert SILENCE in usual
+    monkeypatch.setattr(cover, "_cover", lambda: usual.replace(SILENCE, "SILENCE_MS = 5000"))
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_covered_page_says_when_its_viewer_is_gone_and_goes_on_when_it_is_back(
+    browser: Browser, settings: Settings, shown: ShownScene, wall: Gaussians
+) -> None:
+    page = browser.new_context(viewport=VIEWPORT).new_page()  # type: ignore[arg-type]
+    note = page.locator("#cover p")
+    with ViewerServer(settings, title="Wall") as server:
+        port = server.port
+        server.progress(0.3, "Reading for long")
+        page.goto(f"{server.url}/?fixedDpr=1")
+        note.get_by_text("Reading for long").wait_for(timeout=1e3 * WAIT_S)
+        page.wait_for_timeout(8000)  # nothing new to be said, but it lives
+        assert note.inner_text() == "Reading for long"
+    note.get_by_text("The viewer has stopped").wait_for(timeout=1e3 * WAIT_S)
+    assert not page.locator("#cover div div").is_visible()
+    again = replace(settings, viewer=replace(settings.viewer, port=port))
+    with (
+        RenderEngine(NativeRasterizer(), wall) as engine,
+        ViewerServer(again, title="Wall", explicit_port=True) as server,
+    ):
+        server.progress(0.6, "Reading once more")
+        note.get_by_text("Reading once more").wait_for(timeout=1e3 * WAIT_S)
+        server.show(shown, engine)
+        page.wait_for_function("!document.getElementById('cover')", timeout=1e3 * WAIT_S)
+        wait_until_sharp(page, server.views[0])
+        assert np.ptp(screenshot(page)) > 100
+    page.context.close()
 
 
 def test_the_token_lets_a_browser_in_from_another_address(
