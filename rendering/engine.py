@@ -3,37 +3,79 @@
 from __future__ import annotations
 
 import atexit
-import threading
 import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 
 from render_cache.byte_cache import CacheStats
-from rendering.base import CancelFlag, Rasterizer
+from rendering.base import Rasterizer
+from rendering.crew import Crew, NewRasterizer
+from rendering.device import Device, cpu_devices
+from rendering.device_health import DEFAULT_FAULTS, FaultPolicy
+from rendering.device_roster import SINGLE, DeviceRoster
 from rendering.drawable import DrawableScene
+from rendering.elastic import Decision, ElasticPolicy
 from rendering.frame import Frame, FrameRequest
-from rendering.scheduler import FrameScheduler
-from rendering.worker import Worker
+from rendering.frame_line import FrameLine
+from rendering.picture_cache import PictureCache
+from rendering.scene_holder import SceneHolder
+from rendering.schedule import Schedule
 from splat.closing import Closing
-from splat.errors import BelvedereError, RenderCancelled, RenderError
+from splat.errors import RenderCancelled, RenderError
 from splat.gaussians import Gaussians
+
+MOST_JOINING_S = 1.0  # for threads that have nothing left to do
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceStatus:
+    """How a device is doing.
+
+    Attributes:
+        device: Which.
+        weight: Its measured speed; the fastest has 1.
+        faults: How often it failed.
+        ready: Whether it draws, or starts anew after a failure.
+        retired: Whether it failed too often to be used again.
+        in_use: Whether frames are divided among it and others at present.
+    """
+
+    device: Device
+    weight: float
+    faults: int
+    ready: bool
+    retired: bool
+    in_use: bool
 
 
 class RenderEngine(Closing):
-    """Draws frames for many clients on one worker thread.
+    """Draws frames for many clients on the devices of this machine.
 
-    ``rendering.scheduler`` says whose turn it is; this class only moves requests and
-    results between threads. Every future that ``submit`` returns is resolved, with a
-    ``Frame``, a ``RenderCancelled`` or another ``BelvedereError``; no failure of a frame ends
-    the engine. Callbacks on futures run on the worker thread, so they must be quick.
+    ``rendering.scheduler`` says whose turn it is, ``rendering.device_roster`` on which devices,
+    ``rendering.frame_jobs`` what they do, and ``rendering.crew`` what happens when one fails.
+    Every future that ``submit`` returns is resolved, with a ``Frame``, a ``RenderCancelled`` or
+    another ``BelvedereError``; no failure of a frame ends the engine, and no failure of a device
+    a frame that another one can draw. Frames of a client come in the order of their sequence.
+    Callbacks on futures run on a device's thread, so they must be quick.
 
-    An engine that nobody closed is closed when the interpreter exits: its thread would be
-    frozen there with all it holds, and native scenes be reported as leaked.
+    An engine that nobody closed is closed when the interpreter exits: its threads would be
+    frozen there with all they hold, and native scenes be reported as leaked.
 
     Args:
-        rasterizer: What draws.
+        rasterizer: What the first device draws with.
         scene: Gaussians, to which the engine keeps no reference, or a scene made for
             ``rasterizer``, which the engine closes.
         picture_bytes: Memory for finished pictures, which are not drawn again.
+        devices: What there is to draw with.
+        schedule: How frames are divided among them.
+        new_rasterizer: Makes what another device draws with, or one that starts anew, fit for
+            the same scenes; None if all may use ``rasterizer``.
+        faults: What happens when devices fail.
+        elastic: Use only as many devices as hold a frame rate; None for all.
+
+    Raises:
+        SettingsError: If the schedule cannot be drawn on these devices.
     """
 
     def __init__(
@@ -42,16 +84,26 @@ class RenderEngine(Closing):
         scene: Gaussians | DrawableScene,
         *,
         picture_bytes: int = 0,
+        devices: Sequence[Device] = cpu_devices(),
+        schedule: Schedule = SINGLE,
+        new_rasterizer: NewRasterizer | None = None,
+        faults: FaultPolicy = DEFAULT_FAULTS,
+        elastic: ElasticPolicy | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._worker = Worker(rasterizer, scene, picture_bytes=picture_bytes)
-        self._rasterizer = rasterizer
-        self._scheduler = FrameScheduler()
-        self._futures: dict[FrameRequest, Future[Frame]] = {}
-        self._running_cancel: CancelFlag | None = None
-        self._closed = False
-        self._wake = threading.Condition()
-        self._thread = threading.Thread(target=self._work, name="render-worker", daemon=True)
-        self._thread.start()
+        self._faults = faults
+        self._pictures = PictureCache(picture_bytes)
+        self._line = FrameLine(
+            SceneHolder(rasterizer, scene, devices),
+            self._pictures,
+            DeviceRoster(devices, schedule, elastic),
+            clock,
+        )
+        make = new_rasterizer or (lambda _: rasterizer)
+        self._devices = tuple(devices)
+        self._crew = Crew(devices, rasterizer, make, self._line.find, faults, clock)
+        self._line.crew = self._crew
+        self._crew.start()
         atexit.register(self.close)
 
     def submit(self, request: FrameRequest) -> Future[Frame]:
@@ -65,25 +117,15 @@ class RenderEngine(Closing):
             RenderError: If the engine is closed.
         """
         future: Future[Frame] = Future()
-        with self._wake:
-            if self._closed:
-                raise RenderError("the render engine is closed")
-            admission = self._scheduler.admit(request)
-            dropped = future if admission.dropped is request else None
-            if dropped is None:
-                self._futures[request] = future
-            if admission.dropped is not None and dropped is None:
-                dropped = self._futures.pop(admission.dropped)
-            if admission.cancel_running and self._running_cancel is not None:
-                self._running_cancel.set()
-            self._wake.notify_all()
+        dropped = self._line.admit(request, future)
         if dropped is not None:
             _fail(dropped, RenderCancelled("a newer request replaced this frame"))
         return future
 
     def replace_scene(self, scene: Gaussians | DrawableScene) -> None:
         """Draw another scene from the next frame on. Returns when that is so."""
-        self._worker.replace_scene(scene)
+        self._line.scenes.replace(scene)
+        self._pictures.clear()
 
     def add_coarser(self, gaussians: Gaussians) -> bool:
         """Offer a coarser form of the scene as the next level of detail.
@@ -91,73 +133,82 @@ class RenderEngine(Closing):
         Returns:
             Whether it was taken: not if the scene streams, or was replaced in the meantime.
         """
-        return self._worker.add_coarser(gaussians)
+        return self._line.scenes.add_coarser(gaussians)
 
     @property
     def pictures(self) -> CacheStats:
         """What is kept of finished pictures."""
-        return self._worker.pictures.stats()
+        return self._pictures.stats()
 
     @property
     def detail_counts(self) -> tuple[int, ...]:
         """Gaussians by level of detail, finest first."""
-        return self._worker.detail_counts
+        return self._line.scenes.detail_counts
+
+    @property
+    def schedule(self) -> Schedule:
+        """How frames are divided among the devices."""
+        return self._line.roster.schedule
+
+    def set_schedule(self, schedule: Schedule) -> None:
+        """Divide frames differently from the next one on.
+
+        Raises:
+            SettingsError: If it cannot be drawn on these devices; the old one stays.
+        """
+        with self._crew.lock:
+            self._line.roster.set_schedule(schedule)
+            self._crew.lock.notify_all()
+
+    @property
+    def devices(self) -> tuple[DeviceStatus, ...]:
+        """How the devices are doing."""
+        with self._crew.lock:
+            ready, health = self._crew.ready, self._crew.health
+            weights = self._line.roster.speeds.weights(self._line.now_s())
+            in_use = self._line.roster.in_use(ready)
+            return tuple(
+                DeviceStatus(
+                    device,
+                    weights[device.name],
+                    health.faults(device.name),
+                    device.name in ready,
+                    device.name not in health.serving,
+                    device.name in in_use,
+                )
+                for device in self._devices
+            )
+
+    @property
+    def decision(self) -> Decision | None:
+        """Why so many devices are in use, and whether they are too few; None if all are used."""
+        return self._line.roster.decision
+
+    def restart_device(self, name: str, why: str = "it was asked for") -> None:
+        """Give up what a device is doing and start it anew; other devices do its work.
+
+        No frame is lost by this.
+        """
+        self._crew.restart(name, why)
 
     def forget(self, client: str) -> None:
         """The client is gone and will ask for nothing more."""
-        self._worker.forget(client)
+        self._line.scenes.forget(client)
 
     def close(self) -> None:
-        """Abandon the running frame and the waiting ones, and end the thread."""
+        """Abandon the running frames and the waiting ones, and end the threads.
+
+        Devices that do not stop within ``FaultPolicy.closing_s`` are left alone.
+        """
         atexit.unregister(self.close)
-        with self._wake:
-            self._closed = True
-            waiting = [self._futures.pop(request) for request in self._scheduler.drain()]
-            if self._running_cancel is not None:
-                self._running_cancel.set()
-            self._wake.notify_all()
-        for future in waiting:
-            _fail(future, RenderCancelled("the render engine was closed"))
-        if threading.current_thread() is not self._thread:
-            self._thread.join()
-        self._worker.close()
-
-    def _work(self) -> None:
-        while self._serve_next():
-            pass  # nothing of a frame is kept while waiting for the next
-
-    def _serve_next(self) -> bool:
-        """Wait for a request and answer it; False once the engine is closed."""
-        job = self._next_job()
-        if job is None:
-            return False
-        request, future, cancel = job
-        started_s = time.monotonic()
-        try:
-            if future.set_running_or_notify_cancel():
-                self._draw(request, future, cancel)
-        finally:
-            with self._wake:
-                self._running_cancel = None
-                self._scheduler.finish(time.monotonic() - started_s)
-        return True
-
-    def _next_job(self) -> tuple[FrameRequest, Future[Frame], CancelFlag] | None:
-        with self._wake:
-            self._wake.wait_for(lambda: self._closed or len(self._scheduler) > 0)
-            request = None if self._closed else self._scheduler.start_next()
-            if request is None:
-                return None
-            self._running_cancel = cancel = self._rasterizer.new_cancel_flag()
-            return request, self._futures.pop(request), cancel
-
-    def _draw(self, request: FrameRequest, future: Future[Frame], cancel: CancelFlag) -> None:
-        try:
-            frame = self._worker.draw(request, cancel)
-        except BelvedereError as error:
-            future.set_exception(error)
-        else:
-            future.set_result(frame)
+        closed = RenderCancelled("the render engine was closed")
+        for future in self._line.close():
+            _fail(future, closed)
+        if not self._crew.is_member:
+            self._line.wait_until_empty(self._faults.closing_s)
+        self._crew.stop(MOST_JOINING_S)
+        self._line.abandon(closed)
+        self._line.scenes.close()
 
 
 def _fail(future: Future[Frame], error: RenderError) -> None:

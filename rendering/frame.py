@@ -23,6 +23,9 @@ class FrameRequest:
             slow frames that nobody needs after the camera moved on (a refinement); False
             for the quick frames of a moving camera, which would otherwise cancel each
             other and never arrive.
+        replaces: Whether an older request of the client is in vain now: one that waits is not
+            drawn, and one that runs on another device must not come after this one. False
+            where every frame is wanted, as of an export; they come in order then.
         detail: Level of detail to draw, 0 the finest; the coarsest there is if there are
             fewer (``ResidentScene.add_coarser``). A streamed scene draws fewer Gaussians.
         max_error_px: Detail whose absence would not show by more than this may be left out,
@@ -44,6 +47,7 @@ class FrameRequest:
     cameras: tuple[Camera, ...]
     settings: RasterSettings = RasterSettings()
     preemptible: bool = False
+    replaces: bool = True
     detail: int = 0
     max_error_px: float = 0.0
     frozen: tuple[Camera, ...] = ()
@@ -85,15 +89,40 @@ class StreamStats:
 
 
 @dataclass(frozen=True, slots=True)
+class PartStats:
+    """What one device did of a frame, without a pause.
+
+    Attributes:
+        device: Its name.
+        start_s, end_s: Seconds of ``time.monotonic()``.
+        stages: What it was at, in order: names and milliseconds. An eye after the other.
+        eyes: Which cameras of the request it drew; none where it chose, or joined parts.
+        rows: First and end of the rows of pixels of each of these eyes.
+        attempts: Devices that it was given to, one after the other: more than 1 if some failed.
+    """
+
+    device: str
+    start_s: float
+    end_s: float
+    stages: tuple[tuple[str, float], ...] = ()
+    eyes: tuple[int, ...] = ()
+    rows: tuple[tuple[int, int], ...] = ()
+    attempts: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class FrameStats:
     """What a frame cost.
 
     Attributes:
         queue_ms: From the asking to the start of the work.
         render_ms: From the start of the work to its end.
-        raster: One entry a camera; of a picture that was drawn before, what it cost then.
+        raster: One entry a camera; of a picture that was drawn before, what it cost then. Of one
+            that was drawn in bands, the stages of the band that took longest; a Gaussian counts
+            as visible in each band that it is seen in.
         stream: Of a streamed scene.
         reused: Pictures that had been drawn before.
+        parts: Who did what and when, in the order in which it ended.
     """
 
     queue_ms: float
@@ -101,6 +130,7 @@ class FrameStats:
     raster: tuple[RasterStats, ...]
     stream: StreamStats | None = None
     reused: int = 0
+    parts: tuple[PartStats, ...] = ()
 
     @property
     def drawing_ms(self) -> float:

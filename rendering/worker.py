@@ -1,128 +1,71 @@
-"""One device at work: a rasterizer, the scene it draws from, and the frames."""
+"""One device at work: a thread, a rasterizer, and a queue of jobs."""
 
 from __future__ import annotations
 
-import logging
 import threading
-import time
+from collections import deque
 from collections.abc import Callable
 
-from rendering.base import CancelFlag, RasterImage, Rasterizer
-from rendering.drawable import Drawable, DrawableScene, ResidentScene, SceneClosed
-from rendering.frame import Frame, FrameRequest, FrameStats
-from rendering.picture_cache import PictureCache
-from splat.camera import Camera
-from splat.errors import BelvedereError, RenderError
-from splat.gaussians import Gaussians
-
-log = logging.getLogger(__name__)
+from rendering.base import CancelFlag, Rasterizer
+from rendering.device import Device
+from rendering.job import Job
 
 
 class Worker:
-    """Draws the frames of one device, one at a time.
+    """A thread that draws on one device, until it ends or is lost.
+
+    One that is lost is never found again: its thread may be amid a call that does not return,
+    so another worker takes the device, and this one's results count for nothing. All fields
+    but ``device`` are guarded by the crew's lock.
 
     Args:
-        rasterizer: What draws.
-        scene: Gaussians, of which no reference is kept, or a scene made for ``rasterizer``,
-            which the worker closes.
-        clock: Seconds, the clock of ``FrameRequest.submitted_s``.
-        picture_bytes: Memory for finished pictures, which are not drawn again.
+        device: Which.
+        rasterizer: What it draws with, until ``serve`` has made a new one.
+        serve: What the thread runs.
+
+    Attributes:
+        queue: Jobs for this device, the next one first.
+        job: The one that is run now.
+        cancel: The flag that this watches.
+        since_s: When it was begun.
+        ready: Whether it takes jobs.
+        lost: Whether it was given up.
     """
 
     def __init__(
-        self,
-        rasterizer: Rasterizer,
-        scene: Gaussians | DrawableScene,
-        clock: Callable[[], float] = time.monotonic,
-        *,
-        picture_bytes: int = 0,
+        self, device: Device, rasterizer: Rasterizer, serve: Callable[[Worker], None]
     ) -> None:
+        self.device = device
         self.rasterizer = rasterizer
-        self._clock = clock
-        self._scene = self._drawable(scene)
-        self._replacing = threading.Lock()
-        self.pictures = PictureCache(picture_bytes)
+        self.queue: deque[Job] = deque()
+        self.job: Job | None = None
+        self.cancel: CancelFlag | None = None
+        self.since_s = 0.0
+        self.ready = False
+        self.lost = False
+        self._thread = threading.Thread(
+            target=serve, args=(self,), name=f"render-{device.name}", daemon=True
+        )
 
     @property
-    def detail_counts(self) -> tuple[int, ...]:
-        """Gaussians by level of detail, finest first."""
-        return self._scene.detail_counts
+    def idle(self) -> bool:
+        """Whether it has nothing to do."""
+        return self.ready and self.job is None and not self.queue
 
-    def replace_scene(self, scene: Gaussians | DrawableScene) -> None:
-        """Draw another scene from the next frame on; the present frame keeps the old one."""
-        drawable = self._drawable(scene)
-        with self._replacing:
-            before, self._scene = self._scene, drawable
-        before.close()
-        self.pictures.clear()
+    @property
+    def alive(self) -> bool:
+        """Whether its thread runs."""
+        return self._thread.is_alive()
 
-    def add_coarser(self, gaussians: Gaussians) -> bool:
-        """Have one more level of detail, coarser than those there are.
+    @property
+    def is_current(self) -> bool:
+        """Whether the thread that asks is this one's."""
+        return threading.current_thread() is self._thread
 
-        Returns:
-            Whether it counts: not if the scene streams, or was replaced while this level,
-            which is of the old one, was being prepared.
-        """
-        scene = self._scene
-        if not isinstance(scene, ResidentScene):
-            return False
-        scene.add_coarser(gaussians)
-        return self._scene is scene
+    def start(self) -> None:
+        """Begin to work."""
+        self._thread.start()
 
-    def forget(self, client: str) -> None:
-        """The client is gone."""
-        self._scene.forget(client)
-
-    def close(self) -> None:
-        """Close the scene."""
-        self._scene.close()
-
-    def draw(self, request: FrameRequest, cancel: CancelFlag) -> Frame:
-        """All images of ``request``, or none.
-
-        Raises:
-            RenderCancelled: If ``cancel`` was set before the last image was complete.
-            BelvedereError: As the rasterizer or the scene said it, such as ``BudgetError``.
-            RenderError: If anything else went wrong. The worker can always go on. A fault
-                that lasts is said in the same words for every frame.
-        """
-        started_s = self._clock()
-        reused = 0
-        scene = self._scene  # one for all eyes, even if it is replaced meanwhile
-        try:
-            with scene.acquire(request) as drawable:
-                images = []
-                for camera in request.cameras:
-                    image = self.pictures.get(drawable, camera, request.settings)
-                    reused += image is not None
-                    images.append(image or self._drawn(drawable, camera, request, cancel))
-        except SceneClosed:
-            if scene is self._scene:
-                raise
-            return self.draw(request, cancel)  # it was replaced just before it was acquired
-        except BelvedereError:
-            raise
-        except Exception as error:
-            log.debug("frame %d of %s failed", request.sequence, request.client, exc_info=True)
-            said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-            raise RenderError(f"drawing failed: {said}") from error
-        stats = FrameStats(
-            queue_ms=1e3 * (started_s - request.submitted_s),
-            render_ms=1e3 * (self._clock() - started_s),
-            raster=tuple(image.stats for image in images),
-            stream=drawable.stream,
-            reused=reused,
-        )
-        return Frame(request, tuple(images), stats)
-
-    def _drawn(
-        self, drawable: Drawable, camera: Camera, request: FrameRequest, cancel: CancelFlag
-    ) -> RasterImage:
-        image = self.rasterizer.render(drawable.scene, camera, request.settings, cancel)
-        self.pictures.put(drawable, camera, request.settings, image)
-        return image
-
-    def _drawable(self, scene: Gaussians | DrawableScene) -> DrawableScene:
-        if isinstance(scene, Gaussians):
-            return ResidentScene(self.rasterizer, scene)
-        return scene
+    def join(self, timeout_s: float) -> None:
+        """Wait for the end of the thread, but no longer than that."""
+        self._thread.join(timeout_s)

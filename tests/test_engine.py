@@ -285,4 +285,4 @@ def test_close_may_be_called_twice_and_ends_the_thread(rasterizer: FakeRasterize
     engine = RenderEngine(rasterizer, Gaussians.empty())
     engine.close()
     engine.close()
-    assert not engine._thread.is_alive()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("render-")]

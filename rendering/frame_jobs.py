@@ -1,0 +1,345 @@
+"""The jobs of a frame: choose and divide, draw the pieces, join them, hand over.
+
+::
+
+    Begin ──► Draw ──┐
+         ├──► Draw ──┼──► Join ──► Deliver
+         └──► Draw ──┘
+
+Each is done by a device's thread; one device does all of them one after the other. A frame has
+all of its pictures or none: the first error of a piece is the frame's, and stops the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future, InvalidStateError
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from rendering.assignment import Group
+from rendering.base import CancelFlag, RasterImage, Rasterizer
+from rendering.crew import Crew
+from rendering.delivery import Outbox
+from rendering.device import Device
+from rendering.device_speed import work_of
+from rendering.drawable import Drawable
+from rendering.frame import Frame, FrameRequest, FrameStats, PartStats
+from rendering.frame_pieces import Piece, joined, pieces_of
+from rendering.job import Job
+from rendering.picture_cache import PictureCache
+from rendering.scene_holder import SceneHolder
+from rendering.schedule import Schedule
+from rendering.timeline import JOIN
+from splat.errors import BelvedereError, RenderCancelled
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """What is to be drawn of a frame, and what is held for it.
+
+    Attributes:
+        leases: Holds the scene, until ``release``.
+        drawable: The same for all pieces.
+        kept: Pictures that were drawn before, by camera.
+        pieces: The rest.
+    """
+
+    leases: list[ExitStack]
+    drawable: Drawable
+    kept: dict[int, RasterImage]
+    pieces: tuple[Piece, ...]
+
+    def release(self) -> None:
+        """Let go of the scene; whoever comes second does nothing."""
+        try:
+            lease = self.leases.pop()
+        except IndexError:
+            return
+        lease.close()
+
+
+@dataclass(slots=True, eq=False)
+class FrameWork:
+    """A frame under way. Guarded by the crew's lock.
+
+    Attributes:
+        request, future: What was asked for, and where the answer goes.
+        group: The devices that it has to itself.
+        schedule: How it is divided.
+        started_s: When it was begun.
+        plan: Once it is made.
+        drawn: Of each piece that is drawn, the images.
+        parts: What devices did for it.
+        cost_s: Their time.
+        error: The first one.
+        outcome: What the client gets.
+        stopping: Whether nobody needs it any more.
+        flags: What its devices watch.
+    """
+
+    request: FrameRequest
+    future: Future[Frame]
+    group: Group
+    schedule: Schedule
+    started_s: float
+    plan: Plan | None = None
+    drawn: dict[int, Sequence[RasterImage]] = field(default_factory=dict)
+    parts: list[PartStats] = field(default_factory=list)
+    left: int = 0
+    cost_s: float = 0.0
+    error: BelvedereError | None = None
+    outcome: Frame | BelvedereError | None = None
+    stopping: bool = False
+    flags: list[CancelFlag] = field(default_factory=list)
+
+    def stop(self) -> None:
+        """Nobody needs it: have its devices stop at the next tile."""
+        self.stopping = True
+        for flag in self.flags:
+            flag.set()
+
+    def fail(self, error: BelvedereError) -> None:
+        """A piece failed, so the others are in vain."""
+        self.error = self.error or error
+        self.stop()
+
+    def watch(self, cancel: CancelFlag) -> None:
+        """A device watches this flag for the frame."""
+        self.flags.append(cancel)
+        if self.stopping:
+            cancel.set()
+
+
+class Line(Protocol):
+    """What the jobs of all frames have in common (``rendering.frame_line``)."""
+
+    scenes: SceneHolder
+    pictures: PictureCache
+    crew: Crew
+    outbox: Outbox
+
+    def now_s(self) -> float:
+        """Seconds of the engine's clock."""
+
+    def drew(self, device: str, work: float, seconds: float) -> None:
+        """A device drew a piece. Under the lock."""
+
+    def ended(self, frame: FrameWork) -> None:
+        """A frame has its outcome, and its devices are free. Under the lock."""
+
+
+class FrameJob(Job):
+    """A job of one frame."""
+
+    def __init__(self, line: Line, frame: FrameWork) -> None:
+        super().__init__()
+        self.line, self.frame = line, frame
+
+    def _end(self, device: str = "") -> None:
+        """All pieces have ended."""
+        self.line.crew.post(Join(self.line, self.frame), device, first=True)
+
+
+class Begin(FrameJob):
+    """Chooses what the frame shows, once for all of it, and divides the work."""
+
+    def run(self, rasterizer: Rasterizer, device: Device, cancel: CancelFlag | None) -> Plan:
+        """The plan, with the scene held."""
+        frame, line = self.frame, self.line
+        with ExitStack() as lease:
+            drawable = lease.enter_context(line.scenes.acquire(frame.request))
+            kept = self._kept(drawable)
+            missing = [eye for eye in range(len(frame.request.cameras)) if eye not in kept]
+            pieces = pieces_of(frame.schedule, frame.group, frame.request, missing)
+            return Plan([lease.pop_all()], drawable, kept, pieces)
+        raise AssertionError("no scene suppresses errors")
+
+    def _kept(self, drawable: Drawable) -> dict[int, RasterImage]:
+        request = self.frame.request
+        found = {
+            eye: self.line.pictures.get(drawable, camera, request.settings)
+            for eye, camera in enumerate(request.cameras)
+        }
+        return {eye: image for eye, image in found.items() if image is not None}
+
+    def done(self, outcome: Plan, device: Device, seconds: float) -> None:
+        """Give every device its piece."""
+        frame, now_s = self.frame, self.line.now_s()
+        frame.plan, frame.left = outcome, len(outcome.pieces)
+        frame.cost_s += seconds
+        stages = (("select", 1e3 * seconds),)
+        frame.parts.append(PartStats(device.name, now_s - seconds, now_s, stages))
+        for number, piece in enumerate(outcome.pieces):
+            self.line.crew.post(Draw(self.line, frame, number, piece), piece.device)
+        if not outcome.pieces:
+            self._end(device.name)
+
+    def failed(self, error: BelvedereError, seconds: float) -> None:
+        """There is nothing to draw from."""
+        self.frame.cost_s += seconds
+        self.frame.fail(error)
+        self._end()
+
+    def discard(self, outcome: Plan) -> None:
+        """Let go of a scene that somebody else acquired, too."""
+        outcome.release()
+
+
+class Draw(FrameJob):
+    """Draws one piece."""
+
+    is_drawing = True
+
+    def __init__(self, line: Line, frame: FrameWork, number: int, piece: Piece) -> None:
+        super().__init__(line, frame)
+        self._number, self._piece = number, piece
+
+    def begin(self, cancel: CancelFlag) -> None:
+        """It ends with the frame."""
+        self.frame.watch(cancel)
+
+    def run(
+        self, rasterizer: Rasterizer, device: Device, cancel: CancelFlag | None
+    ) -> tuple[RasterImage, ...]:
+        """One image a band."""
+        frame = self.frame
+        if frame.error is not None:
+            raise RenderCancelled("another part of this frame failed")
+        assert frame.plan is not None
+        return self._piece.draw(frame.plan.drawable, frame.request, rasterizer, device, cancel)
+
+    def done(self, outcome: tuple[RasterImage, ...], device: Device, seconds: float) -> None:
+        """One piece fewer."""
+        self.frame.drawn[self._number] = outcome
+        now_s = self.line.now_s()
+        part = PartStats(
+            device.name,
+            now_s - seconds,
+            now_s,
+            tuple(stage for image in outcome for stage in image.stats.stage_ms.items()),
+            tuple(band.eye for band in self._piece.bands),
+            tuple(band.rows for band in self._piece.bands),
+            len(self.tried - {device.name}) + 1,
+        )
+        self.frame.parts.append(part)
+        self.line.drew(device.name, work_of(outcome), seconds)
+        self._ended(seconds, device.name)
+
+    def failed(self, error: BelvedereError, seconds: float) -> None:
+        """The frame cannot be completed."""
+        self.frame.fail(error)
+        self._ended(seconds)
+
+    def _ended(self, seconds: float, device: str = "") -> None:
+        self.frame.cost_s += seconds
+        self.frame.left -= 1
+        if not self.frame.left:
+            self._end(device)
+
+
+class Join(FrameJob):
+    """Puts the pieces together, and lets go of the scene."""
+
+    must_end = True
+
+    def run(
+        self, rasterizer: Rasterizer, device: Device, cancel: CancelFlag | None
+    ) -> Frame | BelvedereError:
+        """The frame, or the error that there is in its place."""
+        plan, error = self.frame.plan, self.frame.error
+        if plan is None:
+            return error or RenderCancelled("the frame was never begun")
+        try:
+            return error or self._frame(plan, device)
+        finally:
+            plan.release()
+
+    def _frame(self, plan: Plan, device: Device) -> Frame:
+        frame, started_s = self.frame, self.line.now_s()
+        images = self._images(plan)
+        now_s = self.line.now_s()
+        stages = ((JOIN, 1e3 * (now_s - started_s)),)
+        stats = FrameStats(
+            queue_ms=1e3 * (frame.started_s - frame.request.submitted_s),
+            render_ms=1e3 * (now_s - frame.started_s),
+            raster=tuple(image.stats for image in images),
+            stream=plan.drawable.stream,
+            reused=len(plan.kept),
+            parts=(*frame.parts, PartStats(device.name, started_s, now_s, stages)),
+        )
+        return Frame(frame.request, images, stats)
+
+    def _images(self, plan: Plan) -> tuple[RasterImage, ...]:
+        request, drawn = self.frame.request, self.frame.drawn
+        pieces = [drawn[number] for number in range(len(plan.pieces))]
+        images = joined(plan.pieces, pieces, plan.kept, len(request.cameras))
+        for eye, image in enumerate(images):
+            if eye not in plan.kept:
+                self.line.pictures.put(plan.drawable, request.cameras[eye], request.settings, image)
+        return images
+
+    def done(self, outcome: Frame | BelvedereError, device: Device, seconds: float) -> None:
+        """The frame is complete, or given up."""
+        self._close(outcome, seconds)
+
+    def failed(self, error: BelvedereError, seconds: float) -> None:
+        """It could not be put together."""
+        self._close(error, seconds)
+
+    def _close(self, outcome: Frame | BelvedereError, seconds: float) -> None:
+        frame, line = self.frame, self.line
+        frame.cost_s += seconds
+        frame.outcome = frame.outcome or outcome
+        for other in line.outbox.ended(frame):
+            assert isinstance(other, FrameWork)
+            other.stop()
+        line.ended(frame)
+        line.crew.post(Deliver(line, frame.request.client), first=True)
+
+
+class Deliver(Job):
+    """Hands a client all that is ready for it, in order."""
+
+    must_end = True
+
+    def __init__(self, line: Line, client: str) -> None:
+        super().__init__()
+        self._line, self._client = line, client
+
+    def run(self, rasterizer: Rasterizer, device: Device, cancel: CancelFlag | None) -> None:
+        """Resolve futures, which runs their callbacks."""
+        outbox, lock = self._line.outbox, self._line.crew.lock
+        while True:
+            with lock:
+                answer = outbox.take(self._client)
+            if answer is None:
+                return
+            assert isinstance(answer, FrameWork)
+            try:
+                resolve(answer.future, answer.outcome)
+            finally:
+                with lock:
+                    outbox.delivered(answer)
+
+    def done(self, outcome: None, device: Device, seconds: float) -> None:
+        """Nothing follows."""
+
+    def failed(self, error: BelvedereError, seconds: float) -> None:
+        """It cannot."""
+
+    def interrupted(self) -> None:
+        """Somebody else goes on."""
+        self._line.outbox.interrupted(self._client)
+
+
+def resolve(future: Future[Frame], outcome: Frame | BelvedereError | None) -> None:
+    """Answer a future that nobody else has answered."""
+    try:
+        if isinstance(outcome, Frame):
+            future.set_result(outcome)
+        else:
+            future.set_exception(outcome)
+    except InvalidStateError:
+        pass  # it was, by a device that was taken for lost

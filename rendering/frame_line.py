@@ -1,0 +1,138 @@
+"""Frames from their being asked for to their delivery, between the policies and the devices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+
+from rendering.crew import Crew
+from rendering.delivery import Outbox
+from rendering.device_roster import DeviceRoster
+from rendering.frame import Frame, FrameRequest
+from rendering.frame_jobs import Begin, FrameWork, resolve
+from rendering.job import Job
+from rendering.picture_cache import PictureCache
+from rendering.scene_holder import SceneHolder
+from rendering.scheduler import FrameScheduler
+from splat.errors import BelvedereError, RenderError
+
+
+class FrameLine:
+    """The frames that wait, run, and are to be delivered. Guarded by the crew's lock.
+
+    Args:
+        scenes: What is drawn.
+        pictures: What is kept of finished pictures.
+        roster: Which devices draw a frame.
+        clock: Seconds, the clock of ``FrameRequest.submitted_s``.
+
+    Attributes:
+        crew: Who does the jobs. To be set before anything is asked for.
+        outbox: What is not delivered.
+    """
+
+    crew: Crew
+
+    def __init__(
+        self,
+        scenes: SceneHolder,
+        pictures: PictureCache,
+        roster: DeviceRoster,
+        clock: Callable[[], float],
+    ) -> None:
+        self.scenes, self.pictures, self.roster = scenes, pictures, roster
+        self.outbox = Outbox()
+        self._clock = clock
+        self._scheduler = FrameScheduler()
+        self._waiting: dict[FrameRequest, Future[Frame]] = {}
+        self._running: dict[FrameRequest, FrameWork] = {}
+        self._closed = False
+
+    def now_s(self) -> float:
+        """Seconds."""
+        return self._clock()
+
+    def admit(self, request: FrameRequest, future: Future[Frame]) -> Future[Frame] | None:
+        """Let a request wait for its turn.
+
+        Returns:
+            The future of the request that will not be drawn, if there is one: a waiting one that
+            is replaced, or this one, if a newer one of its client was faster.
+
+        Raises:
+            RenderError: If there are no more turns.
+        """
+        with self.crew.lock:
+            if self._closed:
+                raise RenderError("the render engine is closed")
+            admitted = self._scheduler.admit(request)
+            if admitted.dropped is request:
+                return future
+            self._waiting[request] = future
+            for running in admitted.cancelled:
+                self._running[running].stop()
+            self.crew.lock.notify_all()
+            return None if admitted.dropped is None else self._waiting.pop(admitted.dropped)
+
+    def find(self, device: str) -> Job | None:
+        """The next frame, if this device has to begin it. Under the lock."""
+        while len(self._scheduler):
+            now_s = self._clock()
+            group = self.roster.take_group(device, self.crew.ready, self.crew.idle, now_s)
+            if group is None:
+                return None
+            request = self._scheduler.start_next()
+            assert request is not None
+            future = self._waiting.pop(request)
+            if future.set_running_or_notify_cancel():
+                frame = FrameWork(request, future, group, self.roster.schedule, now_s)
+                self._running[request] = frame
+                self.outbox.opened(frame)
+                self.crew.lock.notify_all()  # another group may begin the next one
+                return Begin(self, frame)
+            self._scheduler.finish(request, 0.0)
+            self.roster.release(group)
+        return None
+
+    def drew(self, device: str, work: float, seconds: float) -> None:
+        """A device drew a piece. Under the lock."""
+        self.roster.speeds.drew(device, work, seconds, self._clock())
+
+    def ended(self, frame: FrameWork) -> None:
+        """A frame has its outcome, and its devices are free. Under the lock."""
+        del self._running[frame.request]
+        self._scheduler.finish(frame.request, frame.cost_s)
+        self.roster.release(frame.group)
+        if isinstance(frame.outcome, Frame) and not frame.request.preemptible:
+            stats = frame.outcome.stats
+            if not stats.reused:
+                self.roster.frame_took(stats.render_ms, self.crew.ready, self._clock())
+        self.crew.lock.notify_all()
+
+    def close(self) -> list[Future[Frame]]:
+        """No more turns: stop what runs; the futures of what waited."""
+        with self.crew.lock:
+            self._closed = True
+            waiting = [self._waiting.pop(request) for request in self._scheduler.drain()]
+            for frame in self._running.values():
+                frame.stop()
+            self.crew.lock.notify_all()
+            return waiting
+
+    def wait_until_empty(self, timeout_s: float) -> bool:
+        """Wait until every frame is delivered; whether that came about."""
+        with self.crew.lock:
+            return self.crew.lock.wait_for(
+                lambda: not self._running and not len(self.outbox), timeout_s
+            )
+
+    def abandon(self, error: BelvedereError) -> None:
+        """Answer with an error whatever devices have left over."""
+        with self.crew.lock:
+            left = [*self._running.values()]
+            left += [a for a in self.outbox.clear() if isinstance(a, FrameWork) and a not in left]
+            self._running.clear()
+        for frame in left:
+            if frame.plan is not None:
+                frame.plan.release()
+            resolve(frame.future, frame.outcome or error)

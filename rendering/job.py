@@ -1,0 +1,59 @@
+"""A piece of work that any device can do."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from rendering.base import CancelFlag, Rasterizer
+from rendering.device import Device
+from splat.errors import BelvedereError
+
+
+class Job(ABC):
+    """Work of a frame, for ``rendering.crew``.
+
+    ``run`` is called by a device's thread, without a lock, and again by another one's if the first
+    was lost; so it changes nothing but what it returns. What follows from it is said by ``done``
+    or ``failed``, exactly one of them, exactly once, under the crew's lock.
+
+    Attributes:
+        is_drawing: Whether the device draws. Then it watches a flag, and an error that nobody
+            foresaw may be its fault, so that another device has to try before anybody is blamed.
+        must_end: Whether it is tried until it is done, however many devices are lost over it.
+        tried: Devices that failed to do it.
+    """
+
+    is_drawing = False
+    must_end = False
+
+    def __init__(self) -> None:
+        self.tried: set[str] = set()
+
+    def begin(self, cancel: CancelFlag) -> None:
+        """A device is about to draw, and watches a flag. Called under the lock."""
+        return
+
+    @abstractmethod
+    def run(self, rasterizer: Rasterizer, device: Device, cancel: CancelFlag | None) -> Any:
+        """Do it.
+
+        Raises:
+            BelvedereError: What is wrong with the request; it would be so on any device.
+        """
+
+    @abstractmethod
+    def done(self, outcome: Any, device: Device, seconds: float) -> None:
+        """What ``run`` gave counts. Called under the lock."""
+
+    @abstractmethod
+    def failed(self, error: BelvedereError, seconds: float) -> None:
+        """It is given up. Called under the lock."""
+
+    def discard(self, outcome: Any) -> None:
+        """Somebody else was given the job meanwhile: what ``run`` gave counts for nothing."""
+        return
+
+    def interrupted(self) -> None:
+        """The device that runs it is lost. Called under the lock."""
+        return
