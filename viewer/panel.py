@@ -361,8 +361,9 @@ def _gaussians(stats: SessionStats) -> str:
 
 def stats_html(stats: SessionStats, *, provisional: bool = False) -> str:
     """The numbers as a small table; of a provisional form of the scene nothing is sharp."""
-    sharp = stats.sharp and not provisional
-    size = f"{stats.width} × {stats.height}" + (" · sharp" if sharp else "")
+    size = f"{stats.width} × {stats.height}"
+    if not provisional:
+        size += " · sharp" if stats.sharp else " · as the limits allow" if stats.limited else ""
     stages = " · ".join(f"{name} {ms:.0f}" for name, ms in stats.stage_ms.items())
     rows = [
         ("Pictures", f"{stats.fps:.0f} /s · {stats.age_ms:.0f} ms old"),

@@ -29,6 +29,7 @@ from viewer.stereo_view import StereoView
 
 log = logging.getLogger(__name__)
 
+SHARP_PX = 1.0  # what is missing by less does not show
 RETRY_S = 1.0  # after a frame that failed
 # After a fault of ours; doubled with every one in a row.
 FIRST_BACKOFF_S, LAST_BACKOFF_S = 0.1, 5.0
@@ -144,7 +145,16 @@ class SessionStats:
 
     @property
     def sharp(self) -> bool:
-        """Whether it is final, of full size, and nothing that it would show is lost."""
+        """Whether it is final, of full size, and lacks nothing that would show."""
+        return self._whole and not self.limited
+
+    @property
+    def limited(self) -> bool:
+        """Whether it is final, but lacks detail for which there is no room."""
+        return self._whole and self.stream is not None and self.stream.error_px > SHARP_PX
+
+    @property
+    def _whole(self) -> bool:
         return self.settled and self.full_size and (self.stream is None or self.stream.lost == 0)
 
 

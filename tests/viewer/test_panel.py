@@ -59,6 +59,14 @@ def test_sharp_is_only_a_complete_picture_at_full_size() -> None:
     assert "sharp" not in stats_html(full, provisional=True)
 
 
+def test_detail_for_which_there_is_no_room_is_no_sharpness() -> None:
+    limited = SessionStats(still=True, stream=replace(streamed(), error_px=3.9))
+    assert "sharp" not in stats_html(limited)
+    assert " · as the limits allow" in stats_html(limited)
+    assert "limits" not in stats_html(limited, provisional=True)
+    assert "limits" not in stats_html(replace(limited, full_size=False))
+
+
 def test_what_fades_out_is_not_counted() -> None:
     """As when all of a scene is drawn, and the last of what stood in for it."""
     stats = SessionStats(gaussians=4_310_000, visible=4_270_000)
