@@ -304,13 +304,19 @@ class Crew:
                 if len(self.health.serving) < 2:
                     continue
                 for worker in list(self._workers.values()):
-                    if worker.job is not None and self._is_late(worker):
-                        worker.job.tried.add(worker.device.name)
-                        why = DeviceLost(f"it was at one part for {self._policy.patience_s:g} s")
-                        self._lose(worker, why, is_blamed=worker.job.is_drawing)
+                    if self._is_late(worker):
+                        self._lose_late(worker)
 
     def _is_late(self, worker: Worker) -> bool:
-        return self._clock() - worker.since_s > self._policy.patience_s
+        """Whether it is too long at a job, or at starting anew."""
+        is_at_it = worker.job is not None or not (worker.ready or worker.lost)
+        return is_at_it and self._clock() - worker.since_s > self._policy.patience_s
+
+    def _lose_late(self, worker: Worker) -> None:
+        why = DeviceLost(f"it was at one part for {self._policy.patience_s:g} s")
+        if worker.job is not None:
+            worker.job.tried.add(worker.device.name)
+        self._lose(worker, why, is_blamed=worker.job is None or worker.job.is_drawing)
 
 
 def _said(error: BaseException) -> str:

@@ -282,7 +282,9 @@ def test_close_resolves_every_future(rasterizer: FakeRasterizer) -> None:
 
 
 def test_close_may_be_called_twice_and_ends_the_thread(rasterizer: FakeRasterizer) -> None:
+    before = set(threading.enumerate())
     engine = RenderEngine(rasterizer, Gaussians.empty())
+    assert len(set(threading.enumerate()) - before) == 1
     engine.close()
     engine.close()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("render-")]
+    assert not set(threading.enumerate()) - before

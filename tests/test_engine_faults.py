@@ -255,6 +255,40 @@ def test_a_device_that_cannot_start_anew_is_tried_again_until_it_retires() -> No
         assert bytes_of(engine.submit(ask(2)).result(WAIT_S).images) == plain(ask(2))
 
 
+def test_a_device_that_hangs_as_it_starts_anew_holds_up_no_request() -> None:
+    release = threading.Event()
+
+    def new_rasterizer(device: Device) -> Troubled:
+        if device.name == "cpu:0":
+            assert release.wait(WAIT_S)
+        return Troubled(failing(BAD_TILE))
+
+    with RenderEngine(
+        Troubled(),
+        BALL,
+        devices=cpu_devices(2, 2),
+        new_rasterizer=new_rasterizer,
+        faults=replace(QUICK, faults=2),
+    ) as engine:
+        engine.restart_device("cpu:0")
+        with pytest.raises(RenderError, match="drawing failed on every device"):
+            engine.submit(ask(1)).result(WAIT_S)
+        assert engine.devices[0].retired
+        release.set()
+
+
+def test_a_callback_that_hangs_holds_up_nobody_for_long() -> None:
+    release, arrived = threading.Event(), threading.Event()
+    with devices(fine, fine, policy=QUICK) as engine:
+        slow = engine.submit(ask(1, replaces=False))
+        slow.add_done_callback(lambda _: release.wait(WAIT_S))
+        next_one = engine.submit(ask(2, replaces=False))
+        next_one.add_done_callback(lambda _: arrived.set())
+        assert arrived.wait(WAIT_S)
+        release.set()
+        assert [device.faults for device in engine.devices] == [0, 0]
+
+
 def test_a_device_is_restarted_without_blame_and_no_frame_is_lost() -> None:
     gate, started = threading.Event(), threading.Semaphore(0)
 
