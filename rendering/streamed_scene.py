@@ -99,6 +99,10 @@ class ChunkPages:
         """The pages of a chunk that is there."""
         return self._pages[chunk]
 
+    def drop(self) -> None:
+        """Forget all pages; what is drawn of them keeps them as long."""
+        self._pages.clear()
+
 
 @dataclass(slots=True)
 class _Client:
@@ -148,6 +152,20 @@ class _Clients:
         return idle
 
 
+def least_budgets(source: ChunkSource, rasterizer: PagingRasterizer) -> Budgets:
+    """What a ``StreamedScene`` of this source cannot do without: as soon as there is one, it
+    loads."""
+    pool = rasterizer.new_pool(source.page_gaussians, source.sh_degree)
+    return _least(source, ChunkCosts.of(source, pool.page_bytes))
+
+
+def _least(source: ChunkSource, costs: ChunkCosts) -> Budgets:
+    return Budgets(
+        int(costs.encoded.max()) + int(costs.decoded.max()),
+        int(costs.device[source.tree.roots].sum()),
+    )
+
+
 class StreamedScene:
     """Draws from a ``ChunkSource`` within budgets; a ``DrawableScene``.
 
@@ -186,10 +204,7 @@ class StreamedScene:
         self._arrived = on_arrival
         self._levels = int(source.tree.level.max()) + 1
         costs = ChunkCosts.of(source, pool.page_bytes)
-        self._least = Budgets(
-            int(costs.encoded.max()) + int(costs.decoded.max()),
-            int(costs.device[source.tree.roots].sum()),
-        )
+        self._least = _least(source, costs)
         residency = Residency(source.tree, costs, budgets)
         self._budgets = budgets
         self._closed = False
@@ -268,7 +283,11 @@ class StreamedScene:
             raise SceneClosed("the scene is closed") from error
         with lease:
             shown = choices[0].shown
-            scene = self._rasterizer.compose(self._parts(shown, request.tint_levels))
+            with self._changing:
+                if self._closed:
+                    raise SceneClosed("the scene is closed")
+                parts = self._parts(shown, request.tint_levels)
+            scene = self._rasterizer.compose(parts)
             key = (self._identity, tuple(shown), request.tint_levels)
             yield Drawable(scene, self._stats(choices[0]), key)
 
@@ -295,6 +314,8 @@ class StreamedScene:
         if not closed:
             self._loader.close()
             self.source.close()
+            with self._changing:
+                self._pages.drop()
 
     def _drop_idle(self, asking: str) -> None:
         """Those who rest keep their picture on the screen, but no claim to the memory."""

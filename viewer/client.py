@@ -26,6 +26,7 @@ from viewer.page_camera import NEAR_DISTANCE, PageCamera
 from viewer.panel import Panel
 from viewer.pose import PageSpace, Pose
 from viewer.session import Session, ViewOptions
+from viewer.shared_budgets import SharedBudgets
 from viewer.start_view import StartView, point_ahead
 from viewer.stream_panel import StreamBounds, StreamPanel
 
@@ -63,6 +64,7 @@ class ShownScene:
         sh_degree: Highest degree of the Gaussians.
         cameras: Training cameras.
         stream: What is drawn, where it comes piece by piece.
+        shares: The budgets of all that is in memory of it; None if nothing is streamed.
         most_memory: What one of its budgets may be raised to, bytes.
     """
 
@@ -72,6 +74,7 @@ class ShownScene:
     sh_degree: int
     cameras: tuple[Camera, ...] = ()
     stream: StreamedScene | None = None
+    shares: SharedBudgets | None = None
     most_memory: int = 0
 
 
@@ -177,10 +180,11 @@ class BrowserView:
         """Show the newest numbers; called a few times a second."""
         stats = self.session.stats
         self._panel.show_stats(stats)
-        stream = self._scene.stream
-        if stream is not None and self._stream_panel is not None:
+        stream, shares = self._scene.stream, self._scene.shares
+        if stream is not None and shares is not None and self._stream_panel is not None:
             most = stream.policy.max_gaussians
-            self._stream_panel.show(stream.stats(), stats.stream, most)
+            held = replace(stream.stats(), budgets=shares.budgets)
+            self._stream_panel.show(held, stats.stream, most)
             self._update_boxes(stream)
         if self._camera.overdue():  # the last pose was taken for a stale one, but no other came
             self._look()
@@ -211,11 +215,10 @@ class BrowserView:
         self.session.set_options(options)
 
     def set_budgets(self, budgets: Budgets) -> None:
-        stream = self._scene.stream
-        if stream is not None and budgets != stream.budgets:
-            held = stream.stats()
-            require_room(budgets, available_bytes(), held.host_bytes + held.device_bytes)
-            stream.set_budgets(budgets)
+        shares = self._scene.shares
+        if shares is not None and budgets != shares.budgets:
+            require_room(budgets, available_bytes(), shares.held_bytes)
+            shares.set_budgets(budgets)
             self._on_limits()
 
     def set_max_gaussians(self, count: int) -> None:
@@ -291,14 +294,14 @@ class BrowserView:
         self.session.look(pose)
 
     def _add_stream_panel(self) -> None:
-        stream = self._scene.stream
-        if stream is None:
+        stream, shares = self._scene.stream, self._scene.shares
+        if stream is None or shares is None:
             return
         self._boxes = ChunkBoxes(self._client, stream.source.tree)
         self._stream_panel = StreamPanel(
             self._client.gui,
             bounds=_stream_bounds(self._scene),
-            budgets=stream.budgets,
+            budgets=shares.budgets,
             max_gaussians=stream.policy.max_gaussians,
             actions=self,
             order=4.5,

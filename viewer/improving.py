@@ -19,18 +19,20 @@ from typing import TYPE_CHECKING, Any
 
 from configs.settings import Settings
 from rendering.frame import StreamStats
+from rendering.streamed_scene import least_budgets
 from scene_store.build.unfinished import UnfinishedStore, finished_gaussians
-from scene_store.ledger import Budgets
 from scene_store.memory import available_bytes, gaussian_bytes
 from scene_store.sketch import Sketch, sketch_scene
 from scene_store.store_folder import scratch_folder
 from splat.errors import BelvedereError, BudgetError, one_line
+from splat.gaussians import Gaussians
 from viewer.background import Background
 from viewer.budgets import choose_budgets
 from viewer.engines import create_rasterizer
 from viewer.opening import Ready, cached_store, shown_stream, sketch_facts, store_cache
 from viewer.scenes import Progress, SceneChoice
 from viewer.session import SessionStats
+from viewer.shared_budgets import SharedBudgets
 from viewer.store_job import StoreJob
 from viewer.streams import OpenedStream, streamed
 
@@ -56,6 +58,8 @@ LEAST_PROGRESS, LEAST_GROWTH, MOST_UNFINISHED = 0.02, 4 / 3, 0.9
 # rests, or a disk that stalls, must not keep the whole scene from being seen.
 PREPARE_S = 30.0
 PREPARE_EVERY_S = 0.1
+# The same where nothing else can be shown meanwhile, for lack of memory.
+PREPARE_ALONE_S = 1.0
 
 
 def improve(
@@ -130,7 +134,8 @@ def _show_closer(choice: SceneChoice, store: Path, changes: _Changes, progress: 
 
     try:
         go_on()
-        sketch = sketch_scene(choice.source_name, _closer_count(), CLOSER_S, lod=choice.lod)
+        most = _closer_count(changes.host_budget)
+        sketch = sketch_scene(choice.source_name, most, CLOSER_S, lod=choice.lod)
         while True:
             go_on()
             changed = _modified_ns(journal)
@@ -139,7 +144,10 @@ def _show_closer(choice: SceneChoice, store: Path, changes: _Changes, progress: 
                 if is_worth_showing(finished_gaussians(store) / max(1, sketch.total), shown):
                     source = UnfinishedStore(store, sketch)
                     shown = source.share
-                    changes.to_unfinished(source, sketch, go_on)
+                    try:
+                        changes.to_unfinished(source, sketch, go_on)
+                    except BudgetError as error:  # a user may give more before the next one
+                        log.debug("no closer look at present: %s", error)
             time.sleep(LOOK_EVERY_S)
     except (BelvedereError, OSError, MemoryError) as error:  # the first look does, too
         log.debug("no closer look: %s", error, exc_info=True)
@@ -175,11 +183,12 @@ def is_as_good(coming: StreamStats, shown: SessionStats) -> bool:
     return shown.still and not whole and sum(coming.gaussians_by_level) >= shown.gaussians
 
 
-def _closer_count() -> int:
-    available = available_bytes()
-    if available is None:
-        return CLOSER_COUNT
-    return min(CLOSER_COUNT, int(CLOSER_SHARE * available / gaussian_bytes(3)))
+def _closer_count(host_budget: int | None) -> int:
+    """Of a sketch that stays in host memory while the store is built; half is for chunks."""
+    available, each = available_bytes(), gaussian_bytes(3)
+    share = CLOSER_COUNT if available is None else int(CLOSER_SHARE * available / each)
+    allowed = CLOSER_COUNT if host_budget is None else max(1, host_budget // 2 // each)
+    return min(CLOSER_COUNT, share, allowed)
 
 
 def _modified_ns(path: Path) -> int:
@@ -194,7 +203,8 @@ class _Changes:
 
     While a store is built each form has half of the budgets, as two of them are in memory during
     a change; the last one gets all of them when it is alone. Budgets that a user sets meanwhile
-    are likewise those of both together.
+    are likewise those of both together. Where they are too small for two forms the one that is
+    shown stays, and is given up before anything of the store is loaded.
     """
 
     def __init__(
@@ -203,8 +213,9 @@ class _Changes:
         self.server = server
         self._ready, self._choice, self._settings = ready, choice, settings
         stream = settings.stream
-        self._all = choose_budgets(stream.host_budget, stream.device_budget, available_bytes())
-        self._half = _half(self._all)
+        self.host_budget = stream.host_budget
+        budgets = choose_budgets(stream.host_budget, stream.device_budget, available_bytes())
+        self._shares = SharedBudgets(budgets)
         self._before: StreamedScene | None = None
 
     def to_unfinished(
@@ -225,35 +236,73 @@ class _Changes:
             share = f"{100 * source.share:.0f} % of {sketch.total:,} Gaussians in full detail"
             facts = f"{sketch.meta.format_name} · {share}, a sketch of the rest"
         opened = OpenedStream(self._choice.title, source, self._ready.shown.start)
-        self._before = self._change(opened, facts, go_on)
+        scene = self._beside(opened)
+        if scene is None:
+            source.close()
+            raise BudgetError(f"{opened.title}: too little memory for two forms of it at once")
+        self._change(scene, go_on)
+        self._tell(opened, scene, facts)
+        self._before = scene
 
     def to_store(self, opened: OpenedStream) -> str:
         """Show the store, as soon as it is as good. Returns why that failed; "" if it did not."""
         try:
-            scene = self._change(opened, opened.facts, lambda: None)
-            scene.set_budgets(self._all)
+            scene = self._beside(opened)
+            if scene is None:
+                scene = self._change_alone(opened)
+            else:
+                self._change(scene, lambda: None)
+                self._shares.leave_all_to(scene)
         except BudgetError as error:
+            opened.source.close()
             return str(error)
+        self._tell(opened, scene, opened.facts)
         return ""
 
-    def _change(self, opened: OpenedStream, facts: str, go_on: Callable[[], None]) -> StreamedScene:
-        self._follow_user()
+    def _beside(self, opened: OpenedStream) -> StreamedScene | None:
+        """A form to come, beside the one that is shown; None without room for both."""
         rasterizer = create_rasterizer(self._settings.render.engine)
-        scene = streamed(opened, rasterizer, self._settings.stream, self._half)
+        return self._shares.admit(
+            least_budgets(opened.source, rasterizer),
+            lambda share: streamed(opened, rasterizer, self._settings.stream, share),
+        )
+
+    def _change(self, scene: StreamedScene, go_on: Callable[[], None]) -> None:
+        """Show a form as soon as it is as good as the one that is shown."""
         try:
-            self._prepare(scene, go_on)
+            self._prepare(scene, go_on, PREPARE_S)
+        except BaseException:
+            self._shares.give_up()
+            scene.close()
+            raise
+        self._shares.take_over(scene, lambda: self._ready.engine.replace_scene(scene))
+
+    def _change_alone(self, opened: OpenedStream) -> StreamedScene:
+        """Give up what is shown, then load the last form and show it. A browser at rest keeps its
+        picture meanwhile; one that moves sees nothing for a moment."""
+        engine = self._ready.engine
+        rasterizer = create_rasterizer(self._settings.render.engine)
+        scene = self._shares.admit_alone(
+            least_budgets(opened.source, rasterizer),
+            lambda: engine.replace_scene(Gaussians.empty()),
+            lambda budgets: streamed(opened, rasterizer, self._settings.stream, budgets),
+        )
+        try:
+            self._prepare(scene, lambda: None, PREPARE_ALONE_S)
         except BaseException:
             scene.close()
             raise
-        self._ready.engine.replace_scene(scene)
-        shown = shown_stream(opened, scene)
-        self.server.replace(replace(shown, start=self._ready.shown.start, facts=facts))
+        engine.replace_scene(scene)
         return scene
 
-    def _prepare(self, scene: StreamedScene, go_on: Callable[[], None]) -> None:
+    def _tell(self, opened: OpenedStream, scene: StreamedScene, facts: str) -> None:
+        shown = shown_stream(opened, scene, self._shares)
+        self.server.replace(replace(shown, start=self._ready.shown.start, facts=facts))
+
+    def _prepare(self, scene: StreamedScene, go_on: Callable[[], None], limit_s: float) -> None:
         """Fetch what the browsers look at until it is as good as what they show: a streamed
         scene begins with its coarsest chunks."""
-        end_s = time.monotonic() + PREPARE_S
+        end_s = time.monotonic() + limit_s
         while True:
             go_on()
             self._follow_user(scene)
@@ -262,26 +311,11 @@ class _Changes:
                 return
             time.sleep(PREPARE_EVERY_S)
 
-    def _follow_user(self, coming: StreamedScene | None = None) -> None:
-        """What was set for the form that is shown counts for the next one, too."""
+    def _follow_user(self, coming: StreamedScene) -> None:
+        """How the form that is shown was set to be drawn counts for the next one, too."""
         before = self._before
-        if before is not None and before.budgets != self._half:
-            self._all = before.budgets
-            self._half = _half(self._all, before, coming)
-            before.set_budgets(self._half)
-        if coming is not None and coming.budgets != self._half:
-            coming.set_budgets(self._half)
-        if before is not None and coming is not None and coming.policy != before.policy:
+        if before is not None and coming.policy != before.policy:
             coming.policy = before.policy
-
-
-def _half(budgets: Budgets, *scenes: StreamedScene | None) -> Budgets:
-    """Of the budgets, but not less than the scenes cannot do without."""
-    least = [scene.least_budgets for scene in scenes if scene is not None]
-    return Budgets(
-        max(budgets.host_bytes // 2, *(each.host_bytes for each in least), 0),
-        max(budgets.device_bytes // 2, *(each.device_bytes for each in least), 0),
-    )
 
 
 def _is_prepared(scene: StreamedScene, view: BrowserView) -> bool:

@@ -35,6 +35,7 @@ from viewer.scenes import (
     in_town,
     open_scene,
 )
+from viewer.shared_budgets import SharedBudgets
 from viewer.start_view import choose_start_view
 from viewer.store_cache import StoreCache
 from viewer.streams import OpenedStream, open_stream, streamed
@@ -266,11 +267,20 @@ def shown_whole(opened: OpenedScene) -> ShownScene:
     )
 
 
-def shown_stream(opened: OpenedStream, scene: StreamedScene) -> ShownScene:
-    """What browsers are told of a streamed scene."""
+def shown_stream(
+    opened: OpenedStream, scene: StreamedScene, shares: SharedBudgets | None = None
+) -> ShownScene:
+    """What browsers are told of a streamed scene.
+
+    Args:
+        opened: What it is made of.
+        scene: What is drawn.
+        shares: The budgets, if there is or will be another form of the scene beside it.
+    """
     from viewer.client import ShownScene
 
-    budgets = scene.budgets
+    shares = SharedBudgets.of(scene) if shares is None else shares
+    budgets = shares.budgets
     available = available_bytes() or 0
     return ShownScene(
         title=opened.title,
@@ -279,5 +289,6 @@ def shown_stream(opened: OpenedStream, scene: StreamedScene) -> ShownScene:
         sh_degree=opened.source.sh_degree,
         cameras=opened.meta.cameras,
         stream=scene,
+        shares=shares,
         most_memory=max(available // 2, budgets.host_bytes, budgets.device_bytes),
     )

@@ -6,7 +6,7 @@ import html
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -97,7 +97,7 @@ class StreamPanel:
     Args:
         gui: Where to build.
         bounds: Of the sliders.
-        budgets: Those in force.
+        budgets: Those in force, of all forms of the scene together.
         max_gaussians: Of a picture, at present.
         actions: What the controls do.
         order: Place among the folders.
@@ -114,6 +114,7 @@ class StreamPanel:
         order: float,
     ) -> None:
         self._actions = actions
+        self._budgets = budgets
         self._text = self._note = ""
         self._note_until_s = self._touched_s = -math.inf
         self._folder = gui.add_folder("Streaming", order=order)
@@ -138,8 +139,8 @@ class StreamPanel:
                 "Freeze selection", False, hint="Look from elsewhere at what this view needs"
             )
             boxes = gui.add_checkbox("Chunk boxes", False, hint="Outline what is drawn")
-        for slider in (self._host, self._device):
-            slider.on_update(contained(self._set_budgets))
+        for slider, name in ((self._host, "host_bytes"), (self._device, "device_bytes")):
+            slider.on_update(contained(partial(self._set_budget, name)))
         self._most_gaussians.on_update(contained(self._set_most_gaussians))
         for box, act in (
             (self._tint, actions.tint_levels),
@@ -157,6 +158,7 @@ class StreamPanel:
     def show(self, held: ResidencyStats, drawn: StreamStats | None, max_gaussians: int) -> None:
         """Bring numbers and sliders up to date; sends nothing when none changed."""
         now_s = time.monotonic()
+        self._budgets = held.budgets
         if now_s >= self._touched_s + SETTLES_S:  # whoever changed them
             _follow(self._host, held.budgets.host_bytes // MIB)
             _follow(self._device, held.budgets.device_bytes // MIB)
@@ -170,12 +172,14 @@ class StreamPanel:
         """Take the folder away."""
         self._folder.remove()
 
-    def _set_budgets(self, event: Any) -> None:
+    def _set_budget(self, name: str, event: Any) -> None:
         if not self._is_touched(event):
             return
-        budgets = Budgets(MIB * int(self._host.value), MIB * int(self._device.value))
+        # The other one stays what it is, not what its slider can show of it.
+        budgets = replace(self._budgets, **{name: MIB * int(event.target.value)})
         try:
             self._actions.set_budgets(budgets)
+            self._budgets = budgets
             self._note = ""
         except BudgetError as error:
             self._note, self._note_until_s = str(error), time.monotonic() + NOTE_S

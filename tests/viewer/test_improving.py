@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import viser
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,13 +28,15 @@ from scene_store.sketch import sketch_scene
 from splat.camera import Camera
 from splat.errors import BudgetError
 from tests import scenes
+from tests.viewer.test_stream_panel import moved
 from viewer import improving
 from viewer.background import Background
-from viewer.client import ShownScene
+from viewer.client import BrowserView, ShownScene
 from viewer.improving import _Changes, _show_closer, is_as_good, is_worth_showing
 from viewer.opening import Ready, cached_store, open_first
 from viewer.scenes import SceneChoice
 from viewer.session import SessionStats
+from viewer.stream_panel import StreamBounds, StreamPanel
 from viewer.streams import OpenedStream, streamed
 
 COUNT = 30_000
@@ -158,6 +161,13 @@ def is_seen(ready: Ready) -> bool:
             return bool(alpha.max() > 0.5)
         time.sleep(0.01)
     return False
+
+
+def show_in(panel: StreamPanel, shown: ShownScene) -> None:
+    """As the browser's ticker does."""
+    assert shown.stream is not None and shown.shares is not None
+    held = replace(shown.stream.stats(), budgets=shown.shares.budgets)
+    panel.show(held, None, shown.stream.policy.max_gaussians)
 
 
 def test_what_is_finished_is_shown_then_all_of_it(choice: SceneChoice, ready: Ready) -> None:
@@ -358,7 +368,42 @@ def test_a_form_that_is_overtaken_is_given_up(
     ready.close()
 
 
-def test_budgets_that_a_user_sets_hold_for_both_forms_together(
+def test_one_slider_moved_twice_changes_its_own_budget_and_no_other(
+    choice: SceneChoice, ready: Ready, viser_server: viser.ViserServer
+) -> None:
+    assert ready.store is not None
+    server: Any = FakeServer()
+    changes = _Changes(ready, choice, SETTINGS, server)
+    sketch = sketch_scene(choice.source_name, 4_000, 5.0)
+    build(choice, ready.store, 0.6)
+    changes.to_unfinished(UnfinishedStore(ready.store, sketch), sketch)
+    view: Any = BrowserView.__new__(BrowserView)
+    view._scene, view._on_limits = server.shown[-1], lambda: None
+    panel = StreamPanel(
+        viser_server.gui, bounds=StreamBounds(Budgets(MIB, MIB), 512 * MIB, COUNT), budgets=ALL,
+        max_gaussians=COUNT, actions=view, order=1,
+    )  # fmt: skip
+    for device in (100, 90):
+        show_in(panel, server.shown[-1])
+        assert panel._host.value == 64, "the whole budget is shown"
+        moved(panel._device, device)
+        shown = server.shown[-1]
+        assert shown.shares.budgets == Budgets(64 * MIB, device * MIB)
+        assert shown.stream.budgets == Budgets(32 * MIB, device // 2 * MIB)
+        changes.to_unfinished(UnfinishedStore(ready.store, sketch), sketch)
+        assert server.shown[-1].stream.budgets == shown.stream.budgets
+        view._scene = server.shown[-1]
+    build(choice, ready.store)
+    with contextlib.ExitStack() as kept:
+        opened = cached_store(choice, SETTINGS, kept)
+        assert opened is not None and changes.to_store(opened) == ""
+        last = server.shown[-1]
+        assert last.stream.budgets == Budgets(64 * MIB, 90 * MIB)
+        assert last.most_memory >= 90 * MIB
+        ready.close()
+
+
+def test_without_room_for_two_forms_the_one_that_is_shown_stays(
     choice: SceneChoice, ready: Ready
 ) -> None:
     assert ready.store is not None
@@ -367,27 +412,45 @@ def test_budgets_that_a_user_sets_hold_for_both_forms_together(
     sketch = sketch_scene(choice.source_name, 4_000, 5.0)
     build(choice, ready.store, 0.6)
     changes.to_unfinished(UnfinishedStore(ready.store, sketch), sketch)
-    before = server.shown[-1].stream
-    before.set_budgets(Budgets(40 * MIB, 90 * MIB))
+    (shown,) = server.shown
+    shown.shares.set_budgets(shown.stream.least_budgets)
+    with pytest.raises(BudgetError, match="two forms"):
+        changes.to_unfinished(UnfinishedStore(ready.store, sketch), sketch)
+    assert server.shown == [shown] and shown.stream.budgets == shown.stream.least_budgets
+    assert is_seen(ready)
+    shown.shares.set_budgets(ALL)
     changes.to_unfinished(UnfinishedStore(ready.store, sketch), sketch)
-    assert before.budgets == server.shown[-1].stream.budgets == Budgets(20 * MIB, 45 * MIB)
-    build(choice, ready.store)
-    with contextlib.ExitStack() as kept:
-        opened = cached_store(choice, SETTINGS, kept)
-        assert opened is not None and changes.to_store(opened) == ""
-        assert server.shown[-1].stream.budgets == Budgets(40 * MIB, 90 * MIB)
-        ready.close()
+    assert len(server.shown) == 2 and server.shown[1].stream.budgets == HALF
+    ready.close()
 
 
-def test_half_of_the_smallest_budgets_is_still_enough(choice: SceneChoice, ready: Ready) -> None:
+def test_without_room_for_two_forms_the_store_comes_when_the_other_is_gone(
+    choice: SceneChoice, ready: Ready
+) -> None:
     assert ready.store is not None
-    server: Any = FakeServer()
+    view = FakeView(ready)
+    server: Any = FakeServer(views=(view,))
     changes = _Changes(ready, choice, SETTINGS, server)
+    view.rest()
     sketch = sketch_scene(choice.source_name, 4_000, 5.0)
     build(choice, ready.store, 0.6)
     changes.to_unfinished(UnfinishedStore(ready.store, sketch), sketch)
-    before = server.shown[-1].stream
-    before.set_budgets(before.least_budgets)
-    changes.to_unfinished(UnfinishedStore(ready.store, sketch), sketch)
-    assert server.shown[-1].stream.budgets == before.least_budgets
-    ready.close()
+    (shown,) = server.shown
+    view.rest()
+    pool = shown.stream._pages._pool
+    assert pool.pages_in_use > 0
+    least = shown.stream.least_budgets
+    little = Budgets(ALL.host_bytes, 2 * least.device_bytes - 1)
+    shown.shares.set_budgets(little)
+    build(choice, ready.store)
+    in_use: list[int] = []
+    with contextlib.ExitStack() as kept:
+        opened = cached_store(choice, SETTINGS, kept)
+        assert opened is not None
+        slow: Any = SlowSource(opened.source, lambda: in_use.append(pool.pages_in_use))
+        assert changes.to_store(OpenedStream(opened.title, slow, opened.start)) == ""
+        last = server.shown[-1]
+        assert last.stream.budgets == last.shares.budgets == little
+        assert is_seen(ready)
+        assert in_use and not any(in_use), "nothing is read while the other is there"
+        ready.close()
