@@ -121,7 +121,7 @@ class StreamSettings:
             this may be left out, pixels.
         store: Make a store of a large scene behind the page, for the next time.
         store_from: Gaussians from which a scene is large; one that would take more than half
-            of the memory is large, too.
+            of the memory, or more than a budget that is given here, is large, too.
         cache_budget: Disk space for those stores, bytes; the least recently used go first.
     """
 

@@ -135,7 +135,8 @@ class StreamedSogChunks:
         self._ranges = [node.range for node in nodes]
         self._unit_of = [by_file[node.range.file] for node in nodes]
         self.sh_degree = max(unit.degree for unit in described)
-        self.overhead_bytes = keep_bytes + max(decoding_bytes(unit) for unit in described)
+        self._decoding_bytes = max(decoding_bytes(unit) for unit in described)
+        self.overhead_bytes = keep_bytes + self._decoding_bytes
         self.meta = SceneMeta(
             path=path,
             format_name="streamed SOG",
@@ -145,6 +146,13 @@ class StreamedSogChunks:
             lod_counts=tuple(sum(_count_at(leaf, at) for leaf in leaves) for at in range(levels)),
             notes=tuple(dict.fromkeys(note for unit in described for note in unit.notes)),
         )
+
+    def leave_room(self, host_bytes: int) -> None:
+        """Keep fewer textures where host memory is short: at most in half of what decoding
+        leaves of it. To be called before anything is read."""
+        room = max(0, (host_bytes - self._decoding_bytes) // 2)
+        self._units.keep_bytes = min(self._units.keep_bytes, room)
+        self.overhead_bytes = self._units.keep_bytes + self._decoding_bytes
 
     def encoded_bytes(self, chunk: int) -> int:
         """See ``ChunkSource``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from scene_store.ledger import Budgets
+from scene_store.memory import DRAW_FACTOR, PEAK_FACTOR, WORKING_BYTES, gaussian_bytes
 from splat.errors import BudgetError
 from viewer.text import memory_size
 
@@ -43,6 +44,47 @@ def choose_budgets(
     return Budgets(host, device)
 
 
+def needs_of_whole(count: int, sh_degree: int, drawable_bytes: float) -> Budgets:
+    """What a scene takes that is in memory as a whole, the most that its reading takes included.
+
+    Args:
+        count: Gaussians.
+        sh_degree: Of their harmonics.
+        drawable_bytes: Of one that can be drawn, on the device.
+    """
+    return Budgets(
+        int(count * gaussian_bytes(sh_degree) * PEAK_FACTOR), int(count * drawable_bytes)
+    )
+
+
+def is_over(host: int | None, device: int | None, whole: Budgets) -> bool:
+    """Whether a scene would take more than a budget that the user gave.
+
+    Args:
+        host, device: The user's, bytes; None where nothing was said, which nothing exceeds.
+        whole: What all of the scene takes.
+    """
+    over_host = host is not None and whole.host_bytes > host
+    return over_host or (device is not None and whole.device_bytes > device)
+
+
+def unkept_line(
+    shown: str, host: int | None, device: int | None, count: int, sh_degree: int
+) -> str:
+    """What a user should know whose budgets a scene will not keep, as it is read whole.
+
+    Args:
+        shown: The scene.
+        host, device: The user's budgets; None where nothing was said.
+        count, sh_degree: Of the scene.
+    """
+    takes = int(count * gaussian_bytes(sh_degree) * DRAW_FACTOR) + WORKING_BYTES
+    return (
+        f"{shown}: {_named(host, device)}: not kept, as the scene is read whole, which takes "
+        f"about {memory_size(takes)}; belvedere build makes a store, which is drawn within them"
+    )
+
+
 def require_room(budgets: Budgets, available: int | None, held: int) -> None:
     """Refuses budgets that the machine cannot give.
 
@@ -77,9 +119,12 @@ def _require_room(host: int | None, device: int | None, available: int | None) -
     asked = (host or 0) + (device or 0)
     if available is None or asked <= available:
         return
-    options = (("--host-budget", host), ("--device-budget", device))
-    names = " and ".join(f"{name} {memory_size(size)}" for name, size in options if size)
     raise BudgetError(
-        f"{names}: the processor draws from host memory, so both must fit into the "
+        f"{_named(host, device)}: the processor draws from host memory, so both must fit into the "
         f"{memory_size(available)} that are available; lower them"
     )
+
+
+def _named(host: int | None, device: int | None) -> str:
+    options = (("--host-budget", host), ("--device-budget", device))
+    return " and ".join(f"{name} {memory_size(size)}" for name, size in options if size)

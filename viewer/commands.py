@@ -256,7 +256,6 @@ class Export:
         )
         choice = self.scene.choice(settings)
         problems: list[str] = []
-        notes: list[str] = []
         with status_line() as progress:
             export(
                 choice,
@@ -267,11 +266,9 @@ class Export:
                 progress,
                 stream=settings.stream,
                 on_problem=problems.append,
-                on_note=notes.append,
+                on_note=lambda note: log.warning("%s", note),
                 eyes=eyes,
             )
-        for note in notes:
-            log.warning("%s", note)
         for path in targets.paths:
             say(str(path))
         if problems:

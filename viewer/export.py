@@ -13,7 +13,7 @@ from viewer.drawing import prepared
 from viewer.export_targets import Targets
 from viewer.eyes import EyesChoice, draw_seen, levelled
 from viewer.images import Mode
-from viewer.opening import open_in_parts, opens_in_parts, used_instead
+from viewer.opening import open_in_parts, opens_in_parts, unkept_budgets, used_instead
 from viewer.scenes import OpenedScene, Progress, SceneChoice, open_scene
 from viewer.streams import OpenedStream
 
@@ -52,7 +52,7 @@ def export(
         progress: Hears how much of a scene is read, and when it is drawn.
         stream: How much memory a store may take.
         on_problem: Hears, a line each, what the picture lacks.
-        on_note: Hears, a line each, what else is to be known of it.
+        on_note: Hears, a line each, what else is to be known of it; before the scene is read.
         eyes: Where the two are, and whether they look around.
 
     Returns:
@@ -72,7 +72,7 @@ def export(
     if size is not None:
         targets.check_size(*size)
     with contextlib.ExitStack() as kept:
-        opened = _open(choice, Settings(render=render, stream=stream), kept, progress)
+        opened = _open(choice, Settings(render=render, stream=stream), kept, progress, on_note)
         if isinstance(opened, OpenedStream) and opened.cached is not None:
             on_note(used_instead(choice, opened.cached))
         camera = choose_camera(eyes.head(camera_choice), opened, render)
@@ -90,7 +90,11 @@ def export(
 
 
 def _open(
-    choice: SceneChoice, settings: Settings, kept: contextlib.ExitStack, progress: Progress
+    choice: SceneChoice,
+    settings: Settings,
+    kept: contextlib.ExitStack,
+    progress: Progress,
+    on_note: Callable[[str], None],
 ) -> Opened:
     """By its chunks if it is large and has them, else whole."""
     choice = at_hand(choice, kept, progress)
@@ -98,4 +102,6 @@ def _open(
         opened = open_in_parts(choice, settings, kept)
         if opened is not None:
             return opened
+    if note := unkept_budgets(choice, settings):
+        on_note(note)
     return open_scene(choice, progress)

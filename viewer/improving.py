@@ -213,10 +213,14 @@ class _Changes:
         self.server = server
         self._ready, self._choice, self._settings = ready, choice, settings
         stream = settings.stream
-        self.host_budget = stream.host_budget
         budgets = choose_budgets(stream.host_budget, stream.device_budget, available_bytes())
         self._shares = SharedBudgets(budgets)
         self._before: StreamedScene | None = None
+
+    @property
+    def host_budget(self) -> int | None:
+        """That of the settings; None where nothing was said."""
+        return self._settings.stream.host_budget
 
     def to_unfinished(
         self, source: UnfinishedStore, sketch: Sketch, go_on: Callable[[], None] = lambda: None

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from configs.settings import Settings
 from scene_store.chunk_sources import can_stream
 from scene_store.loading import in_morton_order
+from scene_store.manifest import PAGE_GRANULARITY
 from scene_store.memory import DRAW_FACTOR, available_bytes, gaussian_bytes
 from scene_store.scene import Scene
 from scene_store.sketch import Sketch, sketch_scene
@@ -24,6 +25,7 @@ from scene_store.statistics import likely_up
 from splat.camera import Camera
 from splat.errors import SceneError, SceneFormatError
 from splat.gaussians import Gaussians
+from viewer.budgets import is_over, needs_of_whole, unkept_line
 from viewer.downloads import at_hand
 from viewer.engines import create_rasterizer
 from viewer.scenes import (
@@ -38,7 +40,7 @@ from viewer.scenes import (
 from viewer.shared_budgets import SharedBudgets
 from viewer.start_view import choose_start_view
 from viewer.store_cache import StoreCache
-from viewer.streams import OpenedStream, open_stream, streamed
+from viewer.streams import OpenedStream, open_stream, reads_within, streamed
 
 if TYPE_CHECKING:
     from rendering.engine import RenderEngine
@@ -50,8 +52,9 @@ log = logging.getLogger(__name__)
 # A scene that takes more is streamed, however few its Gaussians.
 MOST_OF_MEMORY = 0.5
 TOWN_SH_DEGREE = 2
-# Of a first look.
+# Of a first look; a user's budget for the device may have less for it.
 SKETCH_COUNT = 400_000
+SKETCH_SHARE = 0.5
 SKETCH_S = 1.2
 
 
@@ -108,7 +111,8 @@ def open_in_parts(
 ) -> OpenedStream | None:
     """A scene that is not to be read whole (``opens_in_parts``), by its chunks.
 
-    None if it has none: a large file of which nobody has made a store yet.
+    None if it has none: a large file of which nobody has made a store yet. A streamed SOG whose
+    textures do not fit into the user's budget is such a file, too.
 
     Args:
         choice: The scene, at hand.
@@ -118,8 +122,14 @@ def open_in_parts(
     Raises:
         SceneError: If it cannot be opened.
     """
-    if choice.is_streamed or (choice.path is not None and can_stream(choice.path)):
-        return open_stream(choice)
+    host_budget = settings.stream.host_budget
+    if choice.is_streamed:
+        return open_stream(choice, host_budget=host_budget)
+    if choice.path is not None and can_stream(choice.path):
+        opened = open_stream(choice, host_budget=host_budget)
+        if reads_within(opened.source, host_budget):
+            return opened
+        opened.source.close()
     return cached_store(choice, settings, stack)
 
 
@@ -138,11 +148,13 @@ def opens_in_parts(choice: SceneChoice, settings: Settings) -> bool:
 
 
 def open_whole(choice: SceneChoice, settings: Settings, progress: Progress) -> Ready:
-    """All of a scene in memory.
+    """All of a scene in memory, whatever the budgets; a warning says if it is more than they are.
 
     Raises:
         BelvedereError: If it cannot be read, or does not fit.
     """
+    if note := unkept_budgets(choice, settings):
+        log.warning("%s", note)
     opened = open_scene(choice, progress)
     progress(1.0, "Preparing …")
     return _resident(opened, choice, settings)
@@ -186,6 +198,21 @@ def used_instead(choice: SceneChoice, cached: Path) -> str:
     )
 
 
+def unkept_budgets(choice: SceneChoice, settings: Settings) -> str:
+    """One line if reading a scene whole will not keep the budgets that the user gave, else "".
+
+    Raises:
+        SceneError: If it cannot be read.
+    """
+    stream = settings.stream
+    if stream.host_budget is None and stream.device_budget is None:
+        return ""
+    count, degree = _size(choice)
+    if not _is_over_budget(count, degree, settings):
+        return ""
+    return unkept_line(choice.shown, stream.host_budget, stream.device_budget, count, degree)
+
+
 def _cameras(choice: SceneChoice) -> tuple[Camera, ...]:
     """Training cameras that lie beside a scene."""
     if choice.path is None or choice.path.suffix.lower() in COMPOSITION_SUFFIXES:
@@ -197,22 +224,46 @@ def _cameras(choice: SceneChoice) -> tuple[Camera, ...]:
 
 
 def _is_large(choice: SceneChoice, settings: Settings) -> bool:
-    """Whether reading all of it would take too long, or too much of the memory there is."""
-    count, degree = choice.gaussians, TOWN_SH_DEGREE
-    check_exists(choice)
-    if choice.path is not None:
-        from scene_store.formats import open_scene as open_source
-
-        with open_source(choice.path) as source:
-            count, degree = source.meta.count, source.meta.sh_degree
+    """Whether reading all of it would take too long, or too much of the memory there is, or more
+    than the user allows."""
+    count, degree = _size(choice)
     needed = count * gaussian_bytes(degree) * DRAW_FACTOR
     available = available_bytes()
     scarce = available is not None and needed > MOST_OF_MEMORY * available
-    return count >= settings.stream.store_from or scarce
+    over = _is_over_budget(count, degree, settings)
+    return count >= settings.stream.store_from or scarce or over
+
+
+def _size(choice: SceneChoice) -> tuple[int, int]:
+    """Gaussians of a scene, and the degree of their harmonics; a look at its description."""
+    check_exists(choice)
+    if choice.path is None:
+        return choice.gaussians, TOWN_SH_DEGREE
+    from scene_store.formats import open_scene as open_source
+
+    with open_source(choice.path, lod=choice.lod) as source:
+        return source.meta.count, source.meta.sh_degree
+
+
+def _is_over_budget(count: int, degree: int, settings: Settings) -> bool:
+    host, device = settings.stream.host_budget, settings.stream.device_budget
+    if host is None and device is None:
+        return False
+    pool = create_rasterizer(settings.render.engine).new_pool(PAGE_GRANULARITY, degree)
+    whole = needs_of_whole(count, degree, pool.page_bytes / PAGE_GRANULARITY)
+    return is_over(host, device, whole)
+
+
+def _sketch_count(choice: SceneChoice, device_budget: int | None) -> int:
+    if device_budget is None:
+        return SKETCH_COUNT
+    _, degree = _size(choice)
+    return max(1, min(SKETCH_COUNT, int(SKETCH_SHARE * device_budget) // gaussian_bytes(degree)))
 
 
 def _first_look(choice: SceneChoice, settings: Settings, store: Path) -> Ready:
-    sketch = sketch_scene(choice.source_name, SKETCH_COUNT, SKETCH_S, lod=choice.lod)
+    most = _sketch_count(choice, settings.stream.device_budget)
+    sketch = sketch_scene(choice.source_name, most, SKETCH_S, lod=choice.lod)
     if len(sketch.gaussians) == 0:
         raise SceneError(f"{choice.shown}: holds nothing that can be drawn")
     gaussians = in_morton_order(sketch.gaussians)

@@ -21,7 +21,14 @@ from splat.errors import BelvedereError
 from viewer.access import choose_policy
 from viewer.background import Background
 from viewer.details import add_details
-from viewer.opening import Ready, open_first, opens_in_parts, shown_whole, store_cache
+from viewer.opening import (
+    Ready,
+    open_first,
+    opens_in_parts,
+    shown_whole,
+    store_cache,
+    unkept_budgets,
+)
 from viewer.ports import find_port, is_loopback, outward_address
 from viewer.scenes import SceneChoice, check_exists, check_openable, open_scene
 from viewer.text import byte_size
@@ -152,6 +159,8 @@ def _improve(
         log.warning("%s: no better picture: %s: %s", choice.shown, type(error).__name__, error)
         log.debug("details", exc_info=True)
         return
+    if note := unkept_budgets(choice, settings):
+        say(note)
     reading = Background(lambda progress: open_scene(choice, progress))
     works.append(reading)
     try:

@@ -4,6 +4,7 @@ lines, and none at all for what takes a moment."""
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -27,8 +28,26 @@ def status_line() -> Iterator[Status]:
     from rich.console import Console
     from rich.text import Text
 
-    with Console(stderr=True).status(Text("Opening …")) as line:
+    with Console(stderr=True).status(Text("Opening …")) as line, _logged_above():
         yield lambda share, what: line.update(Text(status_text(share, what)))
+
+
+@contextlib.contextmanager
+def _logged_above() -> Iterator[None]:
+    """Let what is logged stand above the line, not in it: by the stream that the line put in
+    the place of standard error."""
+    handlers = [
+        handler
+        for handler in logging.getLogger().handlers
+        if isinstance(handler, logging.StreamHandler) and handler.stream is sys.__stderr__
+    ]
+    for handler in handlers:
+        handler.setStream(sys.stderr)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.setStream(sys.__stderr__)
 
 
 @contextlib.contextmanager

@@ -16,12 +16,13 @@ from rendering.streamed_scene import StreamedScene, StreamPolicy
 from scene_store.chunk_sources import open_chunks
 from scene_store.chunks import ChunkSource
 from scene_store.ledger import Budgets
-from scene_store.memory import available_bytes
+from scene_store.memory import available_bytes, gaussian_bytes
 from scene_store.outline import outline_of
 from scene_store.remade_chunks import RemadeChunks
 from scene_store.scene import SceneMeta
 from scene_store.statistics import likely_up
 from scene_store.store import Store
+from scene_store.streamed_sog_chunks import StreamedSogChunks
 from scene_store.town_source import TOWN_NAME
 from scene_store.tree import LodTree
 from splat.camera import Camera
@@ -69,13 +70,16 @@ class OpenedStream:
         return f"{meta.format_name} · {meta.count:,} Gaussians · SH {meta.sh_degree}"
 
 
-def open_stream(choice: SceneChoice, cameras: tuple[Camera, ...] = ()) -> OpenedStream:
+def open_stream(
+    choice: SceneChoice, cameras: tuple[Camera, ...] = (), host_budget: int | None = None
+) -> OpenedStream:
     """Open a store, a streamed SOG or a remote scene: its description and the coarsest chunks
     are read.
 
     Args:
         choice: Which one.
         cameras: Training cameras, of which a store knows nothing.
+        host_budget: The user's; of a streamed SOG, fewer textures are kept where it is small.
 
     Raises:
         SceneError: If it is damaged, or an option does not go with it.
@@ -84,7 +88,10 @@ def open_stream(choice: SceneChoice, cameras: tuple[Camera, ...] = ()) -> Opened
         raise SceneError(
             f"{choice.shown}: all its levels are drawn, each where it is needed; leave out --lod"
         )
-    source = RemadeChunks(open_chunk_source(choice))
+    chunks = open_chunk_source(choice)
+    if isinstance(chunks, StreamedSogChunks) and host_budget is not None:
+        chunks.leave_room(host_budget - _largest_bytes(chunks))
+    source = RemadeChunks(chunks)
     if cameras:
         source.meta = replace(source.meta, cameras=cameras)
     try:
@@ -142,6 +149,20 @@ def streamed(
 def overhead_bytes(source: ChunkSource) -> int:
     """Host memory that a source takes beside the chunks that residency counts, at most."""
     return source.overhead_bytes if isinstance(source, _HasOverhead) else 0
+
+
+def reads_within(source: ChunkSource, host_budget: int | None) -> bool:
+    """Whether each chunk of a scene can be read within the user's host budget, if there is one."""
+    if host_budget is None:
+        return True
+    return overhead_bytes(source) + _largest_bytes(source) <= host_budget
+
+
+def _largest_bytes(source: ChunkSource) -> int:
+    """Host memory that reading and decoding the largest chunk takes."""
+    counts = source.tree.count
+    encoded = max(source.encoded_bytes(chunk) for chunk in range(len(counts)))
+    return encoded + int(counts.max()) * gaussian_bytes(source.sh_degree)
 
 
 def stream_start(choice: SceneChoice, source: ChunkSource) -> StartView:

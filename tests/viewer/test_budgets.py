@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 
 from scene_store.ledger import Budgets
 from splat.errors import BudgetError
-from viewer.budgets import UNKNOWN_BYTES, choose_budgets, require_room
+from viewer.budgets import (
+    UNKNOWN_BYTES,
+    choose_budgets,
+    is_over,
+    needs_of_whole,
+    require_room,
+    unkept_line,
+)
 from viewer.text import memory_size
 
 GIB = 1 << 30
@@ -90,3 +97,37 @@ def test_a_scene_that_is_open_may_keep_what_it_has() -> None:
     require_room(budgets, None, held=0)
     with pytest.raises(BudgetError, match=r"1 GiB for the host and 3 GiB .* more than the 3.5 GiB"):
         require_room(budgets, 2 * GIB, held=3 * GIB // 2)
+
+
+@pytest.mark.parametrize(
+    ("host", "device", "over"),
+    [
+        (None, None, False),
+        (10 * GIB, None, False),
+        (10 * GIB - 1, None, True),
+        (None, 3 * GIB, False),
+        (None, 3 * GIB - 1, True),
+        (10 * GIB, 3 * GIB, False),
+        (10 * GIB, 1, True),
+        (1, 3 * GIB, True),
+    ],
+)
+def test_only_what_the_user_said_makes_a_scene_large(
+    host: int | None, device: int | None, over: bool
+) -> None:
+    assert is_over(host, device, Budgets(10 * GIB, 3 * GIB)) == over
+
+
+def test_a_whole_scene_takes_its_gaussians_and_what_their_reading_takes() -> None:
+    plain, rich = needs_of_whole(1000, 0, 60.0), needs_of_whole(1000, 3, 152.0)
+    assert (plain.device_bytes, rich.device_bytes) == (60_000, 152_000)
+    assert 56_000 < plain.host_bytes < 2 * 56_000
+    assert 236_000 < rich.host_bytes < 2 * 236_000
+
+
+def test_a_budget_that_is_not_kept_is_named_with_what_is_taken_instead() -> None:
+    line = unkept_line("a.ply", None, 64 << 20, 20_000_000, 2)
+    assert line.startswith("a.ply: --device-budget 64 MiB: not kept")
+    assert "about 6.065 GiB" in line and "belvedere build" in line and "--host" not in line
+    both = unkept_line("a.ply", GIB, 64 << 20, 20_000_000, 2)
+    assert "--host-budget 1 GiB and --device-budget 64 MiB" in both

@@ -21,7 +21,7 @@ from viewer.cli import main
 from viewer.export import export
 from viewer.export_targets import Targets
 from viewer.eyes import draw_seen
-from viewer.scenes import SceneChoice
+from viewer.scenes import SceneChoice, open_scene
 from viewer.store_cache import StoreCache
 
 RENDER = RenderSettings(threads=1)
@@ -185,3 +185,30 @@ def test_info_of_a_damaged_store_of_the_cache_reads_the_scene(
     (cached(wall) / "nodes.bin").write_bytes(b"damaged")
     assert main(["info", str(wall), "--config", str(config)]) == 0
     assert "3DGS PLY" in capfd.readouterr().out
+
+
+def test_a_budget_that_a_picture_does_not_keep_is_told_before_the_scene_is_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said_by_then: list[int] = []
+
+    def opening(*args: Any) -> Any:
+        said_by_then.append(len(caplog.messages))
+        return open_scene(*args)
+
+    monkeypatch.setattr("viewer.export.open_scene", opening)
+    picture = str(tmp_path / "t.png")
+    words = ["export", "town:30000", "-o", picture, "--width", "64", "--device-budget", "1MiB"]
+    for more in ([], ["--no-store"]):
+        assert main([*words, *more]) == 0
+        (said,) = caplog.messages
+        assert said.startswith("Town: --device-budget 1 MiB: not kept")
+        caplog.clear()
+    assert said_by_then == [1, 1]
+    store = StoreCache(1 << 30).path_of("town:30000")
+    store.parent.mkdir(parents=True, exist_ok=True)
+    build_store(["town:30000"], store, BuildOptions(page_gaussians=1024, threads=1))
+    assert main(words) == 0
+    assert "taken from the store that view made of it" in caplog.messages[0]
+    assert not any("not kept" in line for line in caplog.messages)
+    assert said_by_then == [1, 1], "the scene itself is not read"

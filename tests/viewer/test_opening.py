@@ -149,6 +149,36 @@ def test_a_file_of_more_than_half_of_the_memory_is_streamed(
         assert ready.store is not None
 
 
+@pytest.mark.parametrize(
+    "over", [StreamSettings(device_budget=50_000), StreamSettings(host_budget=100_000)]
+)
+def test_a_file_of_more_than_the_user_allows_is_streamed(
+    wall_ply: Path, over: StreamSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    """1,600 Gaussians are 96 kB to draw, and 161 kB to read."""
+    with first(SceneChoice(wall_ply, 1), over) as ready:
+        assert ready.store is not None
+        shown = 1600 if over.device_budget is None else 25_000 // 56
+        assert ready.count <= shown, "the first look has its part of the budget"
+    assert caplog.messages == []
+    for stream, lod in ((replace(over, store=False), None), (over, 0)):
+        with first(SceneChoice(wall_ply, 1, lod=lod), stream) as ready:
+            assert ready.store is None and ready.shown.stream is None
+        (said,) = caplog.messages
+        assert "not kept" in said and "belvedere build" in said
+        caplog.clear()
+
+
+def test_a_streamed_sog_of_more_than_the_user_allows_is_streamed(data_dir: Path) -> None:
+    path = data_dir / "playbot" / "lod-meta.json"
+    with first(SceneChoice(path, 1), StreamSettings(host_budget=120 << 20)) as ready:
+        stream = ready.shown.stream
+        assert ready.store is None and stream is not None
+        assert stream.least_budgets.host_bytes < stream.budgets.host_bytes < 120 << 20
+    with first(SceneChoice(path, 1), StreamSettings(host_budget=64 << 20)) as ready:
+        assert ready.store is not None, "its textures and one chunk would take more"
+
+
 def test_a_large_streamed_sog_is_streamed_by_its_own_levels(data_dir: Path) -> None:
     path = data_dir / "playbot" / "lod-meta.json"
     with first(SceneChoice(path, 1), replace(LARGE, host_budget=256 << 20)) as ready:
@@ -178,7 +208,7 @@ def test_a_large_composition_is_streamed_like_a_file(wall_ply: Path, tmp_path: P
     )
     with first(SceneChoice(path, 1)) as ready:
         assert ready.store is not None
-        assert "a first look: 3" in ready.shown.facts and "of 640,000" in ready.shown.facts
+        assert "a first look: 400,000 of 640,000 Gaussians" in ready.shown.facts
 
 
 def test_a_store_in_the_cache_is_used_and_kept_while_it_is(wall_ply: Path) -> None:
