@@ -75,6 +75,7 @@ class StreamStats:
         gaussians_by_level: Gaussians drawn, by the tree's level, originals (0) first.
         select_ms: Choosing them.
         wanted_gaussians: Drawn with everything there, and nothing fading.
+        provisional: Whether a sketch stands in for parts of the scene, which errors do not tell of.
     """
 
     complete: bool
@@ -86,6 +87,7 @@ class StreamStats:
     gaussians_by_level: tuple[int, ...]
     select_ms: float
     wanted_gaussians: int = 0
+    provisional: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from rendering.base import PagePool, PagingRasterizer, ScenePart
 from rendering.drawable import Drawable, SceneClosed
 from rendering.foresight import Foresight
 from rendering.frame import FrameRequest, StreamStats
-from scene_store.chunks import ChunkSource
+from scene_store.chunks import ChunkSource, Provisional
 from scene_store.cross_fade import CrossFade
 from scene_store.ledger import Budgets, ChunkCosts
 from scene_store.loader import Demand, Loader
@@ -414,6 +414,7 @@ class StreamedScene:
             gaussians_by_level=tuple(by_level.astype(np.int64).tolist()),
             select_ms=choice.select_ms,
             wanted_gaussians=choice.cut.ideal_gaussians,
+            provisional=isinstance(self.source, Provisional),
         )
 
     def _on_arrival(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,6 +81,17 @@ class ChunkSource(Protocol):
 
     def close(self) -> None:
         """Releases files and connections; reads still running may fail."""
+
+
+@runtime_checkable
+class Provisional(Protocol):
+    """A source in which a sketch stands in for parts of the scene.
+
+    Attributes:
+        finished: Original Gaussians that are not sketched.
+    """
+
+    finished: int
 
 
 ReadOutcome = EncodedChunk | BaseException | None

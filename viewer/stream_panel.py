@@ -292,6 +292,9 @@ def _picture(drawn: StreamStats) -> str:
     else:
         whole = "all that can be had" if drawn.lost else "complete"
         state = whole if drawn.complete and not drawn.fading else "fading"
+    if drawn.provisional:
+        state = "a sketch of the rest" if state == "complete" else state
+        return f"{_chunks(drawn.chunks)} · what is built, {state}"
     return f"{_chunks(drawn.chunks)} · within {drawn.error_px:.2g} px · {state}"
 
 

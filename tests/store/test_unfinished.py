@@ -11,6 +11,7 @@ import pytest
 
 from scene_store.build import BuildOptions, Stage, build_store
 from scene_store.build.unfinished import UnfinishedStore
+from scene_store.chunks import Provisional
 from scene_store.formats.ply import write_ply
 from scene_store.sketch import Sketch, sketch_scene
 from scene_store.store import open_store
@@ -64,6 +65,7 @@ def test_before_anything_is_finished_there_is_the_sketch(sketch: Sketch, tmp_pat
         assert (store.finished, store.share, store.meta.count) == (0, 0.0, COUNT)
         assert sum(map(len, leaves(store))) == len(sketch.gaussians)
         assert len(store.tree.roots) == 1
+        assert isinstance(store, Provisional), "the panel tells it from a store"
 
 
 def test_what_is_finished_takes_the_place_of_its_part_of_the_sketch(

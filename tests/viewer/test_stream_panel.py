@@ -71,6 +71,13 @@ def test_what_is_still_to_come_is_told(frame: StreamStats, said: str) -> None:
     assert said in text and "complete" not in text
 
 
+def test_a_sketch_is_not_told_as_all_there_is() -> None:
+    text = stream_html(held(), drawn(provisional=True))
+    assert "what is built, a sketch of the rest<" in text
+    assert "within" not in text and "complete" not in text
+    assert "what is built, fading<" in stream_html(held(), drawn(provisional=True, fading=True))
+
+
 @pytest.mark.parametrize(("lost", "said"), [(0, "complete"), (5, "all that can be had")])
 def test_a_picture_is_complete_unless_it_would_show_what_is_lost(lost: int, said: str) -> None:
     elsewhere = (failed(1, "a", "is damaged"), failed(2, "a", "no answer", lost=False))
