@@ -167,9 +167,14 @@ def outline_of(gaussians: Gaussians, *, up: ArrayLike, cameras: Sequence[Camera]
     elif is_flat(box[1] - box[0]):
         shape, axes = Shape.LANDSCAPE, face_long_side(local, weights, axes)
         box = _box(points @ axes.T, weights, BODY_PERCENTILES)
-    camera = (_vector(cameras[0].position), _vector(cameras[0].forward)) if cameras else None
     right, front, upward = map(_vector, axes)
-    return Outline(shape, (right, front, upward), _vector(box[0]), _vector(box[1]), camera)
+    lo, hi = map(_vector, box)
+    return Outline(shape, (right, front, upward), lo, hi, first_camera(cameras))
+
+
+def first_camera(cameras: Sequence[Camera]) -> tuple[Vector3, Vector3] | None:
+    """Position and direction of the first of these, as an outline remembers it."""
+    return (_vector(cameras[0].position), _vector(cameras[0].forward)) if cameras else None
 
 
 class OutlineSampler:

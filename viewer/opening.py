@@ -19,10 +19,9 @@ from scene_store.chunk_sources import can_stream
 from scene_store.loading import in_morton_order
 from scene_store.manifest import PAGE_GRANULARITY
 from scene_store.memory import DRAW_FACTOR, available_bytes, gaussian_bytes
-from scene_store.scene import Scene
+from scene_store.scene import Scene, SceneMeta
 from scene_store.sketch import Sketch, sketch_scene
 from scene_store.statistics import likely_up
-from splat.camera import Camera
 from splat.errors import SceneError, SceneFormatError
 from splat.gaussians import Gaussians
 from viewer.budgets import is_over, needs_of_whole, unkept_line
@@ -168,16 +167,21 @@ def store_cache(settings: Settings) -> StoreCache:
 def cached_store(
     choice: SceneChoice, settings: Settings, stack: contextlib.ExitStack
 ) -> OpenedStream | None:
-    """The scene as a store of the cache, if there is a good one."""
+    """The scene as a store of the cache, if there is a good one.
+
+    Raises:
+        SceneError: If the scene itself cannot be read.
+    """
     cache = store_cache(settings)
     path = cache.path_of(choice.source_name)
     if not cache.has(path):
         return None
+    scene = _described(choice)  # an error of its own says nothing about the store
     with contextlib.ExitStack() as holding:
         try:
             if not holding.enter_context(cache.using(path)):
                 return None
-            opened = open_stream(replace(choice, path=path, lod=None), _cameras(choice))
+            opened = open_stream(replace(choice, path=path, lod=None), scene)
         except SceneFormatError as error:
             log.info("%s: is built again: %s", path, error)
         except (SceneError, OSError) as error:  # it may be good: another time, perhaps
@@ -213,14 +217,14 @@ def unkept_budgets(choice: SceneChoice, settings: Settings) -> str:
     return unkept_line(choice.shown, stream.host_budget, stream.device_budget, count, degree)
 
 
-def _cameras(choice: SceneChoice) -> tuple[Camera, ...]:
-    """Training cameras that lie beside a scene."""
+def _described(choice: SceneChoice) -> SceneMeta | None:
+    """What a file says of itself, and the cameras beside it; None of anything else."""
     if choice.path is None or choice.path.suffix.lower() in COMPOSITION_SUFFIXES:
-        return ()
+        return None
     from scene_store.formats import open_scene as open_source
 
     with open_source(choice.path) as source:
-        return source.meta.cameras
+        return source.meta
 
 
 def _is_large(choice: SceneChoice, settings: Settings) -> bool:

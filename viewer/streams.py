@@ -17,15 +17,14 @@ from scene_store.chunk_sources import open_chunks
 from scene_store.chunks import ChunkSource
 from scene_store.ledger import Budgets
 from scene_store.memory import available_bytes, gaussian_bytes
-from scene_store.outline import outline_of
+from scene_store.outline import first_camera, outline_of
 from scene_store.remade_chunks import RemadeChunks
-from scene_store.scene import SceneMeta
+from scene_store.scene import SceneMeta, Vector3
 from scene_store.statistics import likely_up
 from scene_store.store import Store
 from scene_store.streamed_sog_chunks import StreamedSogChunks
 from scene_store.town_source import TOWN_NAME
 from scene_store.tree import LodTree
-from splat.camera import Camera
 from splat.errors import ChunkReadError, SceneError
 from splat.gaussians import Gaussians
 from splat.harmonics import rgb_to_sh0
@@ -71,14 +70,15 @@ class OpenedStream:
 
 
 def open_stream(
-    choice: SceneChoice, cameras: tuple[Camera, ...] = (), host_budget: int | None = None
+    choice: SceneChoice, scene: SceneMeta | None = None, host_budget: int | None = None
 ) -> OpenedStream:
     """Open a store, a streamed SOG or a remote scene: its description and the coarsest chunks
     are read.
 
     Args:
         choice: Which one.
-        cameras: Training cameras, of which a store knows nothing.
+        scene: What a store of the cache was made of, as it says itself today: its training
+            cameras may have changed since.
         host_budget: The user's; of a streamed SOG, fewer textures are kept where it is small.
 
     Raises:
@@ -92,10 +92,13 @@ def open_stream(
     if isinstance(chunks, StreamedSogChunks) and host_budget is not None:
         chunks.leave_room(host_budget - _largest_bytes(chunks))
     source = RemadeChunks(chunks)
-    if cameras:
-        source.meta = replace(source.meta, cameras=cameras)
     try:
-        return OpenedStream(choice.title, source, stream_start(choice, source))
+        start = stream_start(choice, source, scene)
+        if scene is not None:
+            source.meta = replace(
+                source.meta, cameras=scene.cameras, up=scene.up, up_assumed=scene.up_assumed
+            )
+        return OpenedStream(choice.title, source, start)
     except BaseException:
         source.close()
         raise
@@ -165,17 +168,39 @@ def _largest_bytes(source: ChunkSource) -> int:
     return encoded + int(counts.max()) * gaussian_bytes(source.sh_degree)
 
 
-def stream_start(choice: SceneChoice, source: ChunkSource) -> StartView:
+def stream_start(
+    choice: SceneChoice, source: ChunkSource, scene: SceneMeta | None = None
+) -> StartView:
     """The view that the scene itself would begin with, where its outline is remembered; else
-    one chosen from the coarsest chunks."""
+    one chosen from the coarsest chunks.
+
+    Args:
+        choice: The scene.
+        source: Its chunks.
+        scene: As in ``open_stream``.
+    """
+    meta = source.meta if scene is None else scene
     outline = source.meta.outline
-    wanted = choice.up if choice.up is not None else source.meta.up
+    wanted = choice.up if choice.up is not None else _known_up(source, scene)
     if outline is None or (wanted is not None and not outline.stands_up(wanted)):
         coarse = overview(source)
-        up = choice.up if choice.up is not None else likely_up(source.meta, coarse)
-        outline = outline_of(coarse, up=up, cameras=source.meta.cameras)
+        up = choice.up if choice.up is not None else likely_up(meta, coarse)
+        outline = outline_of(coarse, up=up, cameras=meta.cameras)
+    elif scene is not None:
+        outline = replace(outline, camera=first_camera(scene.cameras))
     start = view_of(outline, math.radians(choice.fov_deg))
     return in_town(start) if _is_town(source) else start
+
+
+def _known_up(source: ChunkSource, scene: SceneMeta | None) -> Vector3 | None:
+    """What is up in the outline that is remembered, if that is still known; None if nothing
+    speaks against what it says."""
+    if scene is None:
+        return source.meta.up
+    outline = source.meta.outline
+    if not scene.cameras and (outline is None or outline.camera is None):
+        return None
+    return likely_up(scene, overview(source))  # cameras tell it, or told it before
 
 
 def overview(source: ChunkSource) -> Gaussians:

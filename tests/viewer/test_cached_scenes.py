@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -10,18 +11,20 @@ import cv2
 import numpy as np
 import pytest
 
-from configs.settings import RenderSettings, StreamSettings
+from configs.settings import RenderSettings, Settings, StreamSettings
 from rendering.base import RasterImage
 from scene_store.build import BuildOptions, build_store
 from scene_store.formats.ply import write_ply
-from splat.errors import CameraError
+from splat.errors import CameraError, SceneFormatError
 from tests.viewer.conftest import checkered_wall
 from viewer.camera_choice import CameraChoice
 from viewer.cli import main
 from viewer.export import export
 from viewer.export_targets import Targets
 from viewer.eyes import draw_seen
+from viewer.opening import cached_store
 from viewer.scenes import SceneChoice, open_scene
+from viewer.start_view import StartView
 from viewer.store_cache import StoreCache
 
 RENDER = RenderSettings(threads=1)
@@ -133,6 +136,67 @@ def test_training_cameras_are_those_of_the_scene(wall: Path, tmp_path: Path) -> 
     assert difference(usual, again) <= FAITHFUL, "the first of them is where one starts"
     with pytest.raises(CameraError, match="no training camera 1"):
         drawn(wall, tmp_path / "none.png", CameraChoice(training_camera=1))
+
+
+def begins(scene: Path) -> tuple[StartView, StartView]:
+    """Where the store of a file in the cache begins, and where the file itself does."""
+    choice = SceneChoice(scene, 1)
+    with contextlib.ExitStack() as kept:
+        opened = cached_store(choice, Settings(stream=LARGE), kept)
+        assert opened is not None
+        opened.source.close()
+        whole = open_scene(choice, lambda share, what: None)
+        assert len(opened.meta.cameras) == len(whole.meta.cameras)
+        return opened.start, whole.start
+
+
+def test_a_store_begins_where_the_cameras_are_now(wall: Path) -> None:
+    (from_folder,) = wall.glob("**/point_cloud.ply")
+    ply = wall / "wall.ply"
+    from_folder.rename(ply)
+    file = wall / "cameras.json"
+    (camera,) = json.loads(file.read_text())
+    store = cached(ply)
+    turned = [[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
+    for change in ({}, {"position": [3.0, 1.0, -4.0]}, {"rotation": turned}, None, {}):
+        if change is None:
+            file.unlink()
+        else:
+            file.write_text(json.dumps([{**camera, **change}]))
+        assert StoreCache(1 << 30).path_of(str(ply.resolve())) == store
+        start, expected = begins(ply)
+        assert start.up == pytest.approx(expected.up), "cameras are upright"
+        away = np.linalg.norm(start.position - expected.position)
+        assert away <= (0.0 if change is not None else 0.2 * expected.radius)
+
+
+def test_a_store_of_a_file_without_cameras_learns_of_them(wall: Path) -> None:
+    (from_folder,) = wall.glob("**/point_cloud.ply")
+    ply, file = wall / "wall.ply", wall / "cameras.json"
+    from_folder.rename(ply)
+    cameras = file.read_text()
+    file.unlink()
+    cached(ply)
+    for text in (None, cameras):
+        if text is not None:
+            file.write_text(text)
+        start, expected = begins(ply)
+        assert np.array_equal(start.position, expected.position)
+        assert np.array_equal(start.up, expected.up)
+
+
+def test_an_error_of_the_scene_does_not_cost_its_store(
+    wall: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = cached(wall)
+
+    def damaged(*_: object) -> None:
+        raise SceneFormatError(wall, "is damaged")
+
+    monkeypatch.setattr("scene_store.formats.open_scene", damaged)
+    with contextlib.ExitStack() as kept, pytest.raises(SceneFormatError):
+        cached_store(SceneChoice(wall, 1), Settings(stream=LARGE), kept)
+    assert store.is_dir()
 
 
 def test_a_store_in_use_is_not_removed(
