@@ -6,6 +6,7 @@ Everything in it is checked before it is believed; ``docs/format.md`` has the ru
 from __future__ import annotations
 
 import json
+import logging
 import re
 import zlib
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from scene_store.placement import unit_vector
 from scene_store.scene import Vector3
 from splat.errors import SceneFormatError
 from splat.gaussians import MAX_SH_DEGREE
+
+log = logging.getLogger(__name__)
 
 MANIFEST_FILE = "manifest.json"
 NODES_FILE = "nodes.bin"
@@ -362,10 +365,23 @@ def _info(fields: JsonObject) -> StoreInfo:
             sources=tuple(sources),
             settings=tuple((name, _string(settings, name)) for name in settings.fields),
             notes=fields.strings("notes"),
-            outline=Outline.from_json(fields.child("outline")) if "outline" in fields else None,
+            outline=_outline(fields),
         )
     except ValueError as error:
         raise fields.error(f"holds {error}") from None
+
+
+def _outline(fields: JsonObject) -> Outline | None:
+    """A hint for the first view, which is chosen from the chunks where it is of no use."""
+    if "outline" not in fields:
+        return None
+    bounds = fields.child("bounds")
+    try:
+        corners = _vector(bounds, "lo"), _vector(bounds, "hi")
+        return Outline.from_json(fields.child("outline"), corners)
+    except SceneFormatError as error:
+        log.info("ignored: %s", error)
+        return None
 
 
 def _integer(fields: JsonObject, name: str) -> int:

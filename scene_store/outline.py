@@ -35,6 +35,11 @@ LONG_RATIO = 1.5  # of a landscape's standard deviations along its sides
 # capture from within, with sharp things near and sparse ones far away, reaches more.
 UNBOUNDED_RATIO = 3.0
 _FRAME_TOLERANCE = 1e-4
+# What is remembered is but a hint, and has to be possible: no side is shorter (scene units), and
+# no camera farther away (diagonals of the scene's bounds, or units if that is more).
+_LEAST_SIDE = 1e-7
+_FARTHEST_CAMERA = 1e3
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
 NO_SAMPLE = np.zeros((0, 4), np.float32)
 
 
@@ -53,7 +58,7 @@ class Outline:
     Attributes:
         shape: What kind of scene it is.
         axes: Of the box, unit vectors in the scene's axes: to the right, towards whoever
-            stands in front of it, and up.
+            stands in front of it, and up. right × up = front.
         lo, hi: Its corners in these axes, scene units; ``lo`` is below ``hi`` everywhere.
         camera: Position and direction (a unit vector) of the first training camera.
     """
@@ -108,11 +113,15 @@ class Outline:
         }
 
     @classmethod
-    def from_json(cls, fields: JsonObject) -> Outline:
+    def from_json(cls, fields: JsonObject, bounds: tuple[Vector3, Vector3]) -> Outline:
         """As ``to_json`` wrote it.
 
+        Args:
+            fields: What was written.
+            bounds: Lowest and highest mean of the scene.
+
         Raises:
-            SceneFormatError: If it makes no sense.
+            SceneFormatError: If it makes no sense, or not of a scene with these bounds.
         """
         shape = fields.fields.get("shape")
         if not isinstance(shape, str) or shape not in {each.value for each in Shape}:
@@ -122,20 +131,40 @@ class Outline:
         product = np.array(axes) @ np.array(axes).T
         if not np.allclose(product, np.eye(3), atol=_FRAME_TOLERANCE):
             raise fields.error("needs three unit vectors at right angles", "axes")
+        if np.linalg.det(axes) > 0:
+            raise fields.error("needs right × up to be front, and is mirrored", "axes")
         lo, hi = _numbers(fields, "lo"), _numbers(fields, "hi")
-        if not all(low < high for low, high in zip(lo, hi, strict=True)):
-            raise fields.error("needs to be above lo everywhere", "hi")
-        return cls(Shape(shape), axes, lo, hi, _camera(fields))
+        if not all(high - low >= _LEAST_SIDE for low, high in zip(lo, hi, strict=True)):
+            raise fields.error(f"needs to be above lo everywhere, by {_LEAST_SIDE:g}", "hi")
+        if not _is_within(np.array([lo, hi]), np.array(axes), np.array(bounds)):
+            raise fields.error("reaches beyond the bounds of the scene", "hi")
+        return cls(Shape(shape), axes, lo, hi, _camera(fields, np.array(bounds)))
 
 
-def _camera(fields: JsonObject) -> tuple[Vector3, Vector3] | None:
+def _is_within(box: Float64Array, axes: Float64Array, bounds: Float64Array) -> bool:
+    """Whether a box [2, 3] in some axes is inside of bounds [2, 3], but for what it was grown."""
+    with np.errstate(over="ignore", invalid="ignore"):  # bounds may be any numbers
+        middle, half = 0.5 * bounds.sum(axis=0) @ axes.T, 0.5 * np.ptp(bounds, axis=0)
+        reach = np.abs(axes) @ half
+        slack = 1e-3 * np.linalg.norm(half) + 1e-5 * np.abs(bounds).max() + _LEAST_SIDE
+        inside = np.abs(box - middle) <= np.minimum(reach + slack, _FLOAT32_MAX)
+    return bool(inside.all())
+
+
+def _camera(fields: JsonObject, bounds: Float64Array) -> tuple[Vector3, Vector3] | None:
     if "camera" not in fields:
         return None
     camera = fields.child("camera")
     direction = _numbers(camera, "direction")
     if abs(math.hypot(*direction) - 1.0) > _FRAME_TOLERANCE:
         raise camera.error("needs a unit vector", "direction")
-    return _numbers(camera, "position"), direction
+    position = _numbers(camera, "position")
+    with np.errstate(over="ignore"):
+        away = math.hypot(*np.subtract(position, 0.5 * bounds.sum(axis=0)))
+        farthest = _FARTHEST_CAMERA * max(math.hypot(*np.ptp(bounds, axis=0)), 1.0)
+    if not away <= min(farthest, _FLOAT32_MAX):
+        raise camera.error("is too far from the scene", "position")
+    return position, direction
 
 
 def _numbers(fields: JsonObject, name: str) -> Vector3:
@@ -230,7 +259,7 @@ def is_unbounded(body: ArrayLike, core: ArrayLike) -> bool:
 
 
 def scene_axes(up: Float64Array) -> Float64Array:
-    """[3, 3] rows (right, towards the viewer, up): a right-handed frame for standing in.
+    """[3, 3] rows (right, towards the viewer, up): a frame for standing in, right × up = front.
 
     The diagonal between the two horizontal axes is where trained objects usually face:
     +x +z where y points down, +x −y where z is vertical. Where y points up the scene is taken

@@ -78,3 +78,40 @@ def test_what_is_no_json(tmp_path: Path) -> None:
     for text in (b"{", b"[" * 100_000, b" " * ((1 << 24) + 1), b"\xff"):
         with pytest.raises(SceneFormatError, match="copy or build the store again"):
             parse_manifest(tmp_path, text)
+
+
+HINT = {
+    "shape": "object",
+    "axes": {"right": [1, 0, 0], "front": [0, 0, -1], "up": [0, -1, 0]},
+    "lo": [-0.1, -0.1, -0.1],
+    "hi": [0.1, 0.1, 0.1],
+    "camera": None,
+}
+
+
+@pytest.mark.parametrize(
+    "hint",
+    [
+        [],
+        {},
+        {**HINT, "shape": "city"},
+        {**HINT, "lo": [-1e308] * 3, "hi": [1e308] * 3},
+        {**HINT, "hi": [5e-324] * 3, "lo": [0, 0, 0]},
+        {**HINT, "axes": {**HINT["axes"], "right": [-1, 0, 0]}},  # type: ignore[dict-item]
+        {**HINT, "camera": {"position": [1e300, 0, 0], "direction": [0, 0, 1]}},
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_an_outline_that_is_unknown_or_impossible_is_ignored(
+    fields: dict[str, Any], hint: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    bounds = {"lo": [-1, -1, -1], "hi": [1, 1, 1]}
+    fields = {**fields, "bounds": bounds}
+    good = parse_manifest("m", json.dumps({**fields, "outline": HINT}).encode())
+    assert good.info.outline is not None
+    caplog.set_level("INFO")
+    manifest = parse_manifest("m", json.dumps({**fields, "outline": hint}).encode())
+    assert manifest.info.outline is None and "ignored: m (outline" in caplog.text
+    wild = {"lo": [-1e308] * 3, "hi": [1e308] * 3}
+    huge = {**fields, "bounds": wild, "outline": {**HINT, **wild}}
+    assert parse_manifest("m", json.dumps(huge).encode()).info.outline is None

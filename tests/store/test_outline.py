@@ -32,13 +32,14 @@ from tests import scenes
 
 UP = (0.0, -1.0, 0.0)
 UPS = [(0, -1, 0), (0, 1, 0), (0, 0, 1), (1, 0, 0), (0.2, -0.9, 0.1)]
+BOUNDS = (-9.0, -9.0, -9.0), (9.0, 9.0, 9.0)
 CAMERA = Camera.look_at((3, 1, 0), (0, 0, 0), UP, fov_y_rad=1.0, width=64, height=48)
 
 
 def remembered(one: Outline, **changes: Any) -> Outline:
     """Written and read, with fields changed in between."""
     fields = json.loads(json.dumps({**one.to_json(), **changes}))
-    return Outline.from_json(JsonObject.of("manifest.json", fields, "outline"))
+    return Outline.from_json(JsonObject.of("manifest.json", fields, "outline"), BOUNDS)
 
 
 def add(sampler: OutlineSampler, scene: Gaussians) -> None:
@@ -57,7 +58,17 @@ def test_what_is_remembered_is_the_same_to_the_last_bit(cameras: tuple[Camera, .
     ("changes", "place"),
     [
         ({"shape": "cube"}, "outline.shape"),
+        ({"shape": ["object"]}, "outline.shape"),
         ({"lo": [0, 0]}, "outline.lo"),
+        ({"lo": [-1e308] * 3, "hi": [1e308] * 3}, r"outline.hi\): reaches beyond"),
+        ({"lo": [-1e30] * 3}, r"outline.hi\): reaches beyond"),
+        ({"lo": [0] * 3, "hi": [5e-324] * 3}, r"outline.hi\): needs to be above lo"),
+        ({"axes": {"right": [1, 0, 0], "front": [0, 1, 0], "up": [0, 0, 1]}}, "mirrored"),
+        (
+            {"camera": {"position": [1e300, 0, 0], "direction": [0, 0, 1]}},
+            r"position\): is too far",
+        ),
+        ({"camera": {"position": [-1e308] * 3, "direction": [0, 0, 1]}}, r"position\): is too far"),
         ({"hi": [-1e9, 0, 0]}, "outline.hi"),
         ({"axes": {"right": [1, 0, 0], "front": [1, 0, 0], "up": [0, 0, 1]}}, "outline.axes"),
         ({"camera": {"position": [0, 0, 0], "direction": [0, 0, 2]}}, "outline.camera.direction"),
@@ -129,10 +140,11 @@ def test_nothing_has_an_outline_too() -> None:
 
 
 @pytest.mark.parametrize("up", UPS)
-def test_axes_are_a_right_handed_frame(up: tuple[float, float, float]) -> None:
+def test_right_is_to_the_right_of_who_stands_in_front(up: tuple[float, float, float]) -> None:
     axes = scene_axes(np.array(up) / np.linalg.norm(up))
     assert axes @ axes.T == pytest.approx(np.eye(3), abs=1e-12)
-    assert abs(np.linalg.det(axes)) == pytest.approx(1)
+    right, front, upward = axes
+    assert np.cross(right, upward) == pytest.approx(front), "the viewer looks along -front"
 
 
 def test_shapes() -> None:
