@@ -7,9 +7,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import numpy as np
 import viser
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from rendering.engine import RenderEngine
 from rendering.frame import FrameRequest
@@ -20,38 +19,20 @@ from splat.camera import Camera
 from splat.errors import CameraError
 from viewer.budgets import require_room
 from viewer.chunk_boxes import ChunkBoxes
-from viewer.display import ViserScreen, read_pose
+from viewer.display import ViserScreen
 from viewer.pacing import PacingPolicy, full_size
-from viewer.page_camera import NEAR_DISTANCE, PageCamera
 from viewer.panel import Panel
-from viewer.pose import PageSpace, Pose
+from viewer.pose import Pose
 from viewer.session import Session, ViewOptions
 from viewer.shared_budgets import SharedBudgets
-from viewer.start_view import StartView, point_ahead
+from viewer.start_view import StartView
 from viewer.stream_panel import StreamBounds, StreamPanel
+from viewer.viewpoint import Viewpoint
 
 BOXES_INTERVAL_S = 0.5
 MAX_WARM_SIDE = 1920
 # Where an open panel would leave less of the window to the picture it begins closed.
 NARROW_PX = 580
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Beginning:
-    """The start view of a browser that nobody has moved from there.
-
-    Attributes:
-        canvas: Of the page when it was chosen, pixels.
-        position: [3] world coordinates.
-    """
-
-    canvas: tuple[int, int]
-    position: NDArray[np.float64]
-
-    def is_at(self, pose: Pose, space: PageSpace) -> bool:
-        """Whether a pose is still there."""
-        away = space.to_page(pose.position) - space.to_page(self.position)
-        return float(np.linalg.norm(away)) < NEAR_DISTANCE
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,11 +88,7 @@ class BrowserView:
         self._client = client
         self._scene = scene
         self._lock = threading.Lock()
-        self._up = scene.start.up
         self._screen = ViserScreen(client, ack_timeout_s, self._uncover)
-        space = PageSpace.for_scene(scene.start.center, scene.start.radius)
-        self._camera = PageCamera(client, space, self._screen.acknowledge)
-        self._beginning: _Beginning | None = None
         self._uncovered = False
         self.session = Session(
             f"browser-{client.client_id}",
@@ -122,6 +99,9 @@ class BrowserView:
             threads=threads,
             sharers=sharers,
             moving_error_px=moving_error_px,
+        )
+        self._viewpoint = Viewpoint(
+            client, scene.start, self._screen.acknowledge, self.session.look
         )
         self._on_limits = on_limits
         self._tinted = False
@@ -147,7 +127,7 @@ class BrowserView:
 
         # Asynchronous callbacks keep their order; this one only stores the pose.
         async def on_camera(camera: viser.CameraHandle) -> None:
-            self._look()
+            self._viewpoint.look()
 
         self._client.camera.on_update(on_camera)
         self._client.camera.max_orbit_distance = 1e6
@@ -186,8 +166,7 @@ class BrowserView:
             held = replace(stream.stats(), budgets=shares.budgets)
             self._stream_panel.show(held, stats.stream, most)
             self._update_boxes(stream)
-        if self._camera.overdue():  # the last pose was taken for a stale one, but no other came
-            self._look()
+        self._viewpoint.update()
         self._uncover()
 
     def replace_scene(self, scene: ShownScene) -> None:
@@ -243,55 +222,22 @@ class BrowserView:
         self._boxes_next_s = 0.0
 
     def set_fov(self, fov_y_rad: float) -> None:
-        self._camera.set_fov(fov_y_rad)
+        self._viewpoint.set_fov(fov_y_rad)
 
     def set_speed(self, speed: float) -> None:
-        """Shrink or grow the page's world around the camera, which stays where it is."""
-        start, camera, space = self._scene.start, self._client.camera, self._camera.space
-        faster = PageSpace.for_scene(start.center, start.radius, speed)
-        position, look_at = space.to_world(camera.position), space.to_world(camera.look_at)
-        self.session.look(self._camera.put(position, look_at, space=faster))
+        self._viewpoint.set_speed(speed)
 
     def reset_view(self) -> None:
-        canvas = read_pose(self._client.camera, self._camera.space).canvas
-        start = self._scene.start.fitted(canvas[0] / max(1, canvas[1]))
-        with self._lock:
-            self._up = start.up
-            self._beginning = _Beginning(canvas, start.position)
-        pose = self._camera.put(
-            start.position, start.look_at, up=start.up, fov_y_rad=start.fov_y_rad
-        )
-        self.session.look(pose)
+        self._viewpoint.reset()
 
     def set_up(self, up: ArrayLike) -> None:
-        """Stand upright along ``up``; keeps looking at the same point from the same side."""
-        upward = np.asarray(up, np.float64)
-        with self._lock:
-            self._up = upward
-        self._client.camera.up_direction = upward
+        self._viewpoint.set_up(up)
 
     def look_along(self, direction: ArrayLike) -> None:
-        with self._lock:
-            up = self._up
-        space = self._camera.space
-        target = space.to_world(self._client.camera.look_at)
-        position = space.to_world(self._client.camera.position)
-        distance = float(np.linalg.norm(target - position))
-        # A hair off the axis: an orbiting camera has no heading at its poles.
-        along = np.asarray(direction, np.float64)
-        if abs(along @ up) > 0.999 * np.linalg.norm(up):
-            along = along + 1e-3 * np.eye(3)[np.argmin(np.abs(along))]
-        eye = target - distance * along / np.linalg.norm(along)
-        self.session.look(self._camera.put(eye, target, up=up))
+        self._viewpoint.look_along(direction)
 
     def go_to_camera(self, index: int) -> None:
-        camera = self._scene.cameras[index]
-        start = self._scene.start
-        target = point_ahead(camera, start.center, start.radius)
-        with self._lock:
-            up = self._up
-        pose = self._camera.put(camera.position, target, up=up, fov_y_rad=camera.fov_y_rad)
-        self.session.look(pose)
+        self._viewpoint.go_to(self._scene.cameras[index])
 
     def _add_stream_panel(self) -> None:
         stream, shares = self._scene.stream, self._scene.shares
@@ -323,22 +269,7 @@ class BrowserView:
             pose = self.session.pose
             if pose is not None:
                 chunks = stream.drawn_chunks(self.session.client)
-                self._boxes.show(chunks, pose.position, self._camera.space)
-
-    def _look(self) -> None:
-        """The page said where it looks from."""
-        pose = self._camera.said()
-        if pose is None:
-            return
-        with self._lock:
-            beginning = self._beginning
-        if beginning is not None and not beginning.is_at(pose, self._camera.space):
-            with self._lock:
-                self._beginning = None  # a person moved it
-        elif beginning is not None and beginning.canvas != pose.canvas:
-            self.reset_view()  # which fits the picture's shape
-            return
-        self.session.look(pose)
+                self._boxes.show(chunks, pose.position, self._viewpoint.space)
 
     def _uncover(self) -> None:
         """Show the page once it has a picture from the start view, or will not get one."""
@@ -346,7 +277,7 @@ class BrowserView:
         # One for another canvas would be stretched.
         seen = stats.seen is not None and pose is not None and stats.seen.canvas == pose.canvas
         with self._lock:
-            if self._uncovered or not (stats.error or (seen and self._camera.settled)):
+            if self._uncovered or not (stats.error or (seen and self._viewpoint.settled)):
                 return
             self._uncovered = True
         if self._client.camera.image_width < NARROW_PX:

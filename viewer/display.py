@@ -81,22 +81,3 @@ def read_pose(camera: viser.CameraHandle, space: PageSpace) -> Pose:
         canvas=(int(camera.image_width), int(camera.image_height)),
         focus=focus if np.isfinite(focus) and focus > 0 else 1.0,
     )
-
-
-def move_camera(
-    client: viser.ClientHandle,
-    space: PageSpace,
-    *,
-    position: np.ndarray,
-    look_at: np.ndarray,
-    up: np.ndarray | None = None,
-) -> None:
-    """Put the browser's camera somewhere; all vectors are world coordinates."""
-    eye, target = space.to_page(position), space.to_page(look_at)
-    if np.allclose(eye, target):
-        return
-    with client.atomic():
-        if up is not None:
-            client.camera.up_direction = np.asarray(up, np.float64)
-        client.camera.position = eye
-        client.camera.look_at = target

@@ -286,6 +286,45 @@ def test_while_nobody_moved_the_view_fits_the_window(page: Page, server: ViewerS
     assert after.position == pytest.approx(moved.position, abs=1e-3)
 
 
+def test_another_window_takes_back_nothing_that_somebody_chose(
+    page: Page, server: ViewerServer
+) -> None:
+    (view,) = server.views
+    wait_until_sharp(page, view)
+    begun = view.session.pose
+    view.set_fov(0.5)
+    view.set_up((1.0, 0.0, 0.0))
+    wait_until(lambda: view.session.pose is not begun, "the page looks otherwise")
+    wait_until_sharp(page, view)
+    chosen = view.session.pose
+    page.set_viewport_size({"width": 640, "height": 640})
+    wait_until(lambda: view.session.pose is not chosen, "the canvas changed")
+    wait_until_sharp(page, view)
+    after = view.session.pose
+    assert begun is not None and chosen is not None and after is not None
+    assert after.canvas != chosen.canvas
+    assert after.fov_y_rad == pytest.approx(0.5, abs=1e-3)
+    assert after.position == pytest.approx(chosen.position, abs=1e-3)
+    assert abs(after.wxyz @ chosen.wxyz) == pytest.approx(1.0, abs=1e-4)
+    assert abs(after.wxyz @ begun.wxyz) < 0.95, "it stands on its side"
+
+
+def test_the_speed_of_walking_moves_no_camera(page: Page, server: ViewerServer) -> None:
+    (view,) = server.views
+    wait_until_sharp(page, view)
+    before = view.session.pose
+    for pause_s in (0.005, 0.02, 0.05):
+        for speed in (1.2, 1.4, 1.6, 1.8, 2.0, 2.3, 2.6, 3.0, 2.5, 2.0, 1.5, 1.2, 1.0):
+            view.set_speed(speed)
+            time.sleep(pause_s)
+        page.wait_for_timeout(1500)
+        wait_until_sharp(page, view)
+        after = view.session.pose
+        assert before is not None and after is not None
+        assert after.position == pytest.approx(before.position, abs=1e-3)
+        assert abs(after.wxyz @ before.wxyz) == pytest.approx(1.0, abs=1e-5)
+
+
 def test_on_a_phone_the_sheet_of_controls_begins_closed(
     browser: Browser, server: ViewerServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
