@@ -53,6 +53,10 @@ class RenderSettings:
         background: RGB behind everything, sRGB-encoded, 0 to 1.
         near: Near plane, world units; None to scale it to the scene (``near_ratio``).
         near_ratio: Near plane as a share of the scene's radius, where ``near`` is None.
+        devices: How many devices draw: ``auto`` for one, with all cores, or a number of virtual
+            ones that divide the cores.
+        schedule: How frames are divided among them: the name of a shipped schedule or a file
+            (``docs/schedules.md``).
         picture_cache: Memory for finished pictures, bytes: views that are asked for again,
             by whomever, are not drawn again.
     """
@@ -64,6 +68,8 @@ class RenderSettings:
     background: Annotated[Rgb, Range(0, 1)] = (0.0, 0.0, 0.0)
     near: Annotated[float, Range(1e-9, 1e9)] | None = None
     near_ratio: Annotated[float, Range(1e-9, 0.5)] = 1e-4
+    devices: str = "auto"
+    schedule: str = "single"
     picture_cache: Annotated[int, MEMORY] = 128 * 2**20
 
 

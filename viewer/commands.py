@@ -22,6 +22,7 @@ from viewer.option_groups import (
     TOWN_GAUSSIANS,
     CameraOptions,
     CommonOptions,
+    DeviceOptions,
     DrawingOptions,
     MemoryOptions,
     SceneOptions,
@@ -99,6 +100,7 @@ class View:
     camera: CameraOptions = field(default_factory=CameraOptions)
     drawing: DrawingOptions = field(default_factory=DrawingOptions)
     memory: MemoryOptions = field(default_factory=MemoryOptions)
+    devices: DeviceOptions = field(default_factory=DeviceOptions)
     server: ServerOptions = field(default_factory=ServerOptions)
     page: PageOptions = field(default_factory=PageOptions)
     common: CommonOptions = field(default_factory=CommonOptions)
@@ -117,10 +119,14 @@ class View:
                 "--jpeg-quality": ("viewer.still_quality", page.jpeg_quality),
                 **self.scene.settings,
                 **self.memory.settings,
+                **self.devices.settings,
                 **self.server.settings,
             },
         )
+        from viewer.engines import DeviceChoice
         from viewer.serving import serve
+
+        DeviceChoice.of(settings.render)  # before anything is read or served
 
         serve(
             self.scene.choice(settings),

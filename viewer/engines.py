@@ -1,19 +1,31 @@
-"""The rasterizer that the settings name, imported only when it is wanted."""
+"""The rasterizer, the devices and the engine that the settings name, imported when wanted."""
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
+from configs.settings import RenderSettings
 from rendering.base import PagingRasterizer
+from splat.gaussians import Gaussians
+
+if TYPE_CHECKING:
+    from rendering.device import Device
+    from rendering.drawable import DrawableScene
+    from rendering.engine import RenderEngine
+    from rendering.schedule import Schedule
 
 # Beside the budgets of a streamed scene, which it is to stay small against.
 STREAM_RECORD_BUDGET_BYTES = 160 << 20
 
 
 def create_rasterizer(
-    engine: Literal["native", "reference"], *, streamed: bool = False
+    engine: Literal["native", "reference"], *, streamed: bool = False, sharers: int = 1
 ) -> PagingRasterizer:
     """The engine of ``RenderSettings.engine``; with less memory a frame for a streamed scene.
+
+    Args:
+        sharers: Among how many that memory is divided.
 
     Raises:
         BackendUnavailable: If this machine or installation lacks what it needs.
@@ -22,8 +34,62 @@ def create_rasterizer(
         from rendering.reference import ReferenceRasterizer
 
         return ReferenceRasterizer()
-    from rendering.native.cpu import NativeRasterizer
+    from rendering.native.cpu import DEFAULT_RECORD_BUDGET_BYTES, NativeRasterizer
 
-    if streamed:
-        return NativeRasterizer(record_budget_bytes=STREAM_RECORD_BUDGET_BYTES)
-    return NativeRasterizer()
+    most = STREAM_RECORD_BUDGET_BYTES if streamed else DEFAULT_RECORD_BUDGET_BYTES
+    return NativeRasterizer(record_budget_bytes=most // sharers)
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceChoice:
+    """What draws, and how frames are divided."""
+
+    devices: tuple[Device, ...]
+    schedule: Schedule
+
+    @classmethod
+    def of(cls, render: RenderSettings) -> DeviceChoice:
+        """What the settings name.
+
+        Raises:
+            SettingsError: If there are no such devices, or they cannot draw such a schedule.
+            BackendUnavailable: If a device is of a kind that cannot be used here.
+        """
+        from configs.schedules import SHIPPED, shipped_texts
+        from rendering.device import parse_devices
+        from rendering.device_roster import DeviceRoster
+        from rendering.schedule_file import parse_schedule, read_schedule
+
+        devices, name = parse_devices(render.devices), render.schedule
+        if name in SHIPPED:
+            schedule = parse_schedule(shipped_texts()[name], name)
+        else:
+            schedule = read_schedule(name)
+        DeviceRoster(devices, schedule)  # refuses what cannot be drawn
+        return cls(devices, schedule)
+
+
+def create_engine(
+    render: RenderSettings,
+    rasterizer: PagingRasterizer,
+    scene: Gaussians | DrawableScene,
+    *,
+    streamed: bool = False,
+) -> RenderEngine:
+    """An engine on the devices of the settings; raises as ``DeviceChoice.of``."""
+    from rendering.engine import RenderEngine
+
+    choice = DeviceChoice.of(render)
+    count = len(choice.devices)
+
+    def another(device: Device) -> PagingRasterizer:
+        return create_rasterizer(render.engine, streamed=streamed, sharers=count)
+
+    return RenderEngine(
+        rasterizer,
+        scene,
+        picture_bytes=render.picture_cache,
+        devices=choice.devices,
+        schedule=choice.schedule,
+        new_rasterizer=another,
+    )

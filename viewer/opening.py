@@ -26,7 +26,7 @@ from splat.errors import SceneError, SceneFormatError
 from splat.gaussians import Gaussians
 from viewer.budgets import is_over, needs_of_whole, unkept_line
 from viewer.downloads import at_hand
-from viewer.engines import create_rasterizer
+from viewer.engines import create_engine, create_rasterizer
 from viewer.scenes import (
     COMPOSITION_SUFFIXES,
     OpenedScene,
@@ -291,21 +291,17 @@ def sketch_facts(sketch: Sketch, what: str) -> str:
 
 
 def _resident(opened: OpenedScene, choice: SceneChoice, settings: Settings) -> Ready:
-    from rendering.engine import RenderEngine
-
     gaussians = opened.scene.gaussians
     rasterizer = create_rasterizer(settings.render.engine)
-    engine = RenderEngine(rasterizer, gaussians, picture_bytes=settings.render.picture_cache)
+    engine = create_engine(settings.render, rasterizer, gaussians)
     return Ready(shown_whole(opened), engine, len(gaussians), choice, [gaussians])
 
 
 def _stream(opened: OpenedStream, choice: SceneChoice, settings: Settings) -> Ready:
-    from rendering.engine import RenderEngine
-
     rasterizer = create_rasterizer(settings.render.engine, streamed=True)
     scene = streamed(opened, rasterizer, settings.stream)
     shown = shown_stream(opened, scene)
-    engine = RenderEngine(rasterizer, scene, picture_bytes=settings.render.picture_cache)
+    engine = create_engine(settings.render, rasterizer, scene, streamed=True)
     return Ready(shown, engine, opened.meta.count, choice, [])
 
 

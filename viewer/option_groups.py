@@ -25,6 +25,7 @@ from viewer.option_types import (
     Flag,
     Number,
     Switch,
+    Text,
     Vector,
     Whole,
     hint,
@@ -154,6 +155,25 @@ class DrawingOptions:
         None
     )
     """The rasterizer; the reference is exact and very slow, for comparisons."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceOptions:
+    """What draws the pictures (docs/schedules.md)."""
+
+    devices: Annotated[Text, hint(f"{RENDER.devices}, one with all cores")] = None
+    """How many devices draw; a number stands for virtual ones that divide the cores."""
+    schedule: Annotated[Text, hint(RENDER.schedule)] = None
+    """How frames are divided among them: single, eye-parallel, alternate-frame, tile-split,
+    pipelined, or a schedule file."""
+
+    @property
+    def settings(self) -> dict[str, tuple[str, str | None]]:
+        """By option, the setting and its value."""
+        return {
+            "--devices": ("render.devices", self.devices),
+            "--schedule": ("render.schedule", self.schedule),
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,61 @@
+"""The devices and the schedule of the settings: what they make, and what is refused at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from configs.settings import RenderSettings
+from rendering.frame import FrameRequest
+from rendering.schedule import SplitBy
+from splat.camera import CameraModel
+from splat.errors import BackendUnavailable, BelvedereError, SettingsError
+from tests.scenes import orbit_camera, random_scene
+from viewer.engines import DeviceChoice, create_engine, create_rasterizer
+
+
+def test_the_usual_choice_is_one_device_with_all_cores() -> None:
+    choice = DeviceChoice.of(RenderSettings())
+    assert [device.name for device in choice.devices] == ["cpu:0"]
+    assert choice.schedule.name == "single"
+
+
+def test_a_schedule_may_be_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("name: mine\nsplit: band\ndevices: all\n", encoding="utf-8")
+    choice = DeviceChoice.of(RenderSettings(devices="3", schedule=str(file)))
+    assert len(choice.devices) == 3
+    assert [split.by for split in choice.schedule.split] == [SplitBy.BAND]
+
+
+@pytest.mark.parametrize(
+    ("devices", "schedule", "said"),
+    [
+        ("99x", "single", "no number of devices"),
+        ("2", "nonsense.yaml", "nonsense.yaml"),
+        ("2", "shard", "shard"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(devices: str, schedule: str, said: str) -> None:
+    with pytest.raises((SettingsError, BelvedereError), match=said):
+        DeviceChoice.of(RenderSettings(devices=devices, schedule=schedule))
+
+
+def test_a_gpu_is_refused_for_now() -> None:
+    with pytest.raises(BackendUnavailable, match="cuda"):
+        DeviceChoice.of(RenderSettings(devices="cuda"))
+
+
+def test_pictures_are_the_same_on_any_number_of_devices() -> None:
+    scene = random_scene(6, 3_000)
+    view = orbit_camera(CameraModel.PINHOLE, 150, 170)
+    pictures = []
+    for devices, schedule in (("auto", "single"), ("3", "tile-split")):
+        render = RenderSettings(devices=devices, schedule=schedule)
+        with create_engine(render, create_rasterizer("native"), scene) as engine:
+            frame = engine.submit(FrameRequest("a", 1, (view,))).result(20)
+        color = frame.images[0].color
+        assert color is not None
+        pictures.append(color.tobytes())
+    assert pictures[0] == pictures[1]
