@@ -17,7 +17,7 @@ from scene_store.build import (
     build_store,
     estimate_build,
 )
-from scene_store.build.interrupted import begun_scenes
+from scene_store.build.interrupted import what_is_left
 from scene_store.remote.address import Address, is_remote
 from scene_store.store_folder import partial_folder
 from splat.errors import OutputError, SceneError
@@ -73,10 +73,7 @@ def build(
 
 def interrupted_line(path: Path) -> str:
     """What becomes of a build that was interrupted, for people."""
-    partial = partial_folder(path)
-    if not begun_scenes(partial):
-        return "interrupted; nothing was kept, the same command begins anew"
-    return f"interrupted; the same command continues the build from what is kept in {partial}"
+    return f"interrupted; {what_is_left(partial_folder(path))}"
 
 
 def default_output(scene: str) -> Path:

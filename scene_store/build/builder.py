@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from scene_store.build.dealing import Dealing, deal_out
+from scene_store.build.estimate import bytes_each
 from scene_store.build.feed import Feed
 from scene_store.build.grid import MortonGrid
-from scene_store.build.interrupted import Interrupted, UnusableStateError, refusal
+from scene_store.build.interrupted import Interrupted, UnusableStateError, refusal, what_is_left
 from scene_store.build.journal import Checkpoint, Journal, Sorted
 from scene_store.build.leaves import next_leaf
 from scene_store.build.node_log import NodeLog
@@ -36,14 +37,14 @@ from scene_store.build.partition import (
     fits_in_memory,
     read_run,
 )
-from scene_store.build.pyramid import MERGE_RATIO, Pyramid
-from scene_store.build.rows import from_rows, row_bytes, row_width, usable_rows
+from scene_store.build.pyramid import Pyramid
+from scene_store.build.rows import row_bytes, row_width
 from scene_store.build.sources import Fingerprint, open_sources
 from scene_store.chunks import EncodedChunk
 from scene_store.manifest import MAX_NOTES, MAX_SOURCES, MAX_TEXT, StoreInfo
 from scene_store.outline import NO_SAMPLE, OutlineSampler, outline_of
 from scene_store.page_codec import encode_chunk
-from scene_store.sampling import Count, RandomAccess, full_sample, quick_sample
+from scene_store.sampling import Count, full_sample, quick_sample
 from scene_store.scene import SceneMeta, SceneSource
 from scene_store.statistics import likely_up
 from scene_store.store_folder import partial_folder, require_free, require_place
@@ -61,7 +62,6 @@ _AHEAD_PER_WORKER = 4
 _AHEAD_SHARE, _CACHE_SHARE = 0.25, 0.25
 # Beside what was estimated, for the journal and for errors of the estimate.
 _SPARE = 1.1
-_SAMPLE_COUNT = 1 << 16
 
 
 def build_store(
@@ -141,10 +141,9 @@ def _own_levels(names: list[str], meta: SceneMeta, options: BuildOptions) -> dic
 def _estimate(source: SceneSource, path: Path, options: BuildOptions, total: int) -> BuildEstimate:
     """``total``: Gaussians to be sorted, those of the scene's own levels among them."""
     count, degree = source.meta.count, _degree(source, options)
-    sample = from_rows(usable_rows(_sample_gaussians(source), degree))
-    each = encode_chunk(sample, options.profile).nbytes / len(sample) if len(sample) else 0.0
+    page = options.page_gaussians or suitable_page(count)
     in_memory = fits_in_memory(total, degree, options.memory)
-    store = int(each * count * MERGE_RATIO / (MERGE_RATIO - 1))
+    store = int(count * bytes_each(source, degree, page, options.profile))
     scratch = 0 if in_memory else total * row_bytes(degree)
     return BuildEstimate(
         gaussians=count,
@@ -154,16 +153,6 @@ def _estimate(source: SceneSource, path: Path, options: BuildOptions, total: int
         free_bytes=shutil.disk_usage(path.resolve().parent).free,
         needed_bytes=int((store + scratch) * _SPARE),
     )
-
-
-def _sample_gaussians(source: SceneSource) -> Gaussians:
-    """Some that lie next to each other in the source."""
-    count = source.meta.count
-    if isinstance(source, RandomAccess):
-        middle = max(0, (count - _SAMPLE_COUNT) // 2)
-        return source.decode(middle, min(count, middle + _SAMPLE_COUNT))
-    batches = source.batches(_SAMPLE_COUNT)
-    return next(batches, Gaussians.empty())
 
 
 def _cache(options: BuildOptions) -> int:
@@ -241,12 +230,17 @@ class _Build:
     def run(self, started: float) -> BuildReport:
         """All stages."""
         resumed, state = self._take_up()
-        state, feeds = self._sorted(state)
-        log, sample = self._merged(state, feeds)
-        self._progress(Stage.FINISH, 0, 1)
-        self._fingerprint.require_unchanged()
-        tree, refs = log.tree()
-        self._writer.finish(tree, refs, self._info(state, sample))
+        try:
+            state, feeds = self._sorted(state)
+            log, sample = self._merged(state, feeds)
+            self._progress(Stage.FINISH, 0, 1)
+            self._fingerprint.require_unchanged()
+            tree, refs = log.tree()
+            self._writer.finish(tree, refs, self._info(state, sample))
+        except (OutputError, OSError) as error:
+            problem = cannot_write(self._path, error) if isinstance(error, OSError) else error
+            left = what_is_left(partial_folder(self._path))
+            raise OutputError(f"{problem}; {left}") from None
         self._progress(Stage.FINISH, 1, 1)
         return BuildReport(
             path=self._path,

@@ -117,6 +117,17 @@ def begun_scenes(folder: Path) -> tuple[str, ...]:
     return tuple(map(str, scenes)) if isinstance(scenes, list) else ()
 
 
+def what_is_left(folder: Path) -> str:
+    """What becomes of a build that was interrupted, a phrase for people.
+
+    Args:
+        folder: ``STORE.partial``.
+    """
+    if not begun_scenes(folder):
+        return "nothing was kept, the same command begins anew"
+    return f"the same command continues the build from what is kept in {folder}"
+
+
 def refusal(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Why an interrupted build is neither continued nor thrown away.
 

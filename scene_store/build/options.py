@@ -96,7 +96,7 @@ class BuildOptions:
             raise SettingsError(f"SH degree must be 0 to {MAX_SH_DEGREE}, got {self.sh_degree}")
         if self.memory_bytes is not None and self.memory_bytes < MIN_MEMORY_BYTES:
             raise SettingsError(
-                f"a build needs at least {MIN_MEMORY_BYTES >> 20} MiB of memory, "
+                f"--memory: a build needs at least {MIN_MEMORY_BYTES >> 20} MiB, "
                 f"got {self.memory_bytes:,} bytes"
             )
         if self.threads < 0:

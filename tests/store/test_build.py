@@ -368,6 +368,20 @@ def test_an_estimate_is_near_and_writes_nothing(scene: Path, tmp_path: Path) -> 
     assert estimate.store_bytes == pytest.approx(report.store_bytes, rel=0.25)
 
 
+def test_an_estimate_is_not_of_the_backdrop_that_comes_first(tmp_path: Path) -> None:
+    """A town begins with one, and its levels merge less well than a wall's."""
+    estimate = estimate_build(["town:150000"], tmp_path / "s.bvs")
+    report = build_store(["town:150000"], tmp_path / "s.bvs")
+    assert estimate.store_bytes == pytest.approx(report.store_bytes, rel=0.1)
+
+
+def test_an_estimate_of_a_capture_is_near(data_dir: Path, tmp_path: Path) -> None:
+    scene = data_dir / "truck.splat"
+    estimate = estimate_build([scene], tmp_path / "s.bvs")
+    report = build_store([scene], tmp_path / "s.bvs")
+    assert estimate.store_bytes == pytest.approx(report.store_bytes, rel=0.1)
+
+
 def test_chunks_grow_with_the_scene() -> None:
     assert suitable_page(5) == suitable_page(4_249_286) == 1024
     assert suitable_page(51_000_000) == 2048

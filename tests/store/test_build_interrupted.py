@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -73,10 +74,25 @@ def test_a_disk_that_is_full_in_the_last_second(
     scene: Path, tmp_path: Path, expected: dict[str, bytes], name: str
 ) -> None:
     path = tmp_path / "s.bvs"
-    with full_at(name), pytest.raises(OutputError, match="No space left"):
+    with full_at(name), pytest.raises(OutputError, match="No space left") as raised:
         build_store([scene], path, OPTIONS)
+    kept = f"the same command continues the build from what is kept in {partial_folder(path)}"
+    assert str(raised.value).endswith(f"; {kept}")
     assert not is_store(partial_folder(path))
     require_continued(scene, path, expected)
+
+
+def test_a_disk_that_is_full_before_anything_is_worth_keeping(
+    scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(builder_module, "deal_out", full)
+    path = tmp_path / "s.bvs"
+    with pytest.raises(OutputError, match=r"No space left .*; nothing was kept, the same"):
+        build_store([scene], path, replace(OPTIONS, checkpoint_s=30.0))
+    assert not partial_folder(path).exists()
 
 
 def require_continued(scene: Path, path: Path, expected: dict[str, bytes]) -> None:
