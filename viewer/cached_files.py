@@ -77,6 +77,7 @@ def clear(settings: Settings) -> list[Cache]:
     for cache in caches(settings):
         for kept in cache.kept:
             kept.remove()
+    store_cache(settings).remove_locks()
     return caches(settings)
 
 

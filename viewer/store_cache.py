@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from scene_store.build.interrupted import begun_scenes
 from scene_store.build.sources import Fingerprint
@@ -23,6 +24,8 @@ from scene_store.user_cache import cache_folder
 from splat.errors import SceneFormatError
 
 log = logging.getLogger(__name__)
+
+LOCK_SUFFIX = ".lock"
 
 # Counted up when a store is built in another way, so that old ones are not used.
 RECIPE = 6
@@ -139,6 +142,15 @@ class StoreCache:
             return free
         return False
 
+    def remove_locks(self) -> None:
+        """Remove what locked stores that are gone, unless somebody holds it."""
+        with contextlib.suppress(OSError):
+            for lock in self.folder.glob(f"*{LOCK_SUFFIX}"):
+                path = lock.with_name(lock.name[: -len(LOCK_SUFFIX)])
+                with contextlib.suppress(OSError), self._locked(path, fcntl.LOCK_EX) as free:
+                    if free and not path.exists():
+                        lock.unlink()
+
     def make_room(self, keep: Path) -> None:
         """Remove the least recently used stores until all fit the budget, and all that is left of
         builds that nobody goes on with; ``keep`` stays.
@@ -178,19 +190,32 @@ class StoreCache:
         Raises:
             OSError: If its file cannot be written.
         """
-        with path.with_name(path.name + ".lock").open("a") as file:
-            try:
-                fcntl.flock(file, kind | fcntl.LOCK_NB)
-                held = True
-            except BlockingIOError:
-                held = False
-            except OSError:  # a file system without locks: nothing is removed there
-                held = kind == fcntl.LOCK_SH
-            yield held
+        lock = path.with_name(path.name + LOCK_SUFFIX)
+        while True:
+            with lock.open("a") as file:
+                try:
+                    fcntl.flock(file, kind | fcntl.LOCK_NB)
+                    held = True
+                except BlockingIOError:
+                    held = False
+                except OSError:  # a file system without locks: nothing is removed there
+                    held = kind == fcntl.LOCK_SH
+                if held and not _is_there(lock, file):
+                    continue  # it was removed just before it was locked: others lock another
+                yield held
+                return
 
 
 def _partial(path: Path) -> Path:
     return path.with_name(path.name + PARTIAL_SUFFIX)
+
+
+def _is_there(path: Path, file: IO[str]) -> bool:
+    """Whether an open file still has its name."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(file.fileno()))
+    except OSError:
+        return False
 
 
 def _is_given_up(entry: CachedStore) -> bool:

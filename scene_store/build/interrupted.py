@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from scene_store.build.dealing import Dealing
-from scene_store.build.journal import Checkpoint, Journal, Sorted
+from scene_store.build.journal import DAMAGE, Checkpoint, Journal, Sorted
 from scene_store.build.partition import Buckets
 from scene_store.store_folder import SCRATCH_FOLDER
 from scene_store.store_writer import StoreWriter
-
-# What a damaged journal or checkpoint raises while it is read.
-_DAMAGE = (
-    OSError,
-    EOFError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    LookupError,
-    ArithmeticError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 # Of an identity, what the user says it with.
 _OPTIONS = {
@@ -77,7 +62,7 @@ class Interrupted:
                 _check_sorted(state, folders, width)
             if checkpoint is not None:
                 _check_checkpoint(checkpoint, state, writer)
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise UnusableStateError(str(error) or type(error).__name__) from None
         return cls(dealing, state, checkpoint)
 

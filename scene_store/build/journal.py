@@ -7,6 +7,8 @@ names are written. What is not in it does not count.
 from __future__ import annotations
 
 import json
+import zipfile
+import zlib
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
@@ -27,6 +29,19 @@ from splat.atomic_file import atomic_file
 from splat.gaussians import Float32Array
 
 _JOURNAL_FILE = "journal.json"
+# What a damaged journal or checkpoint raises while it is read.
+DAMAGE = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    ArithmeticError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
 _VERSION = 6  # grows whenever the same scene and options would give other bytes
 
 
@@ -151,6 +166,12 @@ class Journal:
         self._state["dealing"] = None
         self._state["sorted"] = asdict(state)
         self._write()
+
+    @property
+    def consumed(self) -> tuple[int, ...]:
+        """Gaussians taken from each stream at the last checkpoint; none if there is none."""
+        state = self._state["checkpoint"]
+        return () if state is None else tuple(map(int, state["consumed"]))
 
     def checkpoint(self) -> Checkpoint | None:
         """The last checkpoint, if there is one."""

@@ -17,7 +17,7 @@ import numpy as np
 
 from scene_store.build.feed import Feed, Run
 from scene_store.build.grid import MortonGrid
-from scene_store.build.journal import Checkpoint, Journal
+from scene_store.build.journal import DAMAGE, Checkpoint, Journal
 from scene_store.build.leaves import next_leaf
 from scene_store.build.node_log import NodeLog
 from scene_store.build.options import suitable_page
@@ -80,15 +80,17 @@ class UnfinishedStore:
         # Opened now: the folder gets another name in the end.
         self._reader = FolderReader(partial_folder(store))
         self._in_memory = _MemoryWriter()
-        state = journal.sorted if journal is not None else None
-        grid = state.grid if state is not None else None
         try:
+            state = journal.sorted if journal is not None else None
+            grid = state.grid if state is not None else None
             log = self._completed(checkpoint, grid, sketch)
             self.tree, self._refs = log.tree()
             self._open_files()
-        except RangeReadError as error:
+        except BaseException as error:
             self._reader.close()
-            raise SceneError(f"{error.location}: {error.problem}") from None
+            if isinstance(error, RangeReadError):
+                raise SceneError(f"{error.location}: {error.problem}") from None
+            raise
         self.finished = checkpoint.consumed[0] if checkpoint else 0
         self.meta: SceneMeta = replace(sketch.meta, count=sketch.total, sh_degree=self.sh_degree)
 
@@ -181,13 +183,17 @@ class UnfinishedStore:
 
 def finished_gaussians(store: Path) -> int:
     """Original Gaussians that an ``UnfinishedStore`` would have in full detail at present."""
-    checkpoint = _checkpoint(Journal.found_in(scratch_folder(store)))
-    return checkpoint.consumed[0] if checkpoint else 0
+    journal = Journal.found_in(scratch_folder(store))
+    try:
+        return journal.consumed[0] if journal is not None and journal.consumed else 0
+    except DAMAGE:
+        return 0
 
 
 def _checkpoint(journal: Journal | None) -> Checkpoint | None:
-    """The last one; None if there is none, or the next one takes its place just now."""
+    """The last one; None if there is none, it is damaged, or the next one takes its place just
+    now."""
     try:
         return None if journal is None else journal.checkpoint()
-    except (OSError, ValueError, KeyError):
+    except DAMAGE:
         return None

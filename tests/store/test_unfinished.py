@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -10,9 +11,10 @@ import numpy as np
 import pytest
 
 from scene_store.build import BuildOptions, Stage, build_store
-from scene_store.build.unfinished import UnfinishedStore
+from scene_store.build.unfinished import UnfinishedStore, finished_gaussians
 from scene_store.chunks import Provisional
 from scene_store.formats.ply import write_ply
+from scene_store.range_reader import FolderReader
 from scene_store.sketch import Sketch, sketch_scene
 from scene_store.store import open_store
 from splat.errors import ChunkReadError, SceneError
@@ -111,6 +113,46 @@ def test_a_page_file_that_is_gone_is_one_error(half_built: Path, sketch: Sketch)
         file.unlink()
     with pytest.raises(SceneError, match="is missing"):
         UnfinishedStore(half_built, sketch)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), SceneError("nothing"), KeyboardInterrupt()])
+def test_whatever_goes_wrong_its_files_are_closed(
+    half_built: Path, sketch: Sketch, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    closed: list[str] = []
+
+    def failing(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(UnfinishedStore, "_open_files", failing)
+    monkeypatch.setattr(FolderReader, "close", lambda reader: closed.append("it"))
+    with pytest.raises(type(error)):
+        UnfinishedStore(half_built, sketch)
+    assert len(closed) == 1
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+def test_a_damaged_checkpoint_is_none(half_built: Path, sketch: Sketch, share: float) -> None:
+    (file,) = half_built.with_name("ball.bvs.partial").glob("**/checkpoint-*.npz")
+    data = file.read_bytes()
+    file.write_bytes(data[: int(share * len(data))])
+    with closing(UnfinishedStore(half_built, sketch)) as store:
+        assert store.finished == 0 and sum(map(len, leaves(store))) == len(sketch.gaussians)
+
+
+def test_how_much_is_finished_is_told_without_reading_it(half_built: Path, sketch: Sketch) -> None:
+    with closing(UnfinishedStore(half_built, sketch)) as store:
+        finished = store.finished
+    for file in half_built.with_name("ball.bvs.partial").glob("**/checkpoint-*.npz"):
+        file.unlink()
+    assert finished_gaussians(half_built) == finished > 0
+    assert finished_gaussians(half_built.with_name("other.bvs")) == 0
+    journal = half_built.with_name("ball.bvs.partial") / "scratch" / "journal.json"
+    text = json.loads(journal.read_text())
+    damaged: tuple[object, ...] = (7, {}, {"consumed": None}, {"consumed": []}, {"consumed": ["x"]})
+    for wrong in damaged:
+        journal.write_text(json.dumps({**text, "checkpoint": wrong}))
+        assert finished_gaussians(half_built) == 0
 
 
 def test_damaged_bytes_are_found(half_built: Path, sketch: Sketch) -> None:

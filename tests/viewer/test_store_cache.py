@@ -8,6 +8,7 @@ import os
 import shutil
 import time
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -196,6 +197,40 @@ def test_a_store_that_is_being_removed_is_not_used(cache: StoreCache) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with cache.using(path) as held:
             assert not held
+
+
+def test_locks_go_with_their_stores_and_those_in_use_stay(cache: StoreCache) -> None:
+    kept = make_store(cache, "kept.bvs", 10, 1)
+    with cache.using(kept):
+        pass
+    with cache.building(cache.folder / "gone.bvs"):
+        pass
+    building = cache.folder / "new.bvs"
+    with cache.building(building) as alone:
+        assert alone
+        cache.remove_locks()
+        with cache.building(building) as another:
+            assert not another, "its lock is still there"
+    cache.remove_locks()
+    assert sorted(path.name for path in cache.folder.iterdir()) == ["kept.bvs", "kept.bvs.lock"]
+
+
+def test_a_lock_that_is_removed_before_it_is_held_is_made_again(
+    cache: StoreCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = cache.folder / "a.bvs"
+    lock = path.with_name("a.bvs.partial.lock")
+    flock, tries = fcntl.flock, []
+
+    def late(file: IO[str], kind: int) -> None:
+        tries.append(kind)
+        if len(tries) == 1:
+            lock.unlink()
+        flock(file, kind)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with cache.building(path) as alone, cache.building(path) as another:
+        assert alone and not another and lock.exists()
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
