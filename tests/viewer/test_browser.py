@@ -503,6 +503,61 @@ def test_a_covered_page_says_when_its_viewer_is_gone_and_goes_on_when_it_is_back
     page.context.close()
 
 
+def test_what_the_cover_hides_is_out_of_reach_of_the_keyboard(
+    browser: Browser, settings: Settings, shown: ShownScene, wall: Gaussians
+) -> None:
+    page = browser.new_context(viewport=VIEWPORT).new_page()  # type: ignore[arg-type]
+    with (
+        RenderEngine(NativeRasterizer(), wall) as engine,
+        ViewerServer(settings, title="Wall") as server,
+    ):
+        server.progress(0.3, "Reading")
+        page.goto(f"{server.url}/?fixedDpr=1")
+        page.wait_for_function("document.querySelector('[data-cover]')", timeout=1e3 * WAIT_S)
+        page.evaluate("keys = 0; addEventListener('keydown', () => keys++)")
+        for _ in range(4):
+            page.keyboard.press("Tab")
+            assert page.evaluate("document.activeElement === document.body")
+        page.keyboard.press("w")
+        assert page.evaluate("keys") == 0
+        server.show(shown, engine)
+        page.wait_for_function("!document.getElementById('cover')", timeout=1e3 * WAIT_S)
+        assert page.locator("body > [inert]").count() == 0
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement !== document.body")
+        assert page.evaluate("keys") == 1
+    page.context.close()
+
+
+BLIND = """
+const usual = HTMLCanvasElement.prototype.getContext;
+HTMLCanvasElement.prototype.getContext = function (kind, ...rest) {
+  return kind.startsWith("webgl") ? null : usual.call(this, kind, ...rest);
+};
+"""
+
+
+def test_a_browser_that_cannot_show_pictures_says_so_at_once(
+    browser: Browser, server: ViewerServer
+) -> None:
+    page = browser.new_context(viewport=VIEWPORT).new_page()  # type: ignore[arg-type]
+    page.add_init_script(BLIND)
+    page.goto(server.url, wait_until="commit")
+    page.locator("#cover p").get_by_text("WebGL").wait_for(timeout=5000)
+    page.wait_for_timeout(6000)  # whatever the panel says meanwhile
+    assert "WebGL" in page.locator("#cover > p").inner_text()
+    page.context.close()
+
+
+def test_a_browser_without_scripts_says_so(browser: Browser, server: ViewerServer) -> None:
+    context = browser.new_context(viewport=VIEWPORT, java_script_enabled=False)  # type: ignore[arg-type]
+    page = context.new_page()
+    page.goto(server.url)
+    page.locator("#cover noscript p").wait_for(timeout=5000)  # visible
+    assert not page.get_by_text("Loading the page").is_visible()
+    context.close()
+
+
 def test_the_token_lets_a_browser_in_from_another_address(
     browser: Browser, settings: Settings, shown: ShownScene, wall: Gaussians
 ) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import viser
 
-from viewer.cover import COVER_PATH, CoverState, covered
+from viewer.cover import COVER_PATH, covered
 
 PAGE = (
     "<html><head><title>Viser</title> <link> <script data-p=\"<body>\">run('</body>')"
@@ -38,9 +38,3 @@ def test_the_page_of_this_viser_is_covered() -> None:
 def test_a_page_that_is_built_otherwise_is_left_as_it_is() -> None:
     for other in ("<title>Viser</title><body></body>", PAGE.replace("data-p", "src")):
         assert covered(other, "t") == other.replace("Viser", "t")
-
-
-def test_the_cover_knows_what_it_is_told() -> None:
-    script = COVER_PATH.read_text("utf-8")
-    for state in CoverState:
-        assert f'"{state.value}"' in script
