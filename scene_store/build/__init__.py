@@ -11,6 +11,7 @@ The parts, in the order in which a Gaussian meets them::
     pyramid     the levels above, bottom-up, with only a few chunks of each in memory
     node_log    what is known of each node; the tree in the end
     journal     how far it all was, for a build that is continued
+    estimate    how large the store will be, before any of it
     builder     the whole
 
 ``docs/adr/0006-store-build.md`` says why it is done this way.
@@ -18,7 +19,8 @@ The parts, in the order in which a Gaussian meets them::
 
 from __future__ import annotations
 
-from scene_store.build.builder import build_store, estimate_build
+from scene_store.build.builder import build_store
+from scene_store.build.estimate import estimate_build
 from scene_store.build.options import (
     BuildEstimate,
     BuildOptions,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from scene_store.build.dealing import Dealing, deal_out
-from scene_store.build.estimate import bytes_each
+from scene_store.build.estimate import cache_bytes, estimate_size, own_levels, store_degree
 from scene_store.build.feed import Feed
 from scene_store.build.grid import MortonGrid
 from scene_store.build.interrupted import Interrupted, UnusableStateError, refusal, what_is_left
@@ -21,7 +20,7 @@ from scene_store.build.journal import Checkpoint, Journal, Sorted
 from scene_store.build.leaves import next_leaf
 from scene_store.build.node_log import NodeLog
 from scene_store.build.options import (
-    BuildEstimate,
+    DEFAULT_OPTIONS,
     BuildOptions,
     BuildProgress,
     BuildReport,
@@ -29,7 +28,6 @@ from scene_store.build.options import (
     silent,
     suitable_page,
 )
-from scene_store.build.own_levels import plan_own_levels
 from scene_store.build.partition import (
     Buckets,
     bucket_count,
@@ -45,9 +43,9 @@ from scene_store.manifest import MAX_NOTES, MAX_SOURCES, MAX_TEXT, StoreInfo
 from scene_store.outline import NO_SAMPLE, OutlineSampler, outline_of
 from scene_store.page_codec import encode_chunk
 from scene_store.sampling import Count, full_sample, quick_sample
-from scene_store.scene import SceneMeta, SceneSource
+from scene_store.scene import SceneSource
 from scene_store.statistics import likely_up
-from scene_store.store_folder import partial_folder, require_free, require_place
+from scene_store.store_folder import partial_folder, require_free
 from scene_store.store_writer import StoreWriter, WriterState
 from splat.atomic_file import cannot_write
 from splat.errors import BudgetError, OutputError, SceneFormatError, SettingsError
@@ -55,13 +53,8 @@ from splat.gaussians import Gaussians
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_OPTIONS = BuildOptions()
-
 _AHEAD_PER_WORKER = 4
-# Of the memory: nodes in the making, and scenes that a composition repeats.
-_AHEAD_SHARE, _CACHE_SHARE = 0.25, 0.25
-# Beside what was estimated, for the journal and for errors of the estimate.
-_SPARE = 1.1
+_AHEAD_SHARE = 0.25  # of the memory, for nodes in the making
 
 
 def build_store(
@@ -107,65 +100,6 @@ def build_store(
         raise cannot_write(target, error) from None
 
 
-def estimate_build(
-    scenes: Sequence[str | os.PathLike[str]],
-    path: str | os.PathLike[str],
-    options: BuildOptions = DEFAULT_OPTIONS,
-) -> BuildEstimate:
-    """What ``build_store`` would make, and what room it would need; writes nothing.
-
-    Raises:
-        SceneError: If a scene cannot be read.
-        OutputError: If there is no such folder, or that is no name for a store.
-    """
-    target = require_place(path)
-    names = [os.fspath(scene) for scene in scenes]
-    try:
-        with open_sources(
-            names, sh_degree=options.sh_degree, cache_bytes=_cache(options)
-        ) as source:
-            levels = _own_levels(names, source.meta, options).values()
-            total = source.meta.count + sum(source.meta.lod_counts[lod] for lod in levels)
-            return _estimate(source, target, options, total)
-    except OSError as error:
-        raise cannot_write(target, error) from None
-
-
-def _own_levels(names: list[str], meta: SceneMeta, options: BuildOptions) -> dict[int, int]:
-    """The scene's own level of detail for each of the store's levels that has one."""
-    if len(names) > 1 or options.rebuild_lod:
-        return {}
-    return plan_own_levels(meta.lod_counts)
-
-
-def _estimate(source: SceneSource, path: Path, options: BuildOptions, total: int) -> BuildEstimate:
-    """``total``: Gaussians to be sorted, those of the scene's own levels among them."""
-    count, degree = source.meta.count, _degree(source, options)
-    page = options.page_gaussians or suitable_page(count)
-    in_memory = fits_in_memory(total, degree, options.memory)
-    store = int(count * bytes_each(source, degree, page, options.profile))
-    scratch = 0 if in_memory else total * row_bytes(degree)
-    return BuildEstimate(
-        gaussians=count,
-        sh_degree=degree,
-        store_bytes=store,
-        scratch_bytes=scratch,
-        free_bytes=shutil.disk_usage(path.resolve().parent).free,
-        needed_bytes=int((store + scratch) * _SPARE),
-    )
-
-
-def _cache(options: BuildOptions) -> int:
-    """Of compositions, bytes."""
-    return int(_CACHE_SHARE * options.memory)
-
-
-def _degree(source: SceneSource, options: BuildOptions) -> int:
-    """Of the store's harmonics."""
-    highest = options.sh_degree
-    return source.meta.sh_degree if highest is None else min(highest, source.meta.sh_degree)
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class _Stream:
     """One sorted sequence that goes into the store.
@@ -191,10 +125,10 @@ class _Build:
         self._progress = progress
         # First of all: nothing is read for a store that cannot be written.
         require_free(path, options.replace)
-        source = open_sources(names, sh_degree=options.sh_degree, cache_bytes=_cache(options))
+        source = open_sources(names, sh_degree=options.sh_degree, cache_bytes=cache_bytes(options))
         self._streams = [_Stream(0, source)]
         self._meta = source.meta
-        self._degree = _degree(source, options)
+        self._degree = store_degree(source, options)
         self._page = options.page_gaussians or suitable_page(source.meta.count)
         try:
             # The store may be built into the very folder that is read.
@@ -254,7 +188,7 @@ class _Build:
         )
 
     def _open_own_levels(self) -> None:
-        for level, lod in _own_levels(self._names, self._meta, self._options).items():
+        for level, lod in own_levels(self._names, self._meta, self._options).items():
             self._streams.append(_Stream(level, open_sources(self._names, lod=lod)))
 
     def _close_sources(self) -> None:
@@ -313,7 +247,7 @@ class _Build:
         self._require_disk()
 
     def _require_disk(self) -> None:
-        estimate = _estimate(self._streams[0].source, self._path, self._options, self._total)
+        estimate = estimate_size(self._streams[0].source, self._path, self._options, self._total)
         lack = estimate.lack_of_room()
         if lack:
             raise OutputError(f"{self._path}: {lack}")

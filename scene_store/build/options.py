@@ -118,6 +118,9 @@ class BuildOptions:
         return min(self.threads or cores, _MOST_THREADS_PER_CORE * cores)
 
 
+DEFAULT_OPTIONS = BuildOptions()
+
+
 @dataclass(frozen=True, slots=True)
 class BuildEstimate:
     """What a build would make, found from a sample.
