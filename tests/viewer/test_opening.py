@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -208,7 +209,8 @@ def test_a_large_composition_is_streamed_like_a_file(wall_ply: Path, tmp_path: P
     )
     with first(SceneChoice(path, 1)) as ready:
         assert ready.store is not None
-        assert "a first look: 400,000 of 640,000 Gaussians" in ready.shown.facts
+        # As many as a second allows, which is up to the machine.
+        assert re.search(r"a first look: [\d,]+ of 640,000 Gaussians", ready.shown.facts)
 
 
 def test_a_store_in_the_cache_is_used_and_kept_while_it_is(wall_ply: Path) -> None:
