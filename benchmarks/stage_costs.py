@@ -24,8 +24,7 @@ from numpy.typing import NDArray
 from benchmarks.streaming import StreamedEngine, ample_budgets
 from benchmarks.subject import Advance, Sampling, Subject, ignore_progress
 from configs.settings import ViewerSettings
-from rendering.assignment import TILE_PX
-from rendering.base import PagingRasterizer, RasterImage, RasterSettings
+from rendering.base import TILE_PX, PagingRasterizer, RasterImage, RasterSettings
 from rendering.cost_model import Costs, JoinCost, StageCost, StageTimes, repeated_share
 from rendering.frame import FrameRequest, FrameStats
 from rendering.stages import DRAWING, STAGES, Stage

@@ -33,12 +33,10 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from splat.bounds import MAX_SIGMAS
+from splat.bounds import JACOBIAN_MARGIN, MAX_SIGMAS
 from splat.camera import Camera, CameraModel
 
 Float64Array = NDArray[np.float64]
-
-_JACOBIAN_MARGIN = 0.3  # J is linearized no further out than this share of tan(fov / 2)
 
 
 class Reuse(IntEnum):
@@ -169,7 +167,7 @@ class _Seen:
         """Between which J is linearized: least and greatest x/z or y/z."""
         size = (self.camera.width, self.camera.height)[axis]
         focal, centre = self.focal(axis), float(self.camera.K[axis, 2])
-        margin = _JACOBIAN_MARGIN * 0.5 * size / focal
+        margin = JACOBIAN_MARGIN * 0.5 * size / focal
         return -(centre / focal + margin), (size - centre) / focal + margin
 
     def slopes(self, axis: int) -> _Range:

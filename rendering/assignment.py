@@ -17,8 +17,6 @@ from rendering.schedule import (
 )
 from splat.errors import SettingsError
 
-TILE_PX = 32  # side of a tile: bands are of whole tile rows
-
 
 @dataclass(frozen=True, slots=True)
 class RatedDevice:

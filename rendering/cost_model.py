@@ -18,7 +18,8 @@ from dataclasses import dataclass, field, fields, replace
 from statistics import median
 from typing import TYPE_CHECKING
 
-from rendering.assignment import TILE_PX, Part
+from rendering.assignment import Part
+from rendering.base import TILE_PX
 from rendering.schedule import SplitBy
 from rendering.stages import DRAWING, STAGES, Stage
 

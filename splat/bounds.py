@@ -23,7 +23,7 @@ from splat.camera import Camera, CameraModel, Float64Array
 # The image model's numbers (rendering/base.py).
 _ALPHA_CUT = 1.0 / 255.0
 _DILATION_PX2 = 0.3
-_JACOBIAN_MARGIN = 0.3  # J is linearized no further out than this share of tan(fov / 2)
+JACOBIAN_MARGIN = 0.3  # J is linearized no further out than this share of tan(fov / 2)
 FISHEYE_MAX_THETA_RAD = math.radians(145.0)
 MAX_MERGED_OPACITY = 8.0
 """Largest opacity of a merged Gaussian: merging keeps opacity mass, so it may exceed 1."""
@@ -251,7 +251,7 @@ def _planes(camera: Camera) -> Float64Array:
 
 def _row_norm(one_side: float, other_side: float, extent: float) -> float:
     """Largest norm of a row of J, times z / f."""
-    limit = max(one_side, other_side) + _JACOBIAN_MARGIN * 0.5 * extent
+    limit = max(one_side, other_side) + JACOBIAN_MARGIN * 0.5 * extent
     return math.sqrt(1.0 + limit * limit)
 
 
