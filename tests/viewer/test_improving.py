@@ -24,7 +24,7 @@ from scene_store.build import BuildOptions, Stage, build_store
 from scene_store.build.unfinished import UnfinishedStore
 from scene_store.formats.ply import write_ply
 from scene_store.ledger import Budgets
-from scene_store.sketch import sketch_scene
+from scene_store.sketch import Sketch, sketch_scene
 from splat.camera import Camera
 from splat.errors import BudgetError
 from tests import scenes
@@ -170,13 +170,20 @@ def show_in(panel: StreamPanel, shown: ShownScene) -> None:
     panel.show(held, None, shown.stream.policy.max_gaussians)
 
 
+def show_unfinished(changes: _Changes, choice: SceneChoice, ready: Ready) -> Sketch:
+    """The form in which somewhat more than a half is finished; the sketch of the rest."""
+    assert ready.store is not None
+    sketch = sketch_scene(choice.source_name, 4_000, 5.0)
+    build(choice, ready.store, 0.6)
+    changes.to_unfinished(UnfinishedStore(ready.store, sketch), sketch)
+    return sketch
+
+
 def test_what_is_finished_is_shown_then_all_of_it(choice: SceneChoice, ready: Ready) -> None:
     assert ready.store is not None
     server: Any = FakeServer()
     changes = _Changes(ready, choice, SETTINGS, server)
-    sketch = sketch_scene(choice.source_name, 4_000, 5.0)
-    build(choice, ready.store, 0.6)
-    changes.to_unfinished(UnfinishedStore(ready.store, sketch), sketch)
+    show_unfinished(changes, choice, ready)
     (first,) = server.shown
     assert "of 30,000 Gaussians in full detail, a sketch of the rest" in first.facts
     assert first.stream is not None and first.stream.budgets == HALF
@@ -275,9 +282,7 @@ def test_no_picture_on_the_way_to_the_store_is_worse_and_the_budgets_hold(
     server: Any = FakeServer(views=(view,))
     changes = _Changes(ready, choice, SETTINGS, server)
     view.rest()
-    sketch = sketch_scene(choice.source_name, 4_000, 5.0)
-    build(choice, ready.store, 0.6)
-    changes.to_unfinished(UnfinishedStore(ready.store, sketch), sketch)
+    show_unfinished(changes, choice, ready)
     finished = view.rest()
     assert finished > 0.5 * COUNT
     (before,) = (shown.stream for shown in server.shown)
@@ -374,9 +379,7 @@ def test_one_slider_moved_twice_changes_its_own_budget_and_no_other(
     assert ready.store is not None
     server: Any = FakeServer()
     changes = _Changes(ready, choice, SETTINGS, server)
-    sketch = sketch_scene(choice.source_name, 4_000, 5.0)
-    build(choice, ready.store, 0.6)
-    changes.to_unfinished(UnfinishedStore(ready.store, sketch), sketch)
+    sketch = show_unfinished(changes, choice, ready)
     view: Any = BrowserView.__new__(BrowserView)
     view._scene, view._on_limits = server.shown[-1], lambda: None
     panel = StreamPanel(
@@ -409,9 +412,7 @@ def test_without_room_for_two_forms_the_one_that_is_shown_stays(
     assert ready.store is not None
     server: Any = FakeServer()
     changes = _Changes(ready, choice, SETTINGS, server)
-    sketch = sketch_scene(choice.source_name, 4_000, 5.0)
-    build(choice, ready.store, 0.6)
-    changes.to_unfinished(UnfinishedStore(ready.store, sketch), sketch)
+    sketch = show_unfinished(changes, choice, ready)
     (shown,) = server.shown
     shown.shares.set_budgets(shown.stream.least_budgets)
     with pytest.raises(BudgetError, match="two forms"):
@@ -432,9 +433,7 @@ def test_without_room_for_two_forms_the_store_comes_when_the_other_is_gone(
     server: Any = FakeServer(views=(view,))
     changes = _Changes(ready, choice, SETTINGS, server)
     view.rest()
-    sketch = sketch_scene(choice.source_name, 4_000, 5.0)
-    build(choice, ready.store, 0.6)
-    changes.to_unfinished(UnfinishedStore(ready.store, sketch), sketch)
+    show_unfinished(changes, choice, ready)
     (shown,) = server.shown
     view.rest()
     pool = shown.stream._pages._pool
