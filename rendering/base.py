@@ -18,7 +18,8 @@ be compared pixel by pixel:
 3. At a pixel centre ``alpha = min(ALPHA_MAX, opacity · exp(−½ dᵀ Σ⁻¹ d))``; contributions
    with ``alpha < ALPHA_CUT`` are skipped.
 4. Front to back by depth (ties by index), a pixel takes a Gaussian only while its
-   transmittance is still above ``TRANSMITTANCE_STOP``.
+   transmittance is still above ``TRANSMITTANCE_STOP``. Asked to stop earlier, a pixel that does
+   counts as opaque: its colour is divided by its alpha.
 """
 
 from __future__ import annotations
@@ -64,13 +65,16 @@ class RasterSettings:
             stands for.
         sh_degree: Highest SH degree evaluated; None for all the scene holds.
         outputs: Which images are wanted.
+        transmittance_stop: In [``TRANSMITTANCE_STOP``, 0.5): pixels at or below it take no more
+            (image model, step 4). No pixel is further than that, times the range of the
+            colours, from the exact one; mostly it is a hundredth of it.
         threads: Threads to use; 0 for one a core.
         rows: First and end of the rows of pixels to draw, multiples of ``TILE_PX`` (the end may
             be the image's): bands of one picture may be drawn by several devices, and are
             the same bytes as in the whole. The images have these rows alone. None for all.
 
     Raises:
-        ValueError: If the resolution is out of range, or the rows are none.
+        ValueError: If the resolution or the stop is out of range, or the rows are none.
     """
 
     background: tuple[float, float, float] = (0.0, 0.0, 0.0)
@@ -78,6 +82,7 @@ class RasterSettings:
     resolution: float = 1.0
     sh_degree: int | None = None
     outputs: Outputs = Outputs.COLOR
+    transmittance_stop: float = TRANSMITTANCE_STOP
     threads: int = 0
     rows: tuple[int, int] | None = None
 
@@ -88,6 +93,10 @@ class RasterSettings:
                 raise ValueError(f"rows must begin at a multiple of {TILE_PX}, got {self.rows}")
         if not 0 < self.resolution <= 1:
             raise ValueError(f"resolution must be above 0 and at most 1, got {self.resolution}")
+        if not TRANSMITTANCE_STOP <= self.transmittance_stop < 0.5:
+            raise ValueError(
+                f"the stop must be {TRANSMITTANCE_STOP} to 0.5, got {self.transmittance_stop}"
+            )
 
     def rows_of(self, camera: Camera) -> tuple[int, int]:
         """First and end of the rows to draw of a camera's image.

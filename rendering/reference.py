@@ -103,7 +103,7 @@ class EdgeMasks:
 
     Attributes:
         cut: Some Gaussian's alpha is very near ALPHA_CUT.
-        stop: The transmittance before some Gaussian is very near TRANSMITTANCE_STOP.
+        stop: The transmittance before some Gaussian is very near the stop.
         half: The transmittance behind some Gaussian is very near 0.5, where the median
             depth jumps.
     """
@@ -222,13 +222,14 @@ def edge_masks(
     of many factors, hence its wider band.
     """
     cut, stop, half = (torch.zeros(camera.height, camera.width, dtype=torch.bool) for _ in range(3))
+    least = settings.transmittance_stop
     for tile in _tiles(camera, project(scene, camera, settings)):
-        for layer in _layers(tile):
+        for layer in _layers(tile, least):
             # A pixel that is past the stop by more than the band takes nothing any more.
-            live = layer.before > TRANSMITTANCE_STOP * (1 - transmittance_band)
+            live = layer.before > least * (1 - transmittance_band)
             live &= layer.alpha >= ALPHA_CUT * (1 - alpha_band)
             near_cut = live & _near(layer.alpha, ALPHA_CUT, alpha_band)
-            near_stop = live & _near(layer.before, TRANSMITTANCE_STOP, transmittance_band)
+            near_stop = live & _near(layer.before, least, transmittance_band)
             near_half = live & _near(layer.after, 0.5, transmittance_band)
             for mask, near in ((cut, near_cut), (stop, near_stop), (half, near_half)):
                 mask[tile.rows, tile.columns] |= near.any(dim=0).reshape(tile.shape)
@@ -410,8 +411,8 @@ def _tiles(camera: Camera, projected: ProjectedReference) -> Iterator[_Tile]:
             yield _Tile(slice(top, bottom), slice(left, right), ordered[in_rows[touching]])
 
 
-def _layers(tile: _Tile) -> Iterator[_Layer]:
-    """The tile's Gaussians, front to back, until no pixel takes any more."""
+def _layers(tile: _Tile, least: float) -> Iterator[_Layer]:
+    """The tile's Gaussians, front to back, until no pixel is above the ``least`` transmittance."""
     pixels = tile.pixel_centres
     transmittance = torch.ones(1, len(pixels), dtype=torch.float64)
     for first in range(0, len(tile.gaussians), LAYER_GAUSSIANS):
@@ -422,10 +423,10 @@ def _layers(tile: _Tile) -> Iterator[_Layer]:
         # above the threshold, it equals the true one, and where it is not, so is that.
         through = transmittance * passed.cumprod(dim=0)
         before = torch.cat([transmittance, through[:-1]])
-        blended = (alpha >= ALPHA_CUT) & (before > TRANSMITTANCE_STOP)
+        blended = (alpha >= ALPHA_CUT) & (before > least)
         yield _Layer(gaussians, alpha, before, through, blended)
         transmittance = transmittance * torch.where(blended, passed, 1.0).prod(dim=0)
-        if not (transmittance > TRANSMITTANCE_STOP).any():
+        if not (transmittance > least).any():
             return
 
 
@@ -483,7 +484,7 @@ def _composite(tile: _Tile, settings: RasterSettings, canvas: _Canvas) -> None:
     depth, median, weight_sum = torch.zeros(3, pixels, dtype=torch.float64)
     transmittance = torch.ones(pixels, dtype=torch.float64)
     count = torch.zeros(pixels, dtype=torch.int32)
-    for layer in _layers(tile):
+    for layer in _layers(tile, settings.transmittance_stop):
         weights = torch.where(layer.blended, layer.alpha * layer.before, 0.0)
         depths = layer.gaussians.depths.to(torch.float64)[:, None]
         halves = layer.blended & (layer.before > 0.5) & (layer.after <= 0.5)
@@ -494,6 +495,10 @@ def _composite(tile: _Tile, settings: RasterSettings, canvas: _Canvas) -> None:
         weight_sum += weights.sum(dim=0)
         transmittance *= torch.where(layer.blended, 1 - layer.alpha, 1.0).prod(dim=0)
         count += layer.blended.sum(dim=0, dtype=torch.int32)
+    if settings.transmittance_stop > TRANSMITTANCE_STOP:
+        opaque = transmittance <= settings.transmittance_stop
+        color /= torch.where(opaque, 1 - transmittance, 1.0)[:, None]
+        transmittance = torch.where(opaque, 0.0, transmittance)
     background = torch.tensor(settings.background, dtype=torch.float64)
     color += transmittance[:, None] * background
     depth = torch.where(weight_sum > 0, depth / weight_sum.clamp(min=ALPHA_CUT / 2), 0.0)

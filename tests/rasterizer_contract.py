@@ -287,6 +287,37 @@ class RasterizerContract:
         assert image.count[8, 16] == 6
         assert image.count.max() == 20
 
+    def test_pixels_that_stop_early_are_opaque(self, rasterizer: Rasterizer) -> None:
+        view = camera(CameraModel.ORTHO, width=1, height=1, focal=1.0)
+        means = [(0, 0, 1), (0, 0, 2), (0, 0, 3)]
+        scene = gaussians(means, scales=50.0, opacities=0.8, rgb=[RED, GREEN, BLUE])
+        white = replace(ALL, background=(1.0, 1.0, 1.0))
+        whole = self.draw(rasterizer, scene, view, white)
+        early = self.draw(rasterizer, scene, view, replace(white, transmittance_stop=0.1))
+        assert whole.color is not None
+        assert early.color is not None
+        assert early.count is not None
+        assert early.depth is not None
+        # 0.2² = 0.04 is below the stop: the first two fill the pixel, 0.8 to 0.16.
+        assert early.count[0, 0] == 2
+        assert early.alpha[0, 0] == 1
+        expected = (0.8 * np.array(RED) + 0.16 * np.array(GREEN)) / 0.96
+        np.testing.assert_allclose(early.color[0, 0], expected, atol=1e-6)
+        assert early.depth[0, 0] == pytest.approx((0.8 * 1 + 0.16 * 2) / 0.96, rel=1e-6)
+        assert np.abs(early.color - whole.color).max() <= 0.1
+        # One that never comes to the stop shows the background as ever.
+        one = gaussians((0, 0, 1), scales=50.0, opacities=0.8, rgb=RED)
+        images = [
+            self.draw(rasterizer, one, view, settings)
+            for settings in (white, replace(white, transmittance_stop=0.1))
+        ]
+        assert bytes_of(images[0]) == bytes_of(images[1])
+
+    @pytest.mark.parametrize("stop", [0.0, 5e-5, 0.5, -1.0, math.nan])
+    def test_a_stop_is_neither_below_the_models_nor_a_half(self, stop: float) -> None:
+        with pytest.raises(ValueError, match="stop"):
+            RasterSettings(transmittance_stop=stop)
+
     def test_hundreds_of_layers(self, rasterizer: Rasterizer) -> None:
         view = camera(CameraModel.ORTHO, width=33, height=17, focal=1.0)
         random = np.random.default_rng(1)

@@ -100,6 +100,35 @@ def compare(
     )
 
 
+@pytest.mark.parametrize("model", list(CameraModel))
+@pytest.mark.parametrize("stop", [1e-3, 0.02, 0.3])
+def test_stopping_early_equals_the_reference(
+    native: NativeRasterizer, model: CameraModel, stop: float
+) -> None:
+    how = replace(ALL, transmittance_stop=stop, background=(0.2, 0.5, 0.8))
+    check_against_reference(native, 3, 2000, model, (97, 61), how)
+
+
+@pytest.mark.parametrize("stop", [1e-3, 0.02, 0.3])
+def test_stopping_early_is_off_by_no_more_than_the_stop(
+    native: NativeRasterizer, stop: float
+) -> None:
+    scene, view = random_scene(5, 6000), orbit_camera(CameraModel.PINHOLE, 129, 65)
+    prepared = native.prepare(scene)
+    exact, early = (
+        native.render(prepared, view, replace(ALL, sh_degree=0, transmittance_stop=least))
+        for least in (1e-4, stop)
+    )
+    assert exact.color is not None
+    assert early.color is not None
+    assert early.count is not None
+    assert exact.count is not None
+    assert (early.count <= exact.count).all()
+    assert (early.count < exact.count).any()
+    shades = native.project(prepared, view, replace(ALL, sh_degree=0)).colors
+    assert np.abs(early.color - exact.color).max() <= stop * shades.max() + 1e-5
+
+
 @pytest.mark.parametrize(("antialiased", "resolution"), [(False, 1.0), (True, 1.0), (False, 0.4)])
 @pytest.mark.parametrize("size", ODD_SIZES)
 @pytest.mark.parametrize("model", list(CameraModel))

@@ -208,6 +208,7 @@ class NativeRasterizer:
             cancel,
             self.instruction_set,
             background=settings.background,
+            transmittance_stop=settings.transmittance_stop,
             kept_dilation_px2=settings.kept_dilation_px2,
             sh_degree=_degree(settings),
             threads=settings.threads,

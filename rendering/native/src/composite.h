@@ -63,14 +63,16 @@ BELVEDERE_INLINE VF pixel_y_offsets() {
 enum class Want { kColor, kColorDepth, kEverything };
 
 // Blends batch positions list[0 .. count) into one vector of pixels, those of `block` from
-// `at` on, whose corner is pixel (x, y). Returns whether any pixel still takes more.
+// `at` on, whose corner is pixel (x, y). A pixel takes them while its transmittance is above
+// `least`. Returns whether any pixel still takes more.
 template <Want want>
 BELVEDERE_INLINE bool blend_vector(const Batch& batch, const std::uint16_t* list, int count,
-                                   int block, int at, float x, float y, Tile& tile) {
+                                   int block, int at, float x, float y, float least,
+                                   Tile& tile) {
   constexpr bool with_depth = want != Want::kColor;
   constexpr bool with_all = want == Want::kEverything;
   const VF px = pixel_x_offsets() + x, py = pixel_y_offsets() + y;
-  const VF cut = splat(kLog2AlphaCut), stop = splat(kTransmittanceStop);
+  const VF cut = splat(kLog2AlphaCut), stop = splat(least);
   const VF alpha_max = splat(kAlphaMax);
   VF t = load(&tile.transmittance[block][at]);
   VF r = load(&tile.red[block][at]);
@@ -127,12 +129,12 @@ BELVEDERE_INLINE bool blend_vector(const Batch& batch, const std::uint16_t* list
 // registers than AVX2 has.
 template <Want want>
 BELVEDERE_INLINE bool blend(const Batch& batch, const std::uint16_t* list, int count, int block,
-                            float x, float y, Tile& tile) {
+                            float x, float y, float least, Tile& tile) {
   constexpr float kRows = static_cast<float>(kLanes / kBlockSize);  // of a vector
   bool alive = false;
   for (int v = 0; v < kVectors; ++v) {
     alive |= blend_vector<want>(batch, list, count, block, v * kLanes, x,
-                                y + static_cast<float>(v) * kRows, tile);
+                                y + static_cast<float>(v) * kRows, least, tile);
   }
   return alive;
 }
@@ -315,26 +317,34 @@ std::uint64_t clear(const CompositeTask& task, Tile& tile) {
   return live;
 }
 
-// Writes `columns` neighbouring pixels, from `i` of `block` to `pixel` of the image.
+// Writes `columns` neighbouring pixels, from `i` of `block` to `pixel` of the image. What was
+// left when a pixel stopped earlier than it must gets the pixel's own colour.
 BELVEDERE_INLINE void write_row(const CompositeTask& task, const Tile& tile, int block, int i,
                                 std::size_t pixel, int columns) {
   const ImageTargets& out = task.targets;
-  const float* const t = &tile.transmittance[block][i];
-  for (int k = 0; k < columns; ++k) out.alpha[pixel + k] = 1.0f - t[k];
+  const float* const left = &tile.transmittance[block][i];
+  const float opaque = task.transmittance_stop > kTransmittanceStop ? task.transmittance_stop : -1;
+  float t[kBlockSize], gain[kBlockSize];
+  for (int k = 0; k < columns; ++k) {
+    const bool is_opaque = left[k] <= opaque;
+    gain[k] = is_opaque ? 1.0f / (1.0f - left[k]) : 1.0f;
+    t[k] = is_opaque ? 0.0f : left[k];
+    out.alpha[pixel + k] = 1.0f - t[k];
+  }
   if (out.color) {
     const float* const r = &tile.red[block][i];
     const float* const g = &tile.green[block][i];
     const float* const b = &tile.blue[block][i];
     float* const color = out.color + 3 * pixel;
     for (int k = 0; k < columns; ++k) {
-      color[3 * k] = r[k] + t[k] * task.background[0];
-      color[3 * k + 1] = g[k] + t[k] * task.background[1];
-      color[3 * k + 2] = b[k] + t[k] * task.background[2];
+      color[3 * k] = r[k] * gain[k] + t[k] * task.background[0];
+      color[3 * k + 1] = g[k] * gain[k] + t[k] * task.background[1];
+      color[3 * k + 2] = b[k] * gain[k] + t[k] * task.background[2];
     }
   }
   if (out.depth) {
     for (int k = 0; k < columns; ++k) {
-      const float alpha = 1.0f - t[k];
+      const float alpha = 1.0f - left[k];
       out.depth[pixel + k] = alpha > 0 ? tile.depth[block][i + k] / alpha : 0.0f;
     }
   }
@@ -386,7 +396,7 @@ void composite(const CompositeTask& task) {
         if (!listed) continue;
         const float x = static_cast<float>(task.tile_x + column * kBlockSize);
         const float y = static_cast<float>(task.tile_y + row * kBlockSize);
-        if (!blend<want>(batch, batch.list, listed, block, x, y, tile)) {
+        if (!blend<want>(batch, batch.list, listed, block, x, y, task.transmittance_stop, tile)) {
           live &= ~(std::uint64_t{1} << block);
         }
       }
@@ -419,7 +429,7 @@ inline std::uint64_t composite_limit(int repeats, float* sink) {
   std::memset(&tile, 0, sizeof tile);
   for (int n = 0; n < repeats; ++n) {
     for (int i = 0; i < kBlockPixels; ++i) tile.transmittance[0][i] = 1.0f;
-    blend<Want::kColor>(batch, batch.list, kBatch, 0, 0.0f, 0.0f, tile);
+    blend<Want::kColor>(batch, batch.list, kBatch, 0, 0.0f, 0.0f, kTransmittanceStop, tile);
     asm volatile("" : : "r"(&tile) : "memory");  // else what nobody reads is not computed
   }
   *sink = tile.red[0][0];

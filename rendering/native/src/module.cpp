@@ -204,7 +204,7 @@ auto image_data(std::optional<Array>& array, const CameraParams& c, std::size_t 
 // if the render was cancelled.
 std::optional<RenderStats> render_scene(
     const OwningDrawList& scene, const CameraParams& camera, const Cancel& cancel,
-    const std::string& isa, std::tuple<float, float, float> background,
+    const std::string& isa, std::tuple<float, float, float> background, float transmittance_stop,
     float kept_dilation_px2, int sh_degree, int threads, std::size_t record_budget_bytes,
     std::tuple<int, int> rows, std::optional<MutableFloats> alpha,
     std::optional<MutableFloats> color, std::optional<MutableFloats> depth,
@@ -226,6 +226,7 @@ std::optional<RenderStats> render_scene(
       sh_degree,
       kept_dilation_px2,
       {std::get<0>(background), std::get<1>(background), std::get<2>(background)},
+      transmittance_stop,
       thread_count(threads),
       record_budget_bytes,
       first_row / kTileSize,
@@ -343,7 +344,7 @@ NB_MODULE(_native, m) {
   m.def("camera_params", &camera_params, "viewmat"_a, "K"_a, "width"_a, "height"_a, "near"_a,
         "far"_a, "model"_a);
   m.def("render", &render_scene, "scene"_a, "camera"_a, "cancel"_a, "isa"_a, nb::kw_only(),
-        "background"_a, "kept_dilation_px2"_a, "sh_degree"_a, "threads"_a, "record_budget_bytes"_a,
+        "background"_a, "transmittance_stop"_a, "kept_dilation_px2"_a, "sh_degree"_a, "threads"_a, "record_budget_bytes"_a,
         "rows"_a, "alpha"_a,
         "color"_a.none() = nb::none(), "depth"_a.none() = nb::none(),
         "median_depth"_a.none() = nb::none(), "count"_a.none() = nb::none());

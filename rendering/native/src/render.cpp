@@ -188,6 +188,7 @@ void composite(const Frame& frame, TileWindow window) {
                                       frame.camera.width,
                                       frame.camera.height,
                                       {background[0], background[1], background[2]},
+                                      frame.options.transmittance_stop,
                                       frame.targets});
         mine.times.composite_ms += watch.lap_ms();
       });

@@ -21,6 +21,7 @@ struct RenderOptions {
   int sh_degree;
   float kept_dilation_px2;  // as in ProjectTask
   float background[3];
+  float transmittance_stop;  // above kTransmittanceStop: pixels that reach it are opaque
   int threads;
   // For splats on their way to tiles (TileBins), of all threads together. Exceeded only where
   // the records of a single tile are more, or where it is less than a slab of PageArena.

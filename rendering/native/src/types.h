@@ -121,6 +121,7 @@ struct CompositeTask {
   int tile_x, tile_y;  // pixel coordinates of the tile's corner
   int width, height;
   float background[3];
+  float transmittance_stop;
   ImageTargets targets;
 };
 
