@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 
 from rendering.base import RasterImage, RasterSettings, RasterStats
+from rendering.tint import Tint
 from splat.camera import Camera
 
 
@@ -32,7 +33,7 @@ class FrameRequest:
             pixels; 0 for all there is. Scenes that are all in memory ignore it.
         frozen: Cameras that choose the detail of a streamed scene in the place of ``cameras``,
             to look at a view's choice from elsewhere.
-        tint_levels: Colour the chunks of a streamed scene by their level of detail.
+        tint: What the chunks of a streamed scene are coloured by.
         coming: Views that will be asked for next, the nearest in time first, where that is known:
             of a camera path ``scene_store.prefetch.look_ahead``. A streamed scene fetches for
             them in the place of what it would predict.
@@ -51,7 +52,7 @@ class FrameRequest:
     detail: int = 0
     max_error_px: float = 0.0
     frozen: tuple[Camera, ...] = ()
-    tint_levels: bool = False
+    tint: Tint = Tint.NONE
     coming: tuple[Camera, ...] = ()
     submitted_s: float = field(default_factory=time.monotonic)
 
@@ -76,6 +77,7 @@ class StreamStats:
         select_ms: Choosing them.
         wanted_gaussians: Drawn with everything there, and nothing fading.
         provisional: Whether a sketch stands in for parts of the scene, which errors do not tell of.
+        reuse: Chunks drawn by ``render_cache.reuse.Reuse``, where they are tinted by it.
     """
 
     complete: bool
@@ -88,6 +90,7 @@ class StreamStats:
     select_ms: float
     wanted_gaussians: int = 0
     provisional: bool = False
+    reuse: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from rendering.base import PagePool, PagingRasterizer, ScenePart
 from rendering.drawable import Drawable, SceneClosed
 from rendering.foresight import Foresight
 from rendering.frame import FrameRequest, StreamStats
+from rendering.tint import TINT_SHARE, LastFrame, Tint, chunk_kinds, color_of, reuse_counts
 from scene_store.chunks import ChunkSource, Provisional
 from scene_store.cross_fade import CrossFade
 from scene_store.ledger import Budgets, ChunkCosts
@@ -44,15 +45,6 @@ ACTIVE_S = 5.0
 # After a jump there is nothing to fade from: what comes is shown at once, until the view is
 # complete or this time is over.
 ARRIVAL_S = 1.0
-TINT_SHARE = 0.6
-LEVEL_TINTS = (  # of levels 0, 1, 2, …: from original (blue) to coarse (red)
-    (0.15, 0.35, 0.95),
-    (0.10, 0.75, 0.85),
-    (0.20, 0.80, 0.30),
-    (0.95, 0.85, 0.15),
-    (0.95, 0.50, 0.10),
-    (0.90, 0.15, 0.15),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +103,7 @@ class _Client:
     fade: CrossFade
     foresight: Foresight
     last_asked_s: float
-    drawn: tuple[int, ...] = ()
+    last: LastFrame = field(default_factory=LastFrame)
     touched: ChunkIndices = field(default_factory=lambda: np.empty(0, np.int32))
     arriving_until_s: float = -math.inf
 
@@ -127,8 +119,14 @@ class _Client:
 
 @dataclass(slots=True)
 class _Choice:
-    """One frame's, filled in while the loader holds still."""
+    """One frame's, filled in while the loader holds still.
 
+    Attributes:
+        last: What the client's frame before it was drawn from.
+        shown: Chunks, and how much of each.
+    """
+
+    last: LastFrame
     cut: LodCut
     shown: list[tuple[int, float]]
     touched: ChunkIndices
@@ -282,14 +280,16 @@ class StreamedScene:
             # It was replaced a moment ago.
             raise SceneClosed("the scene is closed") from error
         with lease:
-            shown = choices[0].shown
+            choice, tint = choices[0], request.tint
+            drawn = [chunk for chunk, _ in choice.shown]
+            kinds = chunk_kinds(tint, self.source.tree, drawn, request.cameras, choice.last)
             with self._changing:
                 if self._closed:
                     raise SceneClosed("the scene is closed")
-                parts = self._parts(shown, request.tint_levels)
+                parts = self._parts(choice.shown, tint, kinds)
             scene = self._rasterizer.compose(parts)
-            key = (self._identity, tuple(shown), request.tint_levels)
-            yield Drawable(scene, self._stats(choices[0]), key)
+            key = (self._identity, tuple(choice.shown), tint, kinds)
+            yield Drawable(scene, self._stats(choice, tint, kinds), key)
 
     def wait_until_settled(self, timeout_s: float) -> bool:
         """Wait until all that the last frames wanted is there, or lost; whether it is."""
@@ -299,7 +299,7 @@ class StreamedScene:
         """What the client's last frame drew, ascending; nothing of one that is not known."""
         with self._changing:
             known = self._clients.by_name.get(client)
-            return () if known is None else known.drawn
+            return () if known is None else known.last.chunks
 
     def forget(self, client: str) -> None:
         """The client is gone; what only it needed may go."""
@@ -342,8 +342,9 @@ class StreamedScene:
             cut = select_lod(self.source.tree, views, resident, limits, lost=lost)
             at_once = client.is_arriving(jumped, cut.complete, now)
             shown = client.fade.step(cut, resident, limits.max_pages, now, at_once=at_once)
-            client.drawn = tuple(chunk for chunk, _ in shown)
-            client.touched = np.union1d(cut.touched, np.array(client.drawn, np.int32))
+            drawn = tuple(chunk for chunk, _ in shown)
+            last, client.last = client.last, LastFrame(request.cameras, drawn)
+            client.touched = np.union1d(cut.touched, np.array(drawn, np.int32))
             prefetch = client.foresight.look(
                 views[0],
                 now,
@@ -358,7 +359,7 @@ class StreamedScene:
             fading = client.fade.fading
         select_ms = 1e3 * (time.perf_counter() - started)
         lost_count = self._lost_in_view(views, resident, lost, limits) if lost.any() else 0
-        return _Choice(cut, shown, client.touched, prefetch, lost_count, fading, select_ms)
+        return _Choice(last, cut, shown, client.touched, prefetch, lost_count, fading, select_ms)
 
     def _lost_in_view(
         self,
@@ -389,18 +390,20 @@ class StreamedScene:
     def _new_fade(self) -> CrossFade:
         return CrossFade(self.source.tree, self.source.page_gaussians, self._policy.fade_s)
 
-    def _parts(self, shown: Sequence[tuple[int, float]], tinted: bool) -> list[ScenePart]:
-        level = self.source.tree.level
+    def _parts(
+        self, shown: Sequence[tuple[int, float]], tint: Tint, kinds: Sequence[int]
+    ) -> list[ScenePart]:
+        """The pages of chunks; ``kinds`` decide their colours, if they are tinted."""
         parts: list[ScenePart] = []
-        for chunk, weight in shown:
+        for place, (chunk, weight) in enumerate(shown):
             whole = [ScenePart(page, weight) for page in self._pages.of(chunk)]
-            if tinted:
-                tint = LEVEL_TINTS[min(int(level[chunk]), len(LEVEL_TINTS) - 1)]
-                whole = [replace(part, tint=tint, tint_share=TINT_SHARE) for part in whole]
+            if kinds:
+                rgb = color_of(tint, kinds[place])
+                whole = [replace(part, tint=rgb, tint_share=TINT_SHARE) for part in whole]
             parts += whole
         return parts
 
-    def _stats(self, choice: _Choice) -> StreamStats:
+    def _stats(self, choice: _Choice, tint: Tint, kinds: Sequence[int]) -> StreamStats:
         tree = self.source.tree
         drawn = [chunk for chunk, _ in choice.shown]
         by_level = np.bincount(tree.level[drawn], tree.count[drawn], self._levels)
@@ -415,6 +418,7 @@ class StreamedScene:
             select_ms=choice.select_ms,
             wanted_gaussians=choice.cut.ideal_gaussians,
             provisional=isinstance(self.source, Provisional),
+            reuse=reuse_counts(kinds) if tint is Tint.REUSE else (),
         )
 
     def _on_arrival(self) -> None:

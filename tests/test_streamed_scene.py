@@ -18,6 +18,7 @@ from rendering.engine import RenderEngine
 from rendering.frame import Frame, FrameRequest, StreamStats
 from rendering.native.cpu import NativeRasterizer
 from rendering.streamed_scene import ACTIVE_S, StreamedScene, StreamPolicy
+from rendering.tint import Tint
 from scene_store.build import BuildOptions, build_store
 from scene_store.chunks import EncodedChunk, never_cancelled
 from scene_store.formats.ply import write_ply
@@ -438,13 +439,13 @@ def test_a_settled_view_is_drawn_once(source: SlowStore, rasterizer: NativeRaste
             request = FrameRequest("a", sequence, (view(),), SETTINGS)
             return engine.submit(replace(request, **wishes)).result(WAIT_S)  # type: ignore[arg-type]
 
-        asked(1, tint_levels=True)  # of what happens to be there, kept as a picture of no other
+        asked(1, tint=Tint.LEVELS)  # of what happens to be there, kept as a picture of no other
         assert scene.wait_until_settled(WAIT_S)
         complete, again = asked(2), asked(3)
         assert (complete.stats.reused, again.stats.reused) == (0, 1)
         assert again.images[0].alpha.tobytes() == complete.images[0].alpha.tobytes()
         assert again.stats.stream is not None and again.stats.stream.complete
-        assert asked(4, tint_levels=True).stats.reused == 0
+        assert asked(4, tint=Tint.LEVELS).stats.reused == 0
         assert asked(5, max_error_px=1e6).stats.reused == 0  # other chunks
         assert asked(6).stats.reused == 1
 
@@ -452,7 +453,7 @@ def test_a_settled_view_is_drawn_once(source: SlowStore, rasterizer: NativeRaste
 def test_levels_are_tinted(source: SlowStore, rasterizer: NativeRasterizer) -> None:
     with drawing(source, rasterizer) as (engine, _):
         natural = draw_complete(engine, view()).images[0]
-        tinted = draw(engine, view(), tint_levels=True).images[0]
+        tinted = draw(engine, view(), tint=Tint.LEVELS).images[0]
     assert natural.color is not None and tinted.color is not None
     assert np.array_equal(natural.alpha, tinted.alpha)
     opaque = natural.alpha > 0.9

@@ -10,9 +10,11 @@ from dataclasses import dataclass, replace
 import viser
 from numpy.typing import ArrayLike
 
+from render_cache.reuse import Reuse
 from rendering.engine import RenderEngine
 from rendering.frame import FrameRequest
 from rendering.streamed_scene import StreamedScene
+from rendering.tint import Tint
 from scene_store.ledger import Budgets
 from scene_store.memory import available_bytes
 from splat.camera import Camera
@@ -23,7 +25,7 @@ from viewer.display import ViserScreen
 from viewer.pacing import PacingPolicy, full_size
 from viewer.panel import Panel
 from viewer.pose import Pose
-from viewer.session import Session, ViewOptions
+from viewer.session import Session, SessionStats, ViewOptions
 from viewer.shared_budgets import SharedBudgets
 from viewer.start_view import StartView
 from viewer.stream_panel import StreamBounds, StreamPanel
@@ -104,7 +106,7 @@ class BrowserView:
             client, scene.start, self._screen.acknowledge, self.session.look
         )
         self._on_limits = on_limits
-        self._tinted = False
+        self._tint = Tint.NONE
         self._frozen: Pose | None = None
         self._boxes_wanted = False
         self._boxes: ChunkBoxes | None = None
@@ -165,6 +167,8 @@ class BrowserView:
             most = stream.policy.max_gaussians
             held = replace(stream.stats(), budgets=shares.budgets)
             self._stream_panel.show(held, stats.stream, most)
+            if self._tint is Tint.REUSE and is_yet_to_compare(stats):
+                self.session.refresh()
             self._update_boxes(stream)
         self._viewpoint.update()
         self._uncover()
@@ -190,7 +194,7 @@ class BrowserView:
 
     def set_options(self, options: ViewOptions) -> None:
         with self._lock:
-            options = replace(options, tint_levels=self._tinted, frozen=self._frozen)
+            options = replace(options, tint=self._tint, frozen=self._frozen)
         self.session.set_options(options)
 
     def set_budgets(self, budgets: Budgets) -> None:
@@ -206,9 +210,9 @@ class BrowserView:
             stream.policy = replace(stream.policy, max_gaussians=count)
             self._on_limits()
 
-    def tint_levels(self, on: bool) -> None:
+    def tint(self, tint: Tint) -> None:
         with self._lock:
-            self._tinted = on
+            self._tint = tint
         self.set_options(self.session.options)
 
     def freeze(self, on: bool) -> None:
@@ -283,6 +287,13 @@ class BrowserView:
         if self._client.camera.image_width < NARROW_PX:
             self._client.gui.main_panel.minimize()
         self._panel.uncover()
+
+
+def is_yet_to_compare(stats: SessionStats) -> bool:
+    """Whether a picture at rest, tinted by reuse, was compared with another view's: a last one
+    of the same view says what a still camera costs, which is nothing."""
+    counts = stats.stream.reuse if stats.stream is not None else ()
+    return stats.settled and sum(counts) > sum(counts[: Reuse.EXACT + 1])
 
 
 def _stream_bounds(scene: ShownScene) -> StreamBounds:

@@ -20,6 +20,7 @@ from typing import Protocol
 from rendering.base import RasterImage, RasterSettings
 from rendering.engine import RenderEngine
 from rendering.frame import Frame, FrameRequest, StreamStats
+from rendering.tint import Tint
 from splat.camera import Camera
 from splat.errors import BelvedereError, CameraError, RenderCancelled, RenderError
 from viewer.images import Mode, Picture, UInt8Array, picture
@@ -55,7 +56,7 @@ class ViewOptions:
         antialiased, sh_degree: As in ``RasterSettings``.
         near: Near plane, world units.
         max_scale: Highest resolution, a share of the canvas's, per side.
-        tint_levels: Colour the chunks of a streamed scene by their level of detail.
+        tint: What the chunks of a streamed scene are coloured by.
         frozen: A pose whose view chooses the chunks of a streamed scene, wherever the camera is.
         stereo: Two eyes instead of one.
     """
@@ -66,7 +67,7 @@ class ViewOptions:
     sh_degree: int | None = None
     near: float = 0.01
     max_scale: float = 1.0
-    tint_levels: bool = False
+    tint: Tint = Tint.NONE
     frozen: Pose | None = None
     stereo: StereoView | None = None
 
@@ -262,7 +263,7 @@ class Session:
             if options == before:
                 return
             self._pacer.max_scale = options.max_scale
-            if options == replace(before, tint_levels=options.tint_levels, frozen=options.frozen):
+            if options == replace(before, tint=options.tint, frozen=options.frozen):
                 self._pacer.replaced()
                 self._wake.notify_all()
             else:
@@ -389,7 +390,7 @@ class Session:
             detail=plan.reduction.detail,
             max_error_px=plan.reduction.error_px,
             frozen=choosers,
-            tint_levels=options.tint_levels,
+            tint=options.tint,
         )
         try:
             future = self._engine.submit(request)

@@ -12,8 +12,9 @@ from typing import Any, Protocol
 
 import viser
 
+from render_cache.reuse import Reuse
 from rendering.frame import StreamStats
-from rendering.streamed_scene import LEVEL_TINTS
+from rendering.tint import LEVEL_TINTS, REUSE_TINTS, Rgb, Tint
 from scene_store.failures import Failure
 from scene_store.ledger import Budgets, ChunkState
 from scene_store.residency_stats import ResidencyStats
@@ -34,6 +35,14 @@ STATE_NAMES = {
 }
 
 
+TINTS = {"As they are": Tint.NONE, "By level": Tint.LEVELS, "By reuse": Tint.REUSE}
+REUSE_NAMES = {
+    Reuse.EXACT: ("Same", "The same view as before: all of it holds"),
+    Reuse.REPROJECT: ("Moved", "Shapes and colours hold, places are computed anew"),
+    Reuse.MISS: ("Anew", "Too near, or not in the last picture: all is computed anew"),
+}
+
+
 class StreamActions(Protocol):
     """What the folder's controls do; every call returns at once."""
 
@@ -47,8 +56,8 @@ class StreamActions(Protocol):
     def set_max_gaussians(self, count: int) -> None:
         """Draw no picture from more."""
 
-    def tint_levels(self, on: bool) -> None:
-        """Colour chunks by their level of detail."""
+    def tint(self, tint: Tint) -> None:
+        """Colour chunks by something."""
 
     def freeze(self, on: bool) -> None:
         """Keep choosing chunks for the present view, wherever the camera goes."""
@@ -132,8 +141,11 @@ class StreamPanel:
                 gui, "Max kGaussians", bounds.kilo_gaussians, max_gaussians // 1000,
                 "No picture is drawn from more, in thousands",
             )  # fmt: skip
-            self._tint = gui.add_checkbox(
-                "Colour by level", False, hint="From blue, the originals, to red, the coarsest"
+            self._tint = gui.add_dropdown(
+                "Colour chunks",
+                tuple(TINTS),
+                hint="By level: from blue, the originals, to red, the coarsest. By reuse: what of "
+                "the last picture's work would still do for this one",
             )
             freeze = gui.add_checkbox(
                 "Freeze selection", False, hint="Look from elsewhere at what this view needs"
@@ -142,11 +154,8 @@ class StreamPanel:
         for slider, name in ((self._host, "host_bytes"), (self._device, "device_bytes")):
             slider.on_update(contained(partial(self._set_budget, name)))
         self._most_gaussians.on_update(contained(self._set_most_gaussians))
-        for box, act in (
-            (self._tint, actions.tint_levels),
-            (freeze, actions.freeze),
-            (boxes, actions.show_boxes),
-        ):
+        self._tint.on_update(contained(self._set_tint))
+        for box, act in ((freeze, actions.freeze), (boxes, actions.show_boxes)):
             box.on_update(contained(partial(self._tick, act)))
 
     def rebase(self, bounds: StreamBounds) -> None:
@@ -188,6 +197,10 @@ class StreamPanel:
         if self._is_touched(event):
             self._actions.set_max_gaussians(1000 * max(1, int(self._most_gaussians.value)))
             self._note = ""
+
+    def _set_tint(self, event: Any) -> None:
+        self._actions.tint(TINTS[event.target.value])
+        self._note = ""
 
     def _tick(self, act: Callable[[bool], None], event: Any) -> None:
         act(bool(event.target.value))
@@ -299,24 +312,36 @@ def _picture(drawn: StreamStats) -> str:
 
 
 def _histogram(drawn: StreamStats | None) -> str:
-    """A bar for each level: Gaussians of the last picture."""
+    """A bar for each level: Gaussians of the last picture; or for each ``Reuse``: its chunks."""
     if drawn is None:
         return ""
-    most = max(1, *drawn.gaussians_by_level)
-    lines = []
-    for level, count in enumerate(drawn.gaussians_by_level):
-        color = level_color(level)
-        lines.append(
-            '<div style="display:flex;align-items:center;gap:6px">'
-            f'<span style="width:4.5em;opacity:0.7">Level {level}</span>'
-            f'<span style="background:rgb{color};height:0.7em;'
-            f'width:{5.0 * count / most:.2f}em"></span>'
-            f"<span>{short_count(count)}</span></div>"
-        )
-    return "".join(lines)
+    if drawn.reuse:
+        bars = [
+            (name, hint, count, rgb_bytes(REUSE_TINTS[answer]), _chunks(count))
+            for answer, count in zip(Reuse, drawn.reuse, strict=True)
+            for name, hint in [REUSE_NAMES[answer]]
+        ]
+    else:
+        bars = [
+            (f"Level {level}", "", count, level_color(level), short_count(count))
+            for level, count in enumerate(drawn.gaussians_by_level)
+        ]
+    most = max(1, *(count for _, _, count, _, _ in bars))
+    return "".join(
+        f'<div title="{html.escape(hint)}" style="display:flex;align-items:center;gap:6px">'
+        f'<span style="width:4.5em;opacity:0.7">{name}</span>'
+        f'<span style="background:rgb{color};height:0.7em;width:{5.0 * count / most:.2f}em"></span>'
+        f"<span>{text}</span></div>"
+        for name, hint, count, color, text in bars
+    )
 
 
 def level_color(level: int) -> tuple[int, int, int]:
     """RGB, 0 to 255, in which a level is tinted."""
-    red, green, blue = LEVEL_TINTS[min(level, len(LEVEL_TINTS) - 1)]
+    return rgb_bytes(LEVEL_TINTS[min(level, len(LEVEL_TINTS) - 1)])
+
+
+def rgb_bytes(rgb: Rgb) -> tuple[int, int, int]:
+    """From 0 to 1, as 0 to 255."""
+    red, green, blue = rgb
     return round(255 * red), round(255 * green), round(255 * blue)

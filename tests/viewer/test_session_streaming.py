@@ -12,6 +12,7 @@ import pytest
 from rendering.drawable import Drawable
 from rendering.engine import RenderEngine
 from rendering.frame import FrameRequest, StreamStats
+from rendering.tint import Tint
 from tests.fake_rasterizer import FakeRasterizer
 from tests.viewer.test_session import POLICY, WAIT_S, FakeScreen, pose
 from viewer.pacing import REPEAT_S
@@ -95,7 +96,7 @@ def test_a_moving_picture_may_lack_what_does_not_show_and_a_resting_one_not(
     assert session.stats.settled
 
 
-@pytest.mark.parametrize("option", ["tint_levels", "frozen"])
+@pytest.mark.parametrize("option", ["tint", "frozen"])
 def test_what_shows_how_it_is_drawn_redraws_a_resting_picture_as_it_is(
     session: Session, scene: ScriptedStream, screen: FakeScreen, option: str
 ) -> None:
@@ -103,11 +104,11 @@ def test_what_shows_how_it_is_drawn_redraws_a_resting_picture_as_it_is(
     session.look(pose())
     until_sharp(screen)
     count = len(scene.requests)
-    for value in (True, False) if option == "tint_levels" else (pose(), None):
+    for value in (Tint.REUSE, Tint.NONE) if option == "tint" else (pose(), None):
         session.set_options(replace(session.options, **{option: value}))  # type: ignore[arg-type]
         until_sharp(screen, screen.sharp + 1)
         last = scene.requests[-1]
-        assert bool(getattr(last, option)) == bool(value)
+        assert last.tint is value if option == "tint" else bool(last.frozen) == bool(value)
     fresh = scene.requests[count:]
     assert len(fresh) == 2, "once each"
     assert all(asked.max_error_px == 0 and asked.settings.resolution == 1 for asked in fresh)
@@ -183,10 +184,10 @@ def test_levels_and_a_frozen_view_are_asked_for(
     scene.complete = True
     session.look(pose(x=0.5))
     until_sharp(screen)
-    session.set_options(ViewOptions(near=0.1, tint_levels=True, frozen=pose(x=0.25)))
+    session.set_options(ViewOptions(near=0.1, tint=Tint.LEVELS, frozen=pose(x=0.25)))
     until_sharp(screen, 2)
     request = scene.requests[-1]
-    assert request.tint_levels
+    assert request.tint is Tint.LEVELS
     assert request.cameras[0].position[0] == pytest.approx(0.5)
     assert request.frozen[0].position[0] == pytest.approx(0.25)
     assert request.frozen[0].width == request.cameras[0].width

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pytest
 import viser
 
+from render_cache.reuse import Reuse
 from rendering.frame import StreamStats
+from rendering.tint import REUSE_TINTS, Tint
 from scene_store.demands import Tier
 from scene_store.failures import Failure, kind_of_error
 from scene_store.ledger import Budgets, ChunkState
@@ -16,7 +19,9 @@ from scene_store.residency_stats import ResidencyStats, Tally
 from splat.errors import BudgetError, ChunkReadError
 from tests.store.small_stores import sample_chunks, sample_tree
 from viewer.chunk_boxes import MOST_BOXES, box_lines, nearest_boxes
-from viewer.stream_panel import StreamBounds, StreamPanel, level_color, stream_html
+from viewer.client import is_yet_to_compare
+from viewer.session import SessionStats
+from viewer.stream_panel import StreamBounds, StreamPanel, level_color, rgb_bytes, stream_html
 
 MIB = 1 << 20
 IN_FORCE = Budgets(64 * MIB, 512 * MIB)
@@ -164,6 +169,7 @@ class Keeper:
 
     budgets: Budgets = IN_FORCE
     max_gaussians: int = 2_000_000
+    tints: list[Tint] = field(default_factory=list)
 
     def set_budgets(self, budgets: Budgets) -> None:
         if budgets.device_bytes > 900 * MIB:
@@ -173,7 +179,8 @@ class Keeper:
     def set_max_gaussians(self, count: int) -> None:
         self.max_gaussians = count
 
-    def tint_levels(self, on: bool) -> None: ...
+    def tint(self, tint: Tint) -> None:
+        self.tints.append(tint)
 
     def freeze(self, on: bool) -> None: ...
 
@@ -188,7 +195,7 @@ def panel_of(viser_server: viser.ViserServer, keeper: Keeper) -> StreamPanel:
     )  # fmt: skip
 
 
-def moved(slider: viser.GuiSliderHandle[int], value: int) -> None:
+def moved(slider: Any, value: object) -> None:
     """As a person moves it."""
     slider._impl.value = value
     for callback in slider._impl.update_cb:
@@ -232,15 +239,44 @@ def test_more_than_there_is_is_said_and_undone(
     assert "more than" not in panel._text and panel._device.value == 600
 
 
-@pytest.mark.parametrize("control", ["_most_gaussians", "_tint"])
+@pytest.mark.parametrize(("control", "value"), [("_most_gaussians", 1), ("_tint", "By level")])
 def test_a_refusal_is_forgotten_once_another_control_is_used(
-    viser_server: viser.ViserServer, control: str
+    viser_server: viser.ViserServer, control: str, value: object
 ) -> None:
     keeper = Keeper()
     panel = panel_of(viser_server, keeper)
     moved(panel._device, 1000)
     panel.show(held(), None, keeper.max_gaussians)
     assert "more than the 900 MiB" in panel._text
-    moved(getattr(panel, control), 1)
+    moved(getattr(panel, control), value)
     panel.show(held(), None, keeper.max_gaussians)
     assert "more than" not in panel._text
+
+
+def test_chunks_are_coloured_by_what_is_chosen(viser_server: viser.ViserServer) -> None:
+    keeper = Keeper()
+    panel = panel_of(viser_server, keeper)
+    for name in ("By level", "By reuse", "As they are"):
+        moved(panel._tint, name)
+    assert keeper.tints == [Tint.LEVELS, Tint.REUSE, Tint.NONE]
+
+
+def test_a_picture_tinted_by_reuse_has_its_own_legend() -> None:
+    text = stream_html(held(), drawn(reuse=(0, 12, 1)))
+    places = [
+        text.index(part)
+        for answer, said in zip(Reuse, ("0 chunks", "12 chunks", "1 chunk<"), strict=True)
+        for part in (f"rgb{rgb_bytes(REUSE_TINTS[answer])}", said)
+    ]
+    assert places == sorted(places) and "Level" not in text
+    for name in ("Same", "Moved", "Anew"):
+        assert name in text and name not in stream_html(held(), drawn())
+
+
+def test_a_picture_at_rest_is_compared_with_itself_in_the_end() -> None:
+    still = SessionStats(still=True, stream=drawn(reuse=(3, 1, 0)))
+    assert is_yet_to_compare(still)
+    assert not is_yet_to_compare(replace(still, still=False)), "it will be drawn again anyway"
+    assert not is_yet_to_compare(replace(still, stream=drawn(reuse=(4, 0, 0))))
+    assert not is_yet_to_compare(replace(still, stream=drawn())), "it has no such tint"
+    assert not is_yet_to_compare(SessionStats(still=True))
