@@ -19,6 +19,7 @@ from rendering.elastic import Decision, ElasticPolicy
 from rendering.frame import Frame, FrameRequest
 from rendering.frame_line import FrameLine
 from rendering.picture_cache import PictureCache
+from rendering.recorder import Recorder
 from rendering.scene_holder import SceneHolder
 from rendering.schedule import Schedule
 from splat.closing import Closing
@@ -139,6 +140,12 @@ class RenderEngine(Closing):
     def pictures(self) -> CacheStats:
         """What is kept of finished pictures."""
         return self._pictures.stats()
+
+    @property
+    def recorder(self) -> Recorder:
+        """What is remembered of the last frames, for timelines and traces; tell it what else was
+        done for them."""
+        return self._line.recorder
 
     @property
     def detail_counts(self) -> tuple[int, ...]:

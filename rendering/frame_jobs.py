@@ -69,6 +69,7 @@ class FrameWork:
         group: The devices that it has to itself.
         schedule: How it is divided.
         started_s: When it was begun.
+        number: Counts the frames of all clients in the order they were begun.
         plan: Once it is made.
         drawn: Of each piece that is drawn, the images.
         parts: What devices did for it.
@@ -84,6 +85,7 @@ class FrameWork:
     group: Group
     schedule: Schedule
     started_s: float
+    number: int = 0
     plan: Plan | None = None
     drawn: dict[int, Sequence[RasterImage]] = field(default_factory=dict)
     parts: list[PartStats] = field(default_factory=list)

@@ -12,6 +12,7 @@ from rendering.frame import Frame, FrameRequest
 from rendering.frame_jobs import Begin, FrameWork, resolve
 from rendering.job import Job
 from rendering.picture_cache import PictureCache
+from rendering.recorder import FrameRecord, Recorder
 from rendering.scene_holder import SceneHolder
 from rendering.scheduler import FrameScheduler
 from splat.errors import BelvedereError, RenderError
@@ -29,6 +30,7 @@ class FrameLine:
     Attributes:
         crew: Who does the jobs. To be set before anything is asked for.
         outbox: What is not delivered.
+        recorder: What is remembered of frames that have ended.
     """
 
     crew: Crew
@@ -42,10 +44,12 @@ class FrameLine:
     ) -> None:
         self.scenes, self.pictures, self.roster = scenes, pictures, roster
         self.outbox = Outbox()
+        self.recorder = Recorder()
         self._clock = clock
         self._scheduler = FrameScheduler()
         self._waiting: dict[FrameRequest, Future[Frame]] = {}
         self._running: dict[FrameRequest, FrameWork] = {}
+        self._begun = 0
         self._closed = False
 
     def now_s(self) -> float:
@@ -85,7 +89,8 @@ class FrameLine:
             assert request is not None
             future = self._waiting.pop(request)
             if future.set_running_or_notify_cancel():
-                frame = FrameWork(request, future, group, self.roster.schedule, now_s)
+                frame = FrameWork(request, future, group, self.roster.schedule, now_s, self._begun)
+                self._begun += 1
                 self._running[request] = frame
                 self.outbox.opened(frame)
                 self.crew.lock.notify_all()  # another group may begin the next one
@@ -103,11 +108,28 @@ class FrameLine:
         del self._running[frame.request]
         self._scheduler.finish(frame.request, frame.cost_s)
         self.roster.release(frame.group)
+        self.recorder.frame(self._record(frame))
         if isinstance(frame.outcome, Frame) and not frame.request.preemptible:
             stats = frame.outcome.stats
             if not stats.reused:
                 self.roster.frame_took(stats.render_ms, self.crew.ready, self._clock())
         self.crew.lock.notify_all()
+
+    def _record(self, frame: FrameWork) -> FrameRecord:
+        request, drawn = frame.request, isinstance(frame.outcome, Frame)
+        parts = frame.outcome.stats.parts if isinstance(frame.outcome, Frame) else frame.parts
+        return FrameRecord(
+            frame.number,
+            request.client,
+            request.sequence,
+            request.submitted_s,
+            frame.started_s,
+            self._clock(),
+            tuple(parts),
+            0 if frame.plan is None else len(frame.plan.kept),
+            drawn,
+            self.pictures.stats(),
+        )
 
     def close(self) -> list[Future[Frame]]:
         """No more turns: stop what runs; the futures of what waited."""

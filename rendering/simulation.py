@@ -19,7 +19,7 @@ from rendering.fairness import Urgency
 from rendering.frame_tasks import Task
 from rendering.schedule import Schedule
 from rendering.stages import STAGES, Stage
-from rendering.timeline import JOIN, Span, busy_ms
+from rendering.timeline import JOIN, Passage, Span, Timeline, busy_ms
 
 QUEUE, WAIT = "queue", "wait"
 PATH_ORDER = (
@@ -111,6 +111,21 @@ class Simulation:
         return tuple(
             span for number, frame in enumerate(self.frames) for span in frame.spans(number)
         )
+
+    @property
+    def timeline(self) -> Timeline:
+        """All of it, to be looked at."""
+        passages = tuple(
+            Passage(
+                number,
+                frame.request.client,
+                frame.request.arrival_ms,
+                frame.begun_ms,
+                frame.ended_ms,
+            )
+            for number, frame in enumerate(self.frames)
+        )
+        return Timeline(self.devices, self.spans, passages)
 
     @cached_property
     def end_ms(self) -> float:

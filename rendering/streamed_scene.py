@@ -29,7 +29,7 @@ from rendering.tint import TINT_SHARE, LastFrame, Tint, chunk_kinds, color_of, r
 from scene_store.chunks import ChunkSource, Provisional
 from scene_store.cross_fade import CrossFade
 from scene_store.ledger import Budgets, ChunkCosts
-from scene_store.loader import Demand, Loader
+from scene_store.loader import Demand, Loader, OnWork
 from scene_store.lod import ChunkIndices, LodCut, LodLimits, select_lod
 from scene_store.remade_chunks import RemadeChunks
 from scene_store.residency import Residency
@@ -200,6 +200,7 @@ class StreamedScene:
         self._identity = object()  # no other scene has this one
         self._changing = threading.Lock()
         self._arrived = on_arrival
+        self._worked: OnWork | None = None
         self._levels = int(source.tree.level.max()) + 1
         costs = ChunkCosts.of(source, pool.page_bytes)
         self._least = _least(source, costs)
@@ -207,7 +208,12 @@ class StreamedScene:
         self._budgets = budgets
         self._closed = False
         self._loader = Loader(
-            source, self._pages, residency, on_arrival=self._on_arrival, clock=clock
+            source,
+            self._pages,
+            residency,
+            on_arrival=self._on_arrival,
+            on_work=self._on_work,
+            clock=clock,
         )
 
     @property
@@ -242,6 +248,10 @@ class StreamedScene:
     def set_on_arrival(self, callback: Callable[[], None] | None) -> None:
         """Whom to tell when more can be drawn."""
         self._arrived = callback
+
+    def set_on_work(self, callback: OnWork | None) -> None:
+        """Whom to tell what was read and decoded, and when."""
+        self._worked = callback
 
     def set_budgets(self, budgets: Budgets) -> None:
         """New limits of memory, in force at once.
@@ -420,6 +430,10 @@ class StreamedScene:
             provisional=isinstance(self.source, Provisional),
             reuse=reuse_counts(kinds) if tint is Tint.REUSE else (),
         )
+
+    def _on_work(self, lane: str, stage: str, start_s: float, end_s: float) -> None:
+        if self._worked is not None:
+            self._worked(lane, stage, start_s, end_s)
 
     def _on_arrival(self) -> None:
         if self._arrived is not None:

@@ -1,11 +1,23 @@
-"""What ran where and when, simulated or real: spans on lanes."""
+"""What ran where and when, simulated or real: spans on lanes, frames on their way, counters."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-JOIN = "join"  # bringing parts together, beside the names of ``rendering.schedule.Stage``
+from rendering.stages import STAGES, Stage
+
+# What is no stage of a schedule.
+JOIN = "join"  # bringing parts together
+SEND = "send"  # until the screen says that it has the picture
+STAGE_NAMES = (
+    *(stage.value for stage in STAGES if stage is not Stage.ENCODE),
+    JOIN,
+    Stage.ENCODE.value,
+    SEND,
+)
+NO_FRAME = -1  # of what is done for no frame alone, such as reading a chunk
+WAITING = "waiting frames"
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,10 +26,10 @@ class Span:
 
     Attributes:
         lane: Who worked: a device, such as ``cpu:0``, or something else that does one thing
-            at a time, such as ``link``.
-        stage: What was done, such as ``composite``.
+            at a time, such as ``link``; of several alike, with a number, such as ``reading:0``.
+        stage: What was done: one of ``STAGE_NAMES``.
         start_ms, end_ms: Milliseconds since a moment that all spans share.
-        frame: Counts the frames of all clients in the order they were begun.
+        frame: Counts the frames of all clients in the order they were begun; or ``NO_FRAME``.
         client: Whose frame.
     """
 
@@ -32,6 +44,58 @@ class Span:
     def duration_ms(self) -> float:
         """Of the work."""
         return self.end_ms - self.start_ms
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A frame on its way.
+
+    Attributes:
+        frame: Its number, as of its spans.
+        client: Whose.
+        asked_ms, begun_ms, ended_ms: When it was asked for, taken by devices, and complete.
+        reused: Of its pictures, those that had been drawn before.
+        complete: Whether it was drawn to its end; else it was given up, or failed.
+    """
+
+    frame: int
+    client: str
+    asked_ms: float
+    begun_ms: float
+    ended_ms: float
+    reused: int = 0
+    complete: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What a counter says from a moment on.
+
+    Attributes:
+        counter: Its name.
+        at_ms: The moment.
+        values: Names and numbers.
+    """
+
+    counter: str
+    at_ms: float
+    values: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """All there is to be seen of some time.
+
+    Attributes:
+        devices: Lanes that are devices, in order, even without spans.
+        spans, passages: In any order.
+        samples: Of counters other than ``WAITING``, which follows from the passages.
+    """
+
+    devices: tuple[str, ...]
+    spans: tuple[Span, ...] = ()
+    passages: tuple[Passage, ...] = ()
+    samples: tuple[Sample, ...] = ()
 
 
 def busy_ms(spans: Iterable[Span]) -> dict[str, float]:
@@ -50,3 +114,17 @@ def lanes_of(spans: Iterable[Span], first: Sequence[str] = ()) -> list[str]:
 def between(spans: Iterable[Span], start_ms: float, end_ms: float) -> tuple[Span, ...]:
     """Those that touch a window, whole."""
     return tuple(span for span in spans if span.end_ms > start_ms and span.start_ms < end_ms)
+
+
+def waiting(passages: Iterable[Passage]) -> Iterator[Sample]:
+    """How many frames were asked for and not begun, at every change; requests that a newer one
+    replaced are not among them."""
+    changes: dict[float, int] = {}
+    for passage in passages:
+        changes[passage.asked_ms] = changes.get(passage.asked_ms, 0) + 1
+        changes[passage.begun_ms] = changes.get(passage.begun_ms, 0) - 1
+    count = 0
+    for at_ms, change in sorted(changes.items()):
+        count += change
+        if change:
+            yield Sample(WAITING, at_ms, (("frames", count),))

@@ -84,6 +84,10 @@ class Demand:
 Choose = Callable[[NDArray[np.bool_], NDArray[np.bool_]], Demand]
 """From what is resident and what is lost (each [N] bool) to a frame's demand."""
 
+OnWork = Callable[[str, str, float, float], None]
+"""Hears of a batch: which thread it was, such as ``reading:0``, ``fetch`` or ``decode``, and when
+that began and ended, seconds of the loader's clock."""
+
 
 class Lease:
     """Chunks that stay until it is released, at the latest at the end of its ``with`` block."""
@@ -124,6 +128,7 @@ class Loader(Closing):
         pool: Where they go.
         residency: Decides which; nobody else may touch it from now on.
         on_arrival: Called, on a thread of the loader's, when more can be drawn than before.
+        on_work: Called after each batch, on the thread that did it; must be quick.
         clock: Seconds; does not go back.
         readers: Threads that wait for the source. Residency may allow more reads in flight:
             they queue here, so that a thread need not wait for its next one.
@@ -140,6 +145,7 @@ class Loader(Closing):
         residency: Residency,
         *,
         on_arrival: Callable[[], None] | None = None,
+        on_work: OnWork = lambda lane, stage, start_s, end_s: None,
         clock: Callable[[], float] = time.monotonic,
         readers: int = READERS,
         decoders: int = DECODERS,
@@ -148,6 +154,7 @@ class Loader(Closing):
         self._pool = pool
         self._residency = residency
         self._on_arrival = on_arrival
+        self._on_work = on_work
         self._clock = clock
         self._decoders = decoders
         lock = threading.RLock()  # guards all that follows
@@ -165,8 +172,8 @@ class Loader(Closing):
         self._pace = ReadPace()
         self._read_latency, self._decode_latency = LoadLatency(), LoadLatency()
         self.threads = [
-            *_start_threads("reader", readers, self._serve_reads),
-            *_start_threads("decoder", decoders, self._serve_decodings),
+            *_start_threads("reading", readers, self._serve_reads),
+            *_start_threads("decoding", decoders, self._serve_decodings),
         ]
         with self._lock:
             self._carry_out(self._residency.step(self._clock()))
@@ -330,25 +337,27 @@ class Loader(Closing):
 
     # --- The threads -------------------------------------------------------------------------
 
-    def _serve_reads(self) -> None:
+    def _serve_reads(self, lane: str) -> None:
         while True:
             with self._lock:
                 batch = self._next_to_read()
             if batch is None:
                 return
-            self._read(batch)
+            self._read(batch, lane)
 
     def _is_cancelled(self, chunk: int) -> bool:
         return self._closed or chunk in self._cancelled
 
-    def _read(self, batch: list[int]) -> None:
+    def _read(self, batch: list[int], lane: str) -> None:
         start_s = self._clock()
         outcomes: Sequence[ReadOutcome]
         try:
             outcomes = self._source.read_many(batch, self._is_cancelled)
         except BaseException as error:  # native code raises more than Exception
             outcomes = [error] * len(batch)
-        took_s = self._clock() - start_s
+        end_s = self._clock()
+        took_s = end_s - start_s
+        self._on_work(lane, "fetch", start_s, end_s)
         with self._lock:
             if self._closed:
                 return
@@ -371,19 +380,21 @@ class Loader(Closing):
         else:
             self._failed(chunk, outcome or _gave_nothing(chunk))
 
-    def _serve_decodings(self) -> None:
+    def _serve_decodings(self, lane: str) -> None:
         while True:
             with self._lock:
                 batch = self._next_to_decode()
                 encoded = [self._encoded[chunk] for chunk in batch or ()]
             if batch is None:
                 return
-            self._decode(batch, encoded)
+            self._decode(batch, encoded, lane)
 
-    def _decode(self, batch: list[int], encoded: list[EncodedChunk]) -> None:
+    def _decode(self, batch: list[int], encoded: list[EncodedChunk], lane: str) -> None:
         start_s = self._clock()
         errors = self._to_device(batch, encoded)
-        took_s = self._clock() - start_s
+        end_s = self._clock()
+        took_s = end_s - start_s
+        self._on_work(lane, "decode", start_s, end_s)
         with self._lock:
             if self._closed:
                 return
@@ -434,10 +445,11 @@ class Loader(Closing):
             logger.exception("a listener to arriving chunks failed")
 
 
-def _start_threads(name: str, count: int, work: Callable[[], None]) -> list[threading.Thread]:
+def _start_threads(name: str, count: int, work: Callable[[str], None]) -> list[threading.Thread]:
+    lanes = [f"{name}:{index}" for index in range(count)]
     threads = [
-        threading.Thread(target=work, name=f"chunk-{name}-{index}", daemon=True)
-        for index in range(count)
+        threading.Thread(target=work, args=(lane,), name=f"chunk-{lane}", daemon=True)
+        for lane in lanes
     ]
     for thread in threads:
         thread.start()

@@ -1,17 +1,27 @@
-"""Timelines: Chrome trace events, SVG, and lines of letters."""
+"""Timelines as pictures: SVG, and lines of letters."""
 
 from __future__ import annotations
 
-import json
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rendering.chrome_trace import chrome_trace, chrome_trace_text
-from rendering.timeline import Span, between, busy_ms, lanes_of
-from rendering.timeline_picture import COLORS, LETTERS, Window, some_frames, to_lines, to_svg
+from rendering.timeline import NO_FRAME, STAGE_NAMES, Span, between, busy_ms, lanes_of
+from rendering.timeline_picture import (
+    COLORS,
+    LETTERS,
+    PANEL,
+    PAPER,
+    Window,
+    folded,
+    last_frames,
+    some_frames,
+    to_lines,
+    to_svg,
+)
 
 SPANS = (
     Span("cpu:1", "composite", 2.0, 6.0, 0, "a"),
@@ -21,48 +31,21 @@ SPANS = (
     Span("cpu:0", "encode", 6.5, 8.0, 0, "a"),
     Span("cpu:0", "project", 8.0, 10.0, 1, "<b> & 'c'"),
 )
+WIDE = replace(PAPER, left=70, width=586)
+INNER = 586 - 70 - 1.3 * PAPER.font
 SVG = "{http://www.w3.org/2000/svg}"
-
-
-def test_a_chrome_trace_has_a_thread_for_each_lane_and_microseconds() -> None:
-    trace = chrome_trace(SPANS, process="mine", lanes=["cpu:0", "idle"], about={"schedule": "x"})
-    events = json.loads(chrome_trace_text(trace))["traceEvents"]
-    assert events == trace["traceEvents"] and trace["otherData"] == {"schedule": "x"}
-    threads = {e["args"]["name"]: e["tid"] for e in events if e["name"] == "thread_name"}
-    assert threads == {"cpu:0": 1, "idle": 2, "cpu:1": 3, "link": 4}
-    complete = [e for e in events if e["ph"] == "X"]
-    assert len(complete) == len(SPANS)
-    assert complete[0] == {
-        "name": "project",
-        "cat": "frame",
-        "ph": "X",
-        "pid": 1,
-        "tid": 1,
-        "ts": 0.0,
-        "dur": 2000.0,
-        "args": {"frame": 0, "client": "a"},
-    }
-    assert [e["ts"] for e in complete] == sorted(e["ts"] for e in complete)
-    named = [e for e in events if e["ph"] == "M"]
-    assert {e["name"] for e in named} == {"process_name", "thread_name", "thread_sort_index"}
-    assert named[0]["args"] == {"name": "mine"}
-
-
-def test_an_empty_trace_is_one_too() -> None:
-    text = chrome_trace_text(chrome_trace([]))
-    assert [event["ph"] for event in json.loads(text)["traceEvents"]] == ["M"]
 
 
 def test_a_picture_has_a_bar_for_each_span_in_its_place() -> None:
     window = Window(0.0, 10.0)
-    root = ET.fromstring(to_svg(SPANS, ["cpu:0", "cpu:1"], window, title="<t> & u", width=586))
+    root = ET.fromstring(to_svg(SPANS, ["cpu:0", "cpu:1"], window, title="<t> & u", style=WIDE))
     bars = [rect for rect in root.iter(f"{SVG}rect") if rect.find(f"{SVG}title") is not None]
     assert len(bars) == 5, "the link is not among the lanes"
     by_title = {(bar.find(f"{SVG}title").text or ""): bar for bar in bars}  # type: ignore[union-attr]
     bar = by_title["frame 0, composite, 4.00 ms of a"]
     assert bar.get("fill") == COLORS["composite"]
-    assert float(bar.get("x") or 0) == pytest.approx(70 + 0.2 * 500)
-    assert float(bar.get("width") or 0) == pytest.approx(0.4 * 500)
+    assert float(bar.get("x") or 0) == pytest.approx(70 + 0.2 * INNER, abs=0.01)
+    assert float(bar.get("width") or 0) == pytest.approx(0.4 * INNER, abs=0.01)
     rows = {float(bar.get("y") or 0) for bar in bars}
     assert len(rows) == 2
     texts = [text.text for text in root.iter(f"{SVG}text")]
@@ -71,7 +54,9 @@ def test_a_picture_has_a_bar_for_each_span_in_its_place() -> None:
 
 
 def test_bars_are_cut_at_the_window() -> None:
-    root = ET.fromstring(to_svg(SPANS, ["cpu:0"], Window(1.0, 4.0), width=386))
+    root = ET.fromstring(
+        to_svg(SPANS, ["cpu:0"], Window(1.0, 4.0), style=replace(PAPER, width=386))
+    )
     for rect in root.iter(f"{SVG}rect"):
         start = float(rect.get("x") or 0)
         assert start >= 0
@@ -97,7 +82,8 @@ def test_a_window_of_some_frames() -> None:
 
 
 def test_every_stage_has_a_colour_and_a_letter() -> None:
-    assert set(COLORS) == set(LETTERS)
+    assert set(COLORS) == set(LETTERS) == set(STAGE_NAMES) == set(PANEL.colors)
+    assert len(set(PANEL.colors.values())) == len(COLORS)
     assert len(set(COLORS.values())) == len(COLORS) == len(set(LETTERS.values()))
 
 
@@ -105,3 +91,70 @@ def test_sums_of_spans() -> None:
     assert busy_ms(SPANS) == {"cpu:0": 8.5, "cpu:1": 4.0, "link": 0.5}
     assert lanes_of(SPANS, ["link"]) == ["link", "cpu:0", "cpu:1"]
     assert len(between(SPANS, 6.0, 6.5)) == 1
+
+
+def test_the_newest_frames_have_a_window_no_longer_than_asked_for() -> None:
+    spans = [Span("cpu:0", "sort", 10.0 * n, 10.0 * n + 4, n) for n in range(20)]
+    spans.append(Span("reading", "fetch", 150.0, 900.0, NO_FRAME))
+    assert last_frames(spans, 8, 1e9) == Window(120.0, 194.0)
+    assert last_frames(spans, 8, 50.0) == Window(144.0, 194.0)
+    assert last_frames(spans, 99, 1e9) == Window(0.0, 194.0)
+    assert last_frames(spans[-1:], 8, 1e9).length_ms == 1.0
+
+
+def test_lanes_that_differ_by_a_number_are_folded_unless_they_are_devices() -> None:
+    spans = (
+        Span("cpu:0", "sort", 0.0, 1.0, 0),
+        Span("cpu:1", "sort", 0.0, 1.0, 0),
+        Span("reading:1", "fetch", 4.0, 6.0, NO_FRAME),
+        Span("reading:0", "fetch", 0.0, 2.0, NO_FRAME),
+        Span("reading:2", "fetch", 1.0, 3.0, NO_FRAME),
+        Span("reading:0", "decode", 1.0, 3.0, NO_FRAME),
+        Span("browser-1", "send", 1.0, 3.0, 0),
+    )
+    assert set(folded(spans, ["cpu:0", "cpu:1"])) == {
+        *spans[:2],
+        spans[-1],
+        Span("reading", "fetch", 0.0, 3.0, NO_FRAME),
+        Span("reading", "fetch", 4.0, 6.0, NO_FRAME),
+        Span("reading", "decode", 1.0, 3.0, NO_FRAME),
+    }
+
+
+def test_on_a_panel_all_of_the_picture_is_inside() -> None:
+    """With every stage in the legend, which takes several rows there."""
+    spans = [Span("cpu:0", stage, 10.0 * n, 10.0 * n + 9, n) for n, stage in enumerate(STAGE_NAMES)]
+    lanes = ["cpu:0", "browser-12"]
+    root = ET.fromstring(
+        to_svg(spans, lanes, Window(0.0, 90.0), names={"browser-12": "page"}, style=PANEL)
+    )
+    _, _, width, height = map(float, (root.get("viewBox") or "").split())
+    assert width == PANEL.width and root.get("width") is None
+    texts = {text.text: text for text in root.iter(f"{SVG}text")}
+    assert set(STAGE_NAMES) <= set(texts) and "page" in texts and "browser-12" not in texts
+    assert len({texts[stage].get("y") for stage in STAGE_NAMES}) > 1
+    for text in texts.values():
+        letters = 0.62 * PANEL.font * len(text.text or "")
+        left = float(text.get("x") or 0)
+        if text.get("text-anchor") is None:
+            assert left + letters <= width, text.text
+        assert 0 < float(text.get("y") or 0) < height
+    for rect in root.iter(f"{SVG}rect"):
+        assert float(rect.get("y") or 0) + float(rect.get("height") or 0) <= height
+
+
+def test_numbers_can_be_read_on_every_colour() -> None:
+    spans = [Span("a", stage, 0.0, 9.0, 77) for stage in STAGE_NAMES]
+    for style in (PAPER, PANEL):
+        for span in spans:
+            root = ET.fromstring(to_svg([span], ["a"], Window(0.0, 9.0), style=style))
+            (number,) = [text for text in root.iter(f"{SVG}text") if text.text == "77"]
+            ground, ink = style.colors[span.stage], number.get("fill") or ""
+            assert abs(lightness(ground) - lightness(ink)) > 60, span.stage
+    work = Span("a", "fetch", 0.0, 9.0, NO_FRAME)
+    assert "-1" not in to_svg([work], ["a"], Window(0.0, 9.0)), "it has no number"
+
+
+def lightness(color: str) -> float:
+    red, green, blue = (int(color[at : at + 2], 16) for at in (1, 3, 5))
+    return 0.3 * red + 0.59 * green + 0.11 * blue

@@ -159,9 +159,7 @@ def write_outputs(
         title = f"{finding.schedule.name}: {describe(finding.schedule).split(': ', 1)[1]}"
         texts.append((timeline, to_svg(simulation.spans, lanes, window, title=title)))
     if trace is not None:
-        events = chrome_trace(
-            simulation.spans, lanes=lanes, about={"schedule": str(finding.schedule.name)}
-        )
+        events = chrome_trace(simulation.timeline, about={"schedule": finding.schedule.name})
         texts.append((trace, chrome_trace_text(events)))
     for path, text in texts:
         with atomic_file(path) as file:

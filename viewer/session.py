@@ -20,6 +20,8 @@ from typing import Protocol
 from rendering.base import RasterImage, RasterSettings
 from rendering.engine import RenderEngine
 from rendering.frame import Frame, FrameRequest, StreamStats
+from rendering.stages import Stage
+from rendering.timeline import SEND
 from rendering.tint import Tint
 from splat.camera import Camera
 from splat.errors import BelvedereError, CameraError, RenderCancelled, RenderError
@@ -111,7 +113,8 @@ class SessionStats:
         full_size: Whether nobody asked for fewer pixels than the canvas has.
         gaussians, visible: Gaussians drawn from, and those in the picture.
         queue_ms, render_ms, stage_ms: As in ``FrameStats`` and ``RasterStats``.
-        reused: Whether the picture had been drawn before, for whomever.
+        pictures, reused: How many the last frame has, one an eye, and how many of them had been
+            drawn before, for whomever.
         encode_ms: Conversion, JPEG and hand-over to the socket.
         legend: What the colours mean.
         error: What went wrong with the newest frame, "" if nothing.
@@ -130,7 +133,8 @@ class SessionStats:
     visible: int = 0
     queue_ms: float = 0.0
     render_ms: float = 0.0
-    reused: bool = False
+    pictures: int = 1
+    reused: int = 0
     encode_ms: float = 0.0
     stage_ms: dict[str, float] = field(default_factory=dict)
     legend: str = ""
@@ -426,13 +430,18 @@ class Session:
             # Before sending: the acknowledgement may arrive at once.
             self._pacer.sent(self._clock())
         self._screen.show(shown.rgb, drawing.plan.jpeg_quality)
-        self._screen.acknowledge(lambda: self._acknowledged(drawing))
-        self._record(drawing, frame, shown, 1e3 * (self._clock() - started_s))
+        sent_s, sequence = self._clock(), frame.request.sequence
+        self._engine.recorder.did(
+            self.client, Stage.ENCODE.value, started_s, sent_s, self.client, sequence
+        )
+        self._screen.acknowledge(lambda: self._acknowledged(drawing, sequence, sent_s))
+        self._record(drawing, frame, shown, 1e3 * (sent_s - started_s))
         self._faults = 0
 
-    def _acknowledged(self, drawing: _Drawing) -> None:
+    def _acknowledged(self, drawing: _Drawing, sequence: int, sent_s: float) -> None:
         with self._wake:
             now_s = self._clock()
+            self._engine.recorder.did(self.client, SEND, sent_s, now_s, self.client, sequence)
             self._pacer.acknowledged(now_s)
             age_ms = 1e3 * (now_s - drawing.posed_s)
             self._stats = replace(self._stats, age_ms=age_ms, seen=drawing.pose)
@@ -455,7 +464,8 @@ class Session:
                 visible=raster.visible,
                 queue_ms=frame.stats.queue_ms,
                 render_ms=frame.stats.render_ms,
-                reused=frame.stats.reused > 0,
+                pictures=len(frame.images),
+                reused=frame.stats.reused,
                 encode_ms=encode_ms,
                 stage_ms=dict(raster.stage_ms),
                 legend=shown.legend,
