@@ -24,9 +24,10 @@ from numpy.typing import NDArray
 from benchmarks.streaming import StreamedEngine, ample_budgets
 from benchmarks.subject import Advance, Sampling, Subject, ignore_progress
 from configs.settings import ViewerSettings
-from rendering.base import TILE_PX, PagingRasterizer, RasterImage, RasterSettings
+from rendering.base import TILE_PX, PagingRasterizer, RasterImage, RasterSettings, RasterStats
 from rendering.cost_model import Costs, JoinCost, StageCost, StageTimes, repeated_share
 from rendering.frame import FrameRequest, FrameStats
+from rendering.layers import composited
 from rendering.stages import DRAWING, STAGES, Stage
 from rendering.streamed_scene import StreamPolicy
 from scene_store.store import open_store
@@ -105,7 +106,8 @@ class _Meter:
         assert whole.color is not None
         color = whole.color
         self.encode_ms.append(_timed_ms(lambda: _encode(color)))
-        self.blend_ms.append(_timed_ms(lambda: _blend(near, far)))
+        blended = (near, far), self._settings, RasterStats()
+        self.blend_ms.append(_timed_ms(lambda: composited(*blended)))
 
     def drawing(self) -> dict[Stage, StageCost]:
         """Of project, sort and composite."""
@@ -185,14 +187,6 @@ def _encode(color: NDArray[np.float32]) -> None:
     rgb = color_to_uint8(color)
     options = [cv2.IMWRITE_JPEG_QUALITY, ViewerSettings().moving_quality]
     cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), options)
-
-
-def _blend(near: RasterImage, far: RasterImage) -> NDArray[np.float32]:
-    assert near.color is not None and far.color is not None
-    behind = np.float32(1.0) - near.alpha
-    out: NDArray[np.float32] = far.color * behind[..., None]
-    out += near.color
-    return out
 
 
 def _timed_ms(work: Callable[[], object]) -> float:

@@ -9,7 +9,7 @@ from rendering.assignment import Assignment, Group, RatedDevice, assign
 from rendering.device import Device
 from rendering.device_speed import DeviceSpeeds
 from rendering.elastic import Decision, ElasticPolicy
-from rendering.schedule import ALL_DEVICES, Pick, Schedule, Shares, SplitBy
+from rendering.schedule import ALL_DEVICES, Fidelity, Pick, Schedule, Shares
 from splat.errors import SettingsError
 
 SINGLE = Schedule("single")
@@ -58,10 +58,10 @@ class DeviceRoster:
 
     def set_schedule(self, schedule: Schedule) -> None:
         """Divide frames differently from the next one on."""
-        if schedule.has(SplitBy.SHARD):
+        if schedule.fidelity is Fidelity.APPROXIMATE:
             raise SettingsError(
-                f"the schedule {schedule.name} shares out chunks, which is simulated, but cannot"
-                " be drawn yet; use tile-split or eye-parallel"
+                f"the schedule {schedule.name} deals out chunks whatever their depth, which is"
+                " simulated, but not drawn; use order: depth"
             )
         assign(schedule, [RatedDevice(name) for name in self._names])  # are all of them there?
         self._schedule = schedule

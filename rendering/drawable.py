@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 from rendering.base import Rasterizer
 from rendering.frame import FrameRequest, StreamStats
+from rendering.scene_parts import SceneParts
+from splat.camera import Camera
 from splat.errors import RenderError
 from splat.gaussians import Gaussians
 
@@ -23,11 +25,17 @@ class Drawable:
         stream: What streaming had to say of it; None for a scene that is all there.
         key: Equal for two frames if they draw the same Gaussians in the same order with the
             same weights and tints; None if that is not known.
+        parts: Where its Gaussians are; None if that is not known.
     """
 
     scene: Any
     stream: StreamStats | None = None
     key: Hashable | None = None
+    parts: SceneParts | None = None
+
+    def seen_by(self, camera: Camera) -> Any:
+        """A scene for ``Rasterizer.render`` that holds all that a camera sees."""
+        return self.scene if self.parts is None else self.parts.scene_for(camera, self.scene)
 
 
 class SceneClosed(RenderError):
@@ -59,6 +67,7 @@ class DrawableScene(Protocol):
 class _Level:
     count: int
     scene: Any
+    parts: SceneParts | None = None
     key: Hashable = field(default_factory=object)  # no other level has this one
 
 
@@ -97,7 +106,7 @@ class ResidentScene:
         if self._closed:
             raise SceneClosed("the scene is closed")
         level = levels[min(request.detail, len(levels) - 1)]
-        yield Drawable(level.scene, key=level.key)
+        yield Drawable(level.scene, key=level.key, parts=level.parts)
 
     def forget(self, client: str) -> None:
         """Nothing is kept of a client."""
@@ -109,4 +118,5 @@ class ResidentScene:
             self._levels = tuple(_Level(level.count, None) for level in self._levels)
 
     def _prepare(self, gaussians: Gaussians) -> _Level:
-        return _Level(len(gaussians), self._rasterizer.prepare(gaussians))
+        scene = self._rasterizer.prepare(gaussians)
+        return _Level(len(gaussians), scene, SceneParts.sampled(gaussians))

@@ -22,15 +22,17 @@ from rendering.assignment import Group
 from rendering.base import CancelFlag, RasterImage, Rasterizer
 from rendering.crew import Crew
 from rendering.delivery import Outbox
+from rendering.depth_slabs import Slab, cut_in_slabs
 from rendering.device import Device
 from rendering.device_speed import work_of
 from rendering.drawable import Drawable
 from rendering.frame import Frame, FrameRequest, FrameStats, PartStats
-from rendering.frame_pieces import Piece, joined, pieces_of
+from rendering.frame_pieces import CutInSlabs, Piece, joined, pieces_of, slab_times
 from rendering.job import Job
 from rendering.picture_cache import PictureCache
 from rendering.scene_holder import SceneHolder
-from rendering.schedule import Schedule
+from rendering.schedule import Schedule, SplitBy
+from rendering.slab_balance import SlabBalance
 from rendering.timeline import JOIN
 from splat.errors import BelvedereError, RenderCancelled
 
@@ -73,6 +75,8 @@ class FrameWork:
         plan: Once it is made.
         drawn: Of each piece that is drawn, the images.
         parts: What devices did for it.
+        left: Pieces that are not drawn.
+        as_planned: Whether every piece was drawn by the device that it was for.
         cost_s: Their time.
         error: The first one.
         outcome: What the client gets.
@@ -90,6 +94,7 @@ class FrameWork:
     drawn: dict[int, Sequence[RasterImage]] = field(default_factory=dict)
     parts: list[PartStats] = field(default_factory=list)
     left: int = 0
+    as_planned: bool = True
     cost_s: float = 0.0
     error: BelvedereError | None = None
     outcome: Frame | BelvedereError | None = None
@@ -121,6 +126,7 @@ class Line(Protocol):
     pictures: PictureCache
     crew: Crew
     outbox: Outbox
+    slabs: SlabBalance
 
     def now_s(self) -> float:
         """Seconds of the engine's clock."""
@@ -154,9 +160,24 @@ class Begin(FrameJob):
             drawable = lease.enter_context(line.scenes.acquire(frame.request))
             kept = self._kept(drawable)
             missing = [eye for eye in range(len(frame.request.cameras)) if eye not in kept]
-            pieces = pieces_of(frame.schedule, frame.group, frame.request, missing)
+            cut = self._cut_of(drawable)
+            pieces = pieces_of(frame.schedule, frame.group, frame.request, missing, cut)
             return Plan([lease.pop_all()], drawable, kept, pieces)
         raise AssertionError("no scene suppresses errors")
+
+    def _cut_of(self, drawable: Drawable) -> CutInSlabs | None:
+        """Cuts the views of the request in slabs of depth, if that is wanted and possible."""
+        parts, request, line = drawable.parts, self.frame.request, self.line
+        if parts is None or not self.frame.schedule.has(SplitBy.SHARD):
+            return None
+
+        def cut(eye: int, shares: Sequence[float]) -> tuple[Slab | None, ...]:
+            camera = request.cameras[eye]
+            with line.crew.lock:
+                costs = line.slabs.of(request.client, eye)
+            return cut_in_slabs(camera, parts.masses(camera), costs, shares)
+
+        return cut
 
     def _kept(self, drawable: Drawable) -> dict[int, RasterImage]:
         request = self.frame.request
@@ -205,7 +226,7 @@ class Draw(FrameJob):
     def run(
         self, rasterizer: Rasterizer, device: Device, cancel: CancelFlag | None
     ) -> tuple[RasterImage, ...]:
-        """One image a band."""
+        """One image a part."""
         frame = self.frame
         if frame.error is not None:
             raise RenderCancelled("another part of this frame failed")
@@ -215,14 +236,15 @@ class Draw(FrameJob):
     def done(self, outcome: tuple[RasterImage, ...], device: Device, seconds: float) -> None:
         """One piece fewer."""
         self.frame.drawn[self._number] = outcome
+        self.frame.as_planned &= device.name == self._piece.device
         now_s = self.line.now_s()
         part = PartStats(
             device.name,
             now_s - seconds,
             now_s,
             tuple(stage for image in outcome for stage in image.stats.stage_ms.items()),
-            tuple(band.eye for band in self._piece.bands),
-            tuple(band.rows for band in self._piece.bands),
+            tuple(part.eye for part in self._piece.parts),
+            tuple(part.rows for part in self._piece.parts),
             len(self.tried - {device.name}) + 1,
         )
         self.frame.parts.append(part)
@@ -276,7 +298,10 @@ class Join(FrameJob):
     def _images(self, plan: Plan) -> tuple[RasterImage, ...]:
         request, drawn = self.frame.request, self.frame.drawn
         pieces = [drawn[number] for number in range(len(plan.pieces))]
-        images = joined(plan.pieces, pieces, plan.kept, len(request.cameras))
+        parts = plan.drawable.parts
+        images = joined(
+            plan.pieces, pieces, plan.kept, request, 0 if parts is None else parts.gaussians
+        )
         for eye, image in enumerate(images):
             if eye not in plan.kept:
                 self.line.pictures.put(plan.drawable, request.cameras[eye], request.settings, image)
@@ -284,11 +309,22 @@ class Join(FrameJob):
 
     def done(self, outcome: Frame | BelvedereError, device: Device, seconds: float) -> None:
         """The frame is complete, or given up."""
+        if isinstance(outcome, Frame):
+            self._learn()
         self._close(outcome, seconds)
 
     def failed(self, error: BelvedereError, seconds: float) -> None:
         """It could not be put together."""
         self._close(error, seconds)
+
+    def _learn(self) -> None:
+        """What slabs of depth cost, for the client's next frame."""
+        frame = self.frame
+        if frame.plan is None or not frame.as_planned:
+            return
+        drawn = [frame.drawn[number] for number in range(len(frame.plan.pieces))]
+        for eye, (slabs, times) in slab_times(frame.plan.pieces, drawn, frame.group).items():
+            self.line.slabs.learn(frame.request.client, eye, slabs, times)
 
     def _close(self, outcome: Frame | BelvedereError, seconds: float) -> None:
         frame, line = self.frame, self.line

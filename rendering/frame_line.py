@@ -15,6 +15,7 @@ from rendering.picture_cache import PictureCache
 from rendering.recorder import FrameRecord, Recorder
 from rendering.scene_holder import SceneHolder
 from rendering.scheduler import FrameScheduler
+from rendering.slab_balance import SlabBalance
 from splat.errors import BelvedereError, RenderError
 
 
@@ -31,6 +32,7 @@ class FrameLine:
         crew: Who does the jobs. To be set before anything is asked for.
         outbox: What is not delivered.
         recorder: What is remembered of frames that have ended.
+        slabs: What is known of the costs by depth.
     """
 
     crew: Crew
@@ -43,7 +45,7 @@ class FrameLine:
         clock: Callable[[], float],
     ) -> None:
         self.scenes, self.pictures, self.roster = scenes, pictures, roster
-        self.outbox = Outbox()
+        self.outbox, self.slabs = Outbox(), SlabBalance()
         self.recorder = Recorder()
         self._clock = clock
         self._scheduler = FrameScheduler()

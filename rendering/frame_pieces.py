@@ -2,11 +2,14 @@
 
 Bands begin at multiples of ``TILE_PX`` and rasterizers draw the same bytes in a band as in the
 whole picture, so that the joined picture is the one that a single device would have drawn.
+Slabs of depth become layers, which are composited (``rendering.layers`` says how exact that is).
+Pictures of which layers do not tell everything, and scenes that cannot be drawn in slabs, are
+drawn in bands where a schedule says shards.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rendering.assignment import Group, Part, parts_of
@@ -18,33 +21,57 @@ from rendering.base import (
     RasterSettings,
     RasterStats,
 )
+from rendering.depth_slabs import Slab
 from rendering.device import Device
 from rendering.drawable import Drawable
 from rendering.frame import FrameRequest
-from rendering.schedule import Schedule, SplitBy
+from rendering.layers import LAYERED, composited, layer_settings
+from rendering.schedule import Schedule, Split, SplitBy
+
+CutInSlabs = Callable[[int, Sequence[float]], tuple[Slab | None, ...]]
+"""From an eye, and the ends of all its shares but the last, to slabs; None for empty ones."""
 
 
 @dataclass(frozen=True, slots=True)
-class EyeBand:
-    """Rows of the picture of one camera.
+class EyePart:
+    """A part of the picture of one camera: a band of it, or a layer.
 
     Attributes:
         eye: Which camera of the request.
         rows: First and end.
         whole: Whether these are all that the request wants.
+        slab: Of depth, to be drawn as a layer; None for all of what is there.
     """
 
     eye: int
     rows: tuple[int, int]
     whole: bool
+    slab: Slab | None = None
 
     def settings(self, request: FrameRequest, device: Device) -> RasterSettings:
         """How to draw it, on a device."""
         wanted = request.settings
+        if self.slab is not None:
+            wanted = layer_settings(wanted)
         threads = device.threads_for(wanted.threads)
         if self.whole and threads == wanted.threads:
             return wanted
         return replace(wanted, rows=wanted.rows if self.whole else self.rows, threads=threads)
+
+    def draw(
+        self,
+        drawable: Drawable,
+        request: FrameRequest,
+        rasterizer: Rasterizer,
+        device: Device,
+        cancel: CancelFlag | None,
+    ) -> RasterImage:
+        """Its image."""
+        camera, scene = request.cameras[self.eye], drawable.scene
+        if self.slab is not None:
+            camera = self.slab.seen_by(camera)
+            scene = drawable.seen_by(camera)
+        return rasterizer.render(scene, camera, self.settings(request, device), cancel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +80,11 @@ class Piece:
 
     Attributes:
         device: Whom it is for; any other could do it.
-        bands: At least one, one after the other.
+        parts: At least one, one after the other.
     """
 
     device: str
-    bands: tuple[EyeBand, ...]
+    parts: tuple[EyePart, ...]
 
     def draw(
         self,
@@ -67,22 +94,24 @@ class Piece:
         device: Device,
         cancel: CancelFlag | None,
     ) -> tuple[RasterImage, ...]:
-        """One image a band."""
+        """One image a part."""
         return tuple(
-            rasterizer.render(
-                drawable.scene, request.cameras[band.eye], band.settings(request, device), cancel
-            )
-            for band in self.bands
+            part.draw(drawable, request, rasterizer, device, cancel) for part in self.parts
         )
 
 
 def pieces_of(
-    schedule: Schedule, group: Group, request: FrameRequest, eyes: Sequence[int]
+    schedule: Schedule,
+    group: Group,
+    request: FrameRequest,
+    eyes: Sequence[int],
+    cut: CutInSlabs | None = None,
 ) -> tuple[Piece, ...]:
     """Some pictures of a request, divided among a group by a schedule.
 
     Args:
         eyes: Which cameras; those whose pictures are at hand are not drawn.
+        cut: Cuts views in slabs; None where the scene cannot be drawn so.
 
     Raises:
         ValueError: If the request wants rows that a picture lacks.
@@ -91,13 +120,30 @@ def pieces_of(
         return ()
     rows = {eye: request.settings.rows_of(request.cameras[eye]) for eye in eyes}
     tile_rows = max(-(-(end - first) // TILE_PX) for first, end in rows.values())
-    pieces = []
-    for part in _parts(schedule, group, len(eyes), tile_rows):
-        bands = [_band(eyes[i], rows[eyes[i]], part.rows) for i in part.eyes]
-        there = tuple(band for band in bands if band is not None)
-        if there:
-            pieces.append(Piece(part.device.name, there))
-    return tuple(pieces)
+    in_layers = cut is not None and request.settings.outputs in LAYERED
+    if not in_layers:
+        schedule = _in_bands(schedule)
+    shares = _parts(schedule, group, len(eyes), tile_rows)
+    drawn: dict[str, list[EyePart]] = {part.device.name: [] for part in shares}
+    for place, eye in enumerate(eyes):
+        mine = [part for part in shares if place in part.eyes]
+        if cut is not None and in_layers and schedule.has(SplitBy.SHARD):
+            parts = _layers(eye, rows[eye], mine, cut)
+        else:
+            parts = [_band(eye, rows[eye], part.rows) for part in mine]
+        for share, part in zip(mine, parts, strict=True):
+            if part is not None:
+                drawn[share.device.name].append(part)
+    return tuple(Piece(device, tuple(parts)) for device, parts in drawn.items() if parts)
+
+
+def _in_bands(schedule: Schedule) -> Schedule:
+    """Bands in the place of shards."""
+    levels = tuple(
+        Split(SplitBy.BAND, level.parts) if level.by is SplitBy.SHARD else level
+        for level in schedule.split
+    )
+    return schedule if levels == schedule.split else replace(schedule, split=levels)
 
 
 def _parts(schedule: Schedule, group: Group, eyes: int, tile_rows: int) -> tuple[Part, ...]:
@@ -111,51 +157,88 @@ def _parts(schedule: Schedule, group: Group, eyes: int, tile_rows: int) -> tuple
     )
 
 
-def _band(eye: int, wanted: tuple[int, int], tiles: tuple[int, int]) -> EyeBand | None:
+def _band(eye: int, wanted: tuple[int, int], tiles: tuple[int, int]) -> EyePart | None:
     """Tile rows of an eye's picture, None if it has none of them, being less tall than others."""
     first = wanted[0] + tiles[0] * TILE_PX
     end = min(wanted[0] + tiles[1] * TILE_PX, wanted[1])
-    return EyeBand(eye, (first, end), (first, end) == wanted) if first < end else None
+    return EyePart(eye, (first, end), (first, end) == wanted) if first < end else None
+
+
+def _layers(
+    eye: int, wanted: tuple[int, int], shares: Sequence[Part], cut: CutInSlabs
+) -> list[EyePart | None]:
+    """Layers of an eye's picture, the nearest first; None where a slab is empty."""
+    whole = EyePart(eye, wanted, True)
+    if len(shares) == 1:
+        return [whole]
+    slabs = cut(eye, [share.chunks[1] for share in shares[:-1]])
+    if sum(slab is not None for slab in slabs) == 1:
+        return [None if slab is None else whole for slab in slabs]
+    return [None if slab is None else replace(whole, slab=slab) for slab in slabs]
 
 
 def joined(
     pieces: Sequence[Piece],
     drawn: Sequence[Sequence[RasterImage]],
     kept: Mapping[int, RasterImage],
-    eyes: int,
+    request: FrameRequest,
+    gaussians: int,
 ) -> tuple[RasterImage, ...]:
     """The pictures of all cameras, in their order.
 
     Args:
-        drawn: Of each piece, one image a band.
+        drawn: Of each piece, one image a part.
         kept: Pictures that were at hand.
-        eyes: Cameras of the request.
+        gaussians: Of the scene, of which a layer is drawn from some.
     """
-    bands: dict[int, list[tuple[int, RasterImage]]] = {eye: [] for eye in range(eyes)}
+    parts: dict[int, list[tuple[EyePart, RasterImage]]] = {}
     for piece, images in zip(pieces, drawn, strict=True):
-        for band, image in zip(piece.bands, images, strict=True):
-            bands[band.eye].append((band.rows[0], image))
+        for part, image in zip(piece.parts, images, strict=True):
+            parts.setdefault(part.eye, []).append((part, image))
     return tuple(
-        kept[eye] if eye in kept else _stacked([image for _, image in sorted_bands])
-        for eye in range(eyes)
-        for sorted_bands in [sorted(bands[eye], key=lambda band: band[0])]
+        kept[eye] if eye in kept else _whole(parts[eye], request.settings, gaussians)
+        for eye in range(len(request.cameras))
     )
 
 
-def _stacked(bands: Sequence[RasterImage]) -> RasterImage:
-    if len(bands) == 1:
-        return bands[0]
-    return RasterImage.stack(bands, _joined_stats([band.stats for band in bands]))
+def _whole(
+    parts: Sequence[tuple[EyePart, RasterImage]], settings: RasterSettings, gaussians: int
+) -> RasterImage:
+    """The picture of one camera."""
+    if len(parts) == 1:
+        return parts[0][1]
+    if all(part.slab is None for part, _ in parts):
+        bands = [image for _, image in sorted(parts, key=lambda entry: entry[0].rows[0])]
+        return RasterImage.stack(bands, _joined_stats([band.stats for band in bands]))
+    layers = {part.slab.near: image for part, image in parts if part.slab is not None}
+    stats = _joined_stats([image.stats for image in layers.values()])
+    front_to_back = [layers[near] for near in sorted(layers)]
+    return composited(front_to_back, settings, replace(stats, gaussians=gaussians))
 
 
-def _joined_stats(bands: Sequence[RasterStats]) -> RasterStats:
-    """Of bands drawn at the same time: the stages are those of the slowest one."""
-    slowest = max(bands, key=lambda stats: sum(stats.stage_ms.values()))
+def _joined_stats(parts: Sequence[RasterStats]) -> RasterStats:
+    """Of parts drawn at the same time: the stages are those of the slowest one."""
+    slowest = max(parts, key=lambda stats: sum(stats.stage_ms.values()))
     return RasterStats(
-        gaussians=max(stats.gaussians for stats in bands),
-        visible=sum(stats.visible for stats in bands),
-        tile_pairs=sum(stats.tile_pairs for stats in bands),
+        gaussians=max(stats.gaussians for stats in parts),
+        visible=sum(stats.visible for stats in parts),
+        tile_pairs=sum(stats.tile_pairs for stats in parts),
         stage_ms=dict(slowest.stage_ms),
-        parts=max(stats.parts for stats in bands),
-        record_bytes=sum(stats.record_bytes for stats in bands),
+        parts=max(stats.parts for stats in parts),
+        record_bytes=sum(stats.record_bytes for stats in parts),
     )
+
+
+def slab_times(
+    pieces: Sequence[Piece], drawn: Sequence[Sequence[RasterImage]], group: Group
+) -> dict[int, tuple[list[Slab], list[float]]]:
+    """By eye that was drawn in layers, its slabs, and what each takes of a device of weight 1."""
+    weights = {device.name: device.weight for device in group.devices}
+    times: dict[int, tuple[list[Slab], list[float]]] = {}
+    for piece, images in zip(pieces, drawn, strict=True):
+        for part, image in zip(piece.parts, images, strict=True):
+            if part.slab is not None:
+                slabs, took = times.setdefault(part.eye, ([], []))
+                slabs.append(part.slab)
+                took.append(weights[piece.device] * sum(image.stats.stage_ms.values()))
+    return times

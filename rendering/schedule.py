@@ -22,7 +22,7 @@ class SplitBy(str, Enum):
     EYE: the two pictures of a binocular frame.
     BAND: horizontal bands of whole tile rows. Each repeats the projection of chunks that
     touch several; the picture is the same to the byte.
-    SHARD: the chunks. Each device draws all pixels of its own, and the layers of colour and
+    SHARD: the Gaussians. Each device draws all pixels of its own, and the layers of colour and
     alpha are composited in the end (sort-last).
     """
 
@@ -33,10 +33,11 @@ class SplitBy(str, Enum):
 
 
 class Order(str, Enum):
-    """How chunks are shared out.
+    """How Gaussians are shared out.
 
-    DEPTH: consecutive runs of chunks, near to far.
-    DEALT: one after the other to each device, whatever their depth: even loads.
+    DEPTH: slabs of depth, near to far (``rendering.depth_slabs``).
+    DEALT: chunks one after the other to each device, whatever their depth: even loads. Simulated
+    only.
     """
 
     DEPTH = "depth"
@@ -47,7 +48,7 @@ class Fidelity(Enum):
     """How a schedule's picture compares with that of one device, best first."""
 
     IDENTICAL = "the same bytes"
-    ORDERED = "the same up to rounding where the depths of shards do not overlap, near it elsewhere"
+    ORDERED = "the same within 1/10000 of the range of its colours"
     APPROXIMATE = "approximate: shards of mingled depth are composited one over the other"
 
     @property

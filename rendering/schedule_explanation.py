@@ -66,7 +66,7 @@ def describe(schedule: Schedule) -> str:
         SplitBy.FRAME: "several frames at a time on groups of devices",
         SplitBy.EYE: "each eye on its own",
         SplitBy.BAND: "each picture in bands",
-        SplitBy.SHARD: "the chunks shared out, layers joined",
+        SplitBy.SHARD: "the scene shared out by depth, layers joined",
     }
     parts = [words[level.by] for level in schedule.split] or ["whole frames on one device"]
     if schedule.overlap:

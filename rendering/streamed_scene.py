@@ -25,6 +25,7 @@ from rendering.base import PagePool, PagingRasterizer, ScenePart
 from rendering.drawable import Drawable, SceneClosed
 from rendering.foresight import Foresight
 from rendering.frame import FrameRequest, StreamStats
+from rendering.scene_parts import SceneParts
 from rendering.tint import TINT_SHARE, LastFrame, Tint, chunk_kinds, color_of, reuse_counts
 from scene_store.chunks import ChunkSource, Provisional
 from scene_store.cross_fade import CrossFade
@@ -296,10 +297,12 @@ class StreamedScene:
             with self._changing:
                 if self._closed:
                     raise SceneClosed("the scene is closed")
-                parts = self._parts(choice.shown, tint, kinds)
-            scene = self._rasterizer.compose(parts)
+                pages = self._pages_of(choice.shown, tint, kinds)
+            scene = self._rasterizer.compose([part for chunk in pages for part in chunk])
             key = (self._identity, tuple(choice.shown), tint, kinds)
-            yield Drawable(scene, self._stats(choice, tint, kinds), key)
+            yield Drawable(
+                scene, self._stats(choice, tint, kinds), key, self._scene_parts(drawn, pages)
+            )
 
     def wait_until_settled(self, timeout_s: float) -> bool:
         """Wait until all that the last frames wanted is there, or lost; whether it is."""
@@ -400,18 +403,37 @@ class StreamedScene:
     def _new_fade(self) -> CrossFade:
         return CrossFade(self.source.tree, self.source.page_gaussians, self._policy.fade_s)
 
-    def _parts(
+    def _pages_of(
         self, shown: Sequence[tuple[int, float]], tint: Tint, kinds: Sequence[int]
-    ) -> list[ScenePart]:
-        """The pages of chunks; ``kinds`` decide their colours, if they are tinted."""
-        parts: list[ScenePart] = []
+    ) -> list[list[ScenePart]]:
+        """The pages of each chunk; ``kinds`` decide their colours, if they are tinted."""
+        pages: list[list[ScenePart]] = []
         for place, (chunk, weight) in enumerate(shown):
             whole = [ScenePart(page, weight) for page in self._pages.of(chunk)]
             if kinds:
                 rgb = color_of(tint, kinds[place])
                 whole = [replace(part, tint=rgb, tint_share=TINT_SHARE) for part in whole]
-            parts += whole
-        return parts
+            pages.append(whole)
+        return pages
+
+    def _scene_parts(
+        self, chunks: Sequence[int], pages: Sequence[Sequence[ScenePart]]
+    ) -> SceneParts:
+        """The same chunks for devices that draw some of them."""
+        tree, rasterizer = self.source.tree, self._rasterizer
+        counts = tree.count[chunks].astype(np.int64)
+
+        def compose(which: NDArray[np.intp]) -> Any:
+            return rasterizer.compose([part for place in which for part in pages[place]])
+
+        return SceneParts(
+            int(counts.sum()),
+            tree.lo[chunks],
+            tree.hi[chunks],
+            tree.max_scale[chunks],
+            counts,
+            compose,
+        )
 
     def _stats(self, choice: _Choice, tint: Tint, kinds: Sequence[int]) -> StreamStats:
         tree = self.source.tree

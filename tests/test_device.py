@@ -14,7 +14,7 @@ from rendering.device_health import DeviceHealth, FaultPolicy
 from rendering.device_roster import DeviceRoster
 from rendering.device_speed import FEWEST, STALE_S, DeviceSpeeds, work_of
 from rendering.elastic import ElasticPolicy
-from rendering.schedule import DeviceChoice, Pick, Schedule, Shares, Split, SplitBy
+from rendering.schedule import DeviceChoice, Order, Pick, Schedule, Shares, Split, SplitBy
 from splat.errors import BackendUnavailable, SettingsError
 
 FRAMES = Schedule("frames", split=(Split(SplitBy.FRAME),))
@@ -219,8 +219,8 @@ def test_a_schedule_by_names_goes_on_with_those_that_are_there() -> None:
 
 def test_a_schedule_that_cannot_be_drawn_is_refused_and_the_old_one_stays() -> None:
     roster = DeviceRoster(cpu_devices(2, 2))
-    with pytest.raises(SettingsError, match="cannot be drawn yet; use tile-split"):
-        roster.set_schedule(Schedule("mine", split=(Split(SplitBy.SHARD),)))
+    with pytest.raises(SettingsError, match="simulated, but not drawn; use order: depth"):
+        roster.set_schedule(Schedule("mine", split=(Split(SplitBy.SHARD, order=Order.DEALT),)))
     missing = DeviceChoice(Pick.NAMED, names=("cpu:7",))
     with pytest.raises(SettingsError, match=r"names the device cpu:7; there are: cpu:0, cpu:1"):
         roster.set_schedule(Schedule("mine", devices=missing))

@@ -24,7 +24,7 @@ from rendering.engine import RenderEngine
 from rendering.frame import Frame, FrameRequest
 from rendering.frame_spans import frame_spans
 from rendering.native.cpu import NativeRasterizer
-from rendering.schedule import Schedule, Shares, Split, SplitBy
+from rendering.schedule import Order, Schedule, Shares, Split, SplitBy
 from rendering.schedule_file import parse_schedule
 from rendering.streamed_scene import StreamedScene, StreamPolicy
 from scene_store.build import BuildOptions, build_store
@@ -343,8 +343,8 @@ def test_another_schedule_counts_from_the_next_frame_on() -> None:
         engine.set_schedule(BANDS)
         assert engine.schedule is BANDS
         assert len(draw(engine, ask(2, view(33, 70))).stats.parts) == 4
-        with pytest.raises(SettingsError, match="shares out chunks"):
-            engine.set_schedule(Schedule("mine", split=(Split(SplitBy.SHARD),)))
+        with pytest.raises(SettingsError, match="deals out chunks"):
+            engine.set_schedule(Schedule("mine", split=(Split(SplitBy.SHARD, order=Order.DEALT),)))
         assert len(draw(engine, ask(3, view(33, 70))).stats.parts) == 4
 
 

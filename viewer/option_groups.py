@@ -165,7 +165,7 @@ class DeviceOptions:
     """How many devices draw; a number stands for virtual ones that divide the cores."""
     schedule: Annotated[Text, hint(RENDER.schedule)] = None
     """How frames are divided among them: single, eye-parallel, alternate-frame, tile-split,
-    pipelined, or a schedule file."""
+    shard, pipelined, or a schedule file."""
 
     @property
     def settings(self) -> dict[str, tuple[str, str | None]]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from configs.schedules import SHIPPED
 from configs.settings import RenderSettings
 from rendering.frame import FrameRequest
 from rendering.schedule import SplitBy
@@ -34,12 +35,22 @@ def test_a_schedule_may_be_a_file(tmp_path: Path) -> None:
     [
         ("99x", "single", "no number of devices"),
         ("2", "nonsense.yaml", "nonsense.yaml"),
-        ("2", "shard", "shard"),
+        ("2", "dealt.yaml", "deals out chunks"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused(devices: str, schedule: str, said: str) -> None:
+def test_what_cannot_be_drawn_is_refused(
+    devices: str, schedule: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    dealt = "name: dealt\nsplit: {by: shard, order: dealt}\n"
+    (tmp_path / "dealt.yaml").write_text(dealt, encoding="utf-8")
     with pytest.raises((SettingsError, BelvedereError), match=said):
         DeviceChoice.of(RenderSettings(devices=devices, schedule=schedule))
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_all_that_is_shipped_can_be_drawn(name: str) -> None:
+    assert DeviceChoice.of(RenderSettings(devices="3", schedule=name)).schedule.name == name
 
 
 def test_a_gpu_is_refused_for_now() -> None:

@@ -1,0 +1,175 @@
+"""A view cut into slabs of depth: every Gaussian is in exactly one. Pure.
+
+A Gaussian has one depth, a float32 (``rendering.base``), whatever its size. Cutting [near, far]
+into intervals that touch and do not overlap thus divides the scene, and the pictures of the slabs,
+composited front to back, are the picture of the whole (``rendering.layers``): sort-last rendering
+(Molnar et al. 1994) without any Gaussian being drawn twice or in the wrong order.
+
+Where to cut is measured. Slabs of equally many Gaussians do not take equally long: near ones cover
+more pixels, and what would be hidden in the whole picture is drawn in a slab behind. So the cost
+of Gaussians by depth is learnt from the frames before, as load balancers of sort-last renderers do
+(Eilemann et al. 2009).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splat.camera import Camera, Float64Array
+
+BINS = 64  # of the costs, each of as many Gaussians
+DAMPING = 0.5  # of what is learnt from one frame: times of frames are noisy
+ROUNDING = 1e-12  # of sums of shares
+MOST_CHANGE = 4.0  # of a cost by one frame
+
+
+@dataclass(frozen=True, slots=True)
+class Slab:
+    """An interval of depth, both ends in it.
+
+    Attributes:
+        near, far: World units; as ``Camera.near`` and ``far`` they are rounded to float32.
+        masses: Shares of the Gaussians that are nearer than the slab, and than its far end.
+    """
+
+    near: float
+    far: float
+    masses: tuple[float, float] = (0.0, 1.0)
+
+    def seen_by(self, camera: Camera) -> Camera:
+        """The camera that sees this slab alone."""
+        return replace(camera, near=self.near, far=self.far)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DepthMasses:
+    """How much there is to draw, by depth.
+
+    Attributes:
+        depths: [M] float64, ascending.
+        below: [M] float64 in (0, 1], the share of all that is not further than each.
+    """
+
+    depths: Float64Array
+    below: Float64Array
+
+    @classmethod
+    def of(cls, depths: Float64Array, masses: Float64Array) -> DepthMasses:
+        """Of points [M] in any order, with their masses [M], not all 0; perhaps none."""
+        order = np.argsort(depths, kind="stable")
+        below = np.cumsum(masses[order])
+        return cls(depths[order], below / below[-1] if len(below) else below)
+
+    def depth_at(self, mass: float) -> np.float32:
+        """The depth of a point such that about such a share is nearer."""
+        at = int(np.searchsorted(self.below, mass - ROUNDING)) + 1
+        depth: np.float32 = self.depths[min(at, len(self.depths) - 1)].astype(np.float32)
+        return depth
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SlabCosts:
+    """What drawing takes, by depth: a cost for each of ``BINS`` equal shares of the Gaussians.
+
+    Attributes:
+        bins: [BINS] float64, from near to far, adding up to 1.
+    """
+
+    bins: Float64Array
+
+    @classmethod
+    def even(cls) -> SlabCosts:
+        """Every Gaussian costs the same, for all that is known."""
+        return cls(np.full(BINS, 1.0 / BINS))
+
+    def masses(self, shares: Sequence[float]) -> list[float]:
+        """Where to cut so that slabs have such shares of the cost: shares of the Gaussians.
+
+        Args:
+            shares: Ends of the slabs but the last, ascending, in [0, 1].
+        """
+        ends = np.concatenate([[0.0], np.cumsum(self.bins)])
+        cuts: list[float] = np.interp(shares, ends, np.linspace(0.0, 1.0, BINS + 1)).tolist()
+        return cuts
+
+    def after(self, slabs: Sequence[Slab], times: Sequence[float]) -> SlabCosts:
+        """What is known after a frame.
+
+        Args:
+            slabs: All of the picture's, none empty.
+            times: What each took, or would have taken on one and the same device.
+        """
+        total = sum(times)
+        if not total > 0:
+            return self
+        edges = np.linspace(0.0, 1.0, BINS + 1)
+        factors = np.zeros(BINS)
+        for slab, time in zip(slabs, times, strict=True):
+            low, high = slab.masses
+            inside = np.clip((np.minimum(edges[1:], high) - np.maximum(edges[:-1], low)), 0, None)
+            expected = float(inside @ self.bins) * BINS
+            ratio = time / total / expected if expected > 0 else 1.0
+            ratio = min(MOST_CHANGE, max(1.0 / MOST_CHANGE, ratio))
+            factors += inside * BINS * ratio**DAMPING
+        bins = self.bins * factors
+        return SlabCosts(bins / bins.sum())
+
+
+def cut_in_slabs(
+    camera: Camera, masses: DepthMasses, costs: SlabCosts, shares: Sequence[float]
+) -> tuple[Slab | None, ...]:
+    """The slabs of a view, near to far; None for one in which no depth is left.
+
+    Args:
+        masses: What the camera sees.
+        shares: Ends of the slabs but the last, ascending: shares of the cost.
+    """
+    if not len(masses.depths):
+        return (Slab(camera.near, camera.far), *[None] * len(shares))
+    ends = costs.masses(shares)
+    borders = [masses.depth_at(end) for end in ends]
+    return slabs_between(camera, borders, [0.0, *ends, 1.0])
+
+
+def slabs_between(
+    camera: Camera, borders: Sequence[np.float32], masses: Sequence[float]
+) -> tuple[Slab | None, ...]:
+    """Slabs from border to border; a Gaussian exactly on one belongs to the further slab.
+
+    Args:
+        borders: Ascending float32; outside of the camera's range they leave slabs empty.
+        masses: One more than there are slabs.
+    """
+    near, far = np.float32(camera.near), np.float32(camera.far)
+    firsts = [near, *(max(border, near) for border in borders)]
+    lasts = [*(min(np.nextafter(b, np.float32(-np.inf)), far) for b in borders), far]
+    return tuple(
+        _slab(camera, first, last, (masses[i], masses[i + 1]))
+        for i, (first, last) in enumerate(zip(firsts, lasts, strict=True))
+    )
+
+
+def _slab(
+    camera: Camera, first: np.float32, last: np.float32, masses: tuple[float, float]
+) -> Slab | None:
+    """From a float32 to another one, both included, as numbers that a camera takes."""
+    if first > last:
+        return None
+    # The camera's own numbers where they are meant: they need not be float32.
+    near = camera.near if first == np.float32(camera.near) else float(first)
+    far = camera.far if last == np.float32(camera.far) else float(last)
+    # A slab of a single float32 has a far end that is rounded to its near one.
+    return Slab(near, far if far > near else math.nextafter(near, math.inf), masses)
+
+
+def spread(low: Float64Array, high: Float64Array, masses: Float64Array) -> DepthMasses:
+    """Masses that are spread evenly over intervals of depth [M], as points."""
+    at = np.array([0.125, 0.375, 0.625, 0.875])
+    points = low[:, None] + (high - low)[:, None] * at
+    weights: NDArray[np.float64] = np.repeat(masses / len(at), len(at))
+    return DepthMasses.of(points.ravel(), weights)
