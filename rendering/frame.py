@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 
 from rendering.base import RasterImage, RasterSettings, RasterStats
+from rendering.fairness import Urgency
 from rendering.tint import Tint
 from splat.camera import Camera
 
@@ -20,6 +21,7 @@ class FrameRequest:
         sequence: Grows with every request of a client.
         cameras: One camera, or two for a binocular frame.
         settings: How to draw.
+        urgency: Who goes first where several wait (``rendering.fairness``).
         preemptible: Whether a newer request may cancel this one once it runs. True for
             slow frames that nobody needs after the camera moved on (a refinement); False
             for the quick frames of a moving camera, which would otherwise cancel each
@@ -47,6 +49,7 @@ class FrameRequest:
     sequence: int
     cameras: tuple[Camera, ...]
     settings: RasterSettings = RasterSettings()
+    urgency: Urgency = Urgency.MOVING
     preemptible: bool = False
     replaces: bool = True
     detail: int = 0

@@ -14,7 +14,7 @@ from rendering.job import Job
 from rendering.picture_cache import PictureCache
 from rendering.recorder import FrameRecord, Recorder
 from rendering.scene_holder import SceneHolder
-from rendering.scheduler import FrameScheduler
+from rendering.scheduler import FairQueue
 from rendering.slab_balance import SlabBalance
 from splat.errors import BelvedereError, RenderError
 
@@ -48,7 +48,7 @@ class FrameLine:
         self.outbox, self.slabs = Outbox(), SlabBalance()
         self.recorder = Recorder()
         self._clock = clock
-        self._scheduler = FrameScheduler()
+        self._queue: FairQueue[FrameRequest] = FairQueue()
         self._waiting: dict[FrameRequest, Future[Frame]] = {}
         self._running: dict[FrameRequest, FrameWork] = {}
         self._begun = 0
@@ -71,7 +71,7 @@ class FrameLine:
         with self.crew.lock:
             if self._closed:
                 raise RenderError("the render engine is closed")
-            admitted = self._scheduler.admit(request)
+            admitted = self._queue.admit(request)
             if admitted.dropped is request:
                 return future
             self._waiting[request] = future
@@ -82,12 +82,12 @@ class FrameLine:
 
     def find(self, device: str) -> Job | None:
         """The next frame, if this device has to begin it. Under the lock."""
-        while len(self._scheduler):
+        while len(self._queue):
             now_s = self._clock()
             group = self.roster.take_group(device, self.crew.ready, self.crew.idle, now_s)
             if group is None:
                 return None
-            request = self._scheduler.start_next()
+            request = self._queue.start_next()
             assert request is not None
             future = self._waiting.pop(request)
             if future.set_running_or_notify_cancel():
@@ -97,7 +97,7 @@ class FrameLine:
                 self.outbox.opened(frame)
                 self.crew.lock.notify_all()  # another group may begin the next one
                 return Begin(self, frame)
-            self._scheduler.finish(request, 0.0)
+            self._queue.finish(request, 0.0)
             self.roster.release(group)
         return None
 
@@ -108,7 +108,7 @@ class FrameLine:
     def ended(self, frame: FrameWork) -> None:
         """A frame has its outcome, and its devices are free. Under the lock."""
         del self._running[frame.request]
-        self._scheduler.finish(frame.request, frame.cost_s)
+        self._queue.finish(frame.request, frame.cost_s)
         self.roster.release(frame.group)
         self.recorder.frame(self._record(frame))
         if isinstance(frame.outcome, Frame) and not frame.request.preemptible:
@@ -137,7 +137,7 @@ class FrameLine:
         """No more turns: stop what runs; the futures of what waited."""
         with self.crew.lock:
             self._closed = True
-            waiting = [self._waiting.pop(request) for request in self._scheduler.drain()]
+            waiting = [self._waiting.pop(request) for request in self._queue.drain()]
             for frame in self._running.values():
                 frame.stop()
             self.crew.lock.notify_all()

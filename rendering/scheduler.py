@@ -1,56 +1,149 @@
 """Which request is drawn next: latest wins within a client, fair turns between clients.
 
-The whole policy, free of threads and clocks. ``rendering.engine`` asks it under a lock, whenever
-a group of devices is free: any number of frames may run at a time.
+The whole policy, free of threads and clocks; ``rendering.engine`` asks it under a lock whenever a
+group of devices is free, and ``rendering.simulator`` when it would be.
 
 *Latest wins.* A client has at most one waiting request that is for the newest view; a newer one
 takes its place. A running request is given up for a newer one of the same client only if it is
 preemptible: quick frames of a moving camera are completed, so that motion is seen, while a slow
 refinement never delays the answer to a new motion.
 
-*Fair turns.* ``rendering.fairness``, the rule that schedules are simulated with.
+*Fair turns.* ``rendering.fairness``: the more urgent first, shares of time by measured cost.
 """
 
 from __future__ import annotations
 
-from rendering.fairness import Admitted, FairQueue, Urgency
-from rendering.frame import FrameRequest
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
+
+from rendering.fairness import DeficitTurns, Turn, Urgency
 
 
-def urgency_of(request: FrameRequest) -> Urgency:
-    """What may be given up refines a camera at rest, and an export can wait; two eyes are a
-    headset's."""
-    if request.preemptible or not request.replaces:
-        return Urgency.STILL
-    return Urgency.VR if len(request.cameras) > 1 else Urgency.MOVING
-
-
-class FrameScheduler:
-    """The requests that wait and those that run. Not thread-safe; the engine locks."""
-
-    def __init__(self) -> None:
-        self._queue: FairQueue[FrameRequest] = FairQueue()
-
-    def __len__(self) -> int:
-        return len(self._queue)
+class Queued(Protocol):
+    """What a queue needs to know of a request; ``rendering.frame.FrameRequest`` is one."""
 
     @property
-    def running(self) -> tuple[FrameRequest, ...]:
-        """Those that were started and have not finished."""
-        return self._queue.running
+    def client(self) -> str:
+        """Who asks."""
 
-    def admit(self, request: FrameRequest) -> Admitted[FrameRequest]:
-        """Let ``request`` wait; say which request it drops and which running ones it ends."""
-        return self._queue.admit(request, urgency_of(request), replaces=request.replaces)
+    @property
+    def sequence(self) -> int:
+        """Grows with every request of a client."""
 
-    def start_next(self) -> FrameRequest | None:
+    @property
+    def urgency(self) -> Urgency:
+        """Decides whose turn it is."""
+
+    @property
+    def preemptible(self) -> bool:
+        """Whether a newer request of the client may abandon this one while it runs."""
+
+    @property
+    def replaces(self) -> bool:
+        """Whether older requests of the client are in vain now."""
+
+
+R = TypeVar("R", bound=Queued)
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted(Generic[R]):
+    """What a new request changes.
+
+    Attributes:
+        dropped: The request that will not be drawn: the replaced one, or the new one itself
+            if it came after a newer one of its client. None if nothing is.
+        cancelled: Running ones to be abandoned; each is still to be finished.
+    """
+
+    dropped: R | None = None
+    cancelled: tuple[R, ...] = ()
+
+
+@dataclass(slots=True)
+class _Client(Generic[R]):
+    waiting: deque[R] = field(default_factory=deque)
+    running: list[tuple[R, Turn]] = field(default_factory=list)
+
+
+class FairQueue(Generic[R]):
+    """Requests that wait and those that run. Not thread-safe; the engine locks.
+
+    Args:
+        turns: Whose turn it is.
+    """
+
+    def __init__(self, turns: DeficitTurns | None = None) -> None:
+        self._turns = turns or DeficitTurns()
+        self._clients: dict[str, _Client[R]] = {}
+
+    def __len__(self) -> int:
+        return sum(len(client.waiting) for client in self._clients.values())
+
+    @property
+    def running(self) -> tuple[R, ...]:
+        """What was started and has not finished."""
+        return tuple(request for entry in self._clients.values() for request, _ in entry.running)
+
+    def admit(self, request: R) -> Admitted[R]:
+        """Let a request wait: in the place of a waiting one of its client, or, where every frame
+        is wanted, as of an export, behind it."""
+        entry = self._clients.setdefault(request.client, _Client())
+        running = [other for other, _ in entry.running]
+        if any(other.sequence >= request.sequence for other in (*entry.waiting, *running)):
+            return Admitted(dropped=request)
+        dropped = entry.waiting.pop() if request.replaces and entry.waiting else None
+        entry.waiting.append(request)
+        # The newer request keeps the place in line of the one it replaces.
+        self._turns.enter(request.client, entry.waiting[0].urgency)
+        if not request.replaces:
+            return Admitted(dropped)
+        return Admitted(dropped, tuple(other for other in running if other.preemptible))
+
+    def start_next(self) -> R | None:
         """The request to draw now, which runs until ``finish``; None if none waits."""
-        return self._queue.start_next()
+        turn = self._turns.take()
+        if turn is None:
+            return None
+        entry = self._clients[turn.client]
+        request = entry.waiting.popleft()
+        entry.running.append((request, turn))
+        if entry.waiting:
+            self._turns.enter(turn.client, entry.waiting[0].urgency)
+        return request
 
-    def finish(self, request: FrameRequest, cost_s: float) -> None:
-        """A running frame ended, drawn or not, after ``cost_s`` seconds of devices' work."""
-        self._queue.finish(request, cost_s)
+    def finish(self, request: R, cost_s: float) -> None:
+        """A running request ended, drawn or not, after ``cost_s`` device seconds of work."""
+        entry = self._clients[request.client]
+        (turn,) = (turn for other, turn in entry.running if other is request)
+        entry.running = [pair for pair in entry.running if pair[0] is not request]
+        self._turns.settle(turn, cost_s)
+        self._forget_if_gone(request.client)
 
-    def drain(self) -> tuple[FrameRequest, ...]:
-        """Remove and return all waiting requests."""
-        return self._queue.drain()
+    def withdraw(self, request: R) -> bool:
+        """Take a waiting request back; whether it still waited."""
+        entry = self._clients.get(request.client)
+        kept = deque(r for r in entry.waiting if r is not request) if entry else deque()
+        if entry is None or len(kept) == len(entry.waiting):
+            return False
+        entry.waiting = kept
+        if not kept:
+            self._turns.leave(request.client)
+        self._forget_if_gone(request.client)
+        return True
+
+    def drain(self) -> tuple[R, ...]:
+        """Remove and return all that waits."""
+        requests: list[R] = []
+        for client, entry in list(self._clients.items()):
+            requests += entry.waiting
+            entry.waiting.clear()
+            self._turns.leave(client)
+            self._forget_if_gone(client)
+        return tuple(requests)
+
+    def _forget_if_gone(self, client: str) -> None:
+        entry = self._clients[client]
+        if not (entry.waiting or entry.running):
+            del self._clients[client]

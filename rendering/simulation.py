@@ -197,7 +197,7 @@ def is_judged(requests: Sequence[Request]) -> list[bool]:
     A picture of a view at rest is waited for by nobody who moves; that it comes at all is seen
     to by fair turns (``rendering.fairness``), and seen in ``Simulation.answered_share``.
     """
-    hurried = [request.urgency is not Urgency.STILL for request in requests]
+    hurried = [request.urgency < Urgency.STILL for request in requests]
     return hurried if any(hurried) else [True] * len(requests)
 
 

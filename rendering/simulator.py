@@ -1,6 +1,6 @@
 """A schedule played through: discrete events on the costs of a workload. Pure, deterministic.
 
-Clients' requests wait in ``rendering.fairness.FairQueue``, the same rule that real devices go by.
+Clients' requests wait in ``rendering.scheduler.FairQueue``, the same rule that real devices go by.
 A group of devices takes the next request when the frame before it is far enough: has left the
 stages that do not overlap, or, where stages run ahead, has its own predecessor out of them. No more
 than ``BEHIND_LIMIT`` frames are in their overlapping rest then, so that nothing piles up. Among
@@ -18,10 +18,10 @@ from heapq import heappop, heappush
 from rendering.arrivals import Request, in_order
 from rendering.assignment import assign
 from rendering.cost_model import Costs
-from rendering.fairness import FairQueue
 from rendering.frame_tasks import Machine, Server, Task, frame_tasks, servers_of
 from rendering.patience import ENDLESS, Answers, Patience
 from rendering.schedule import Schedule, Shares
+from rendering.scheduler import FairQueue
 from rendering.simulation import SimulatedFrame, Simulation, latencies, which_shown
 
 BEHIND_LIMIT = 1
@@ -156,7 +156,7 @@ class _Simulator:
         return self._result()
 
     def _admit(self, request: Request) -> None:
-        admitted = self._queue.admit(request, request.urgency, replaces=request.replaces)
+        admitted = self._queue.admit(request)
         self._waiting += admitted.dropped is None
         self._answers.ask(request)
 

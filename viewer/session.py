@@ -19,6 +19,7 @@ from typing import Protocol
 
 from rendering.base import RasterImage, RasterSettings
 from rendering.engine import RenderEngine
+from rendering.fairness import Urgency
 from rendering.frame import Frame, FrameRequest, StreamStats
 from rendering.stages import Stage
 from rendering.timeline import SEND
@@ -390,6 +391,7 @@ class Session:
             self._sequence,
             cameras,
             replace(options.raster_settings(self._threads), resolution=plan.reduction.scale),
+            urgency=Urgency.STILL if plan.still else Urgency.MOVING,
             preemptible=plan.still,
             detail=plan.reduction.detail,
             max_error_px=plan.reduction.error_px,
