@@ -73,6 +73,9 @@ class ReuseLimits:
             raise ValueError(f"limits must be 0 or more, got {self.drift_px}, {self.angle_rad}")
 
 
+NO_REUSE = ReuseLimits(0.0, 0.0)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ChunkBoxes:
     """What is known of N chunks.

@@ -28,11 +28,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import Flag, auto
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from render_cache.reuse import NO_REUSE, ReuseLimits
 from splat.camera import Camera
 from splat.gaussians import Gaussians
 
@@ -68,6 +69,8 @@ class RasterSettings:
         transmittance_stop: In [``TRANSMITTANCE_STOP``, 0.5): pixels at or below it take no more
             (image model, step 4). No pixel is further than that, times the range of the
             colours, from the exact one; mostly it is a hundredth of it.
+        reuse: How far off what a second eye takes over from the first may be
+            (``PairRasterizer``); 0 for exact pictures.
         threads: Threads to use; 0 for one a core.
         rows: First and end of the rows of pixels to draw, multiples of ``TILE_PX`` (the end may
             be the image's): bands of one picture may be drawn by several devices, and are
@@ -83,6 +86,7 @@ class RasterSettings:
     sh_degree: int | None = None
     outputs: Outputs = Outputs.COLOR
     transmittance_stop: float = TRANSMITTANCE_STOP
+    reuse: ReuseLimits = NO_REUSE
     threads: int = 0
     rows: tuple[int, int] | None = None
 
@@ -224,6 +228,31 @@ class Rasterizer(Protocol):
             BudgetError: If there is not enough memory; the rasterizer can go on.
             TypeError: If ``cancel`` is of a kind that this engine cannot watch; a flag is
                 never ignored.
+        """
+
+
+@runtime_checkable
+class PairRasterizer(Rasterizer, Protocol):
+    """An engine that draws two eyes at once for less than each alone."""
+
+    def render_pair(
+        self,
+        scene: Any,
+        left: Camera,
+        right: Camera,
+        settings: RasterSettings = RasterSettings(),
+        cancel: CancelFlag | None = None,
+    ) -> tuple[RasterImage, RasterImage]:
+        """Draw ``scene`` for two eyes of a ``StereoRig`` (``is_pair``).
+
+        The left picture is that of ``render``, to the byte. In the right one a Gaussian whose
+        outline and direction differ between the eyes by no more than ``settings.reuse`` has the
+        left one's conic, colour and opacity; its mean and depth are its own. The statistics of
+        both are the same; times are halved, so that they add up.
+
+        Raises:
+            RenderCancelled, BudgetError, TypeError: As ``render``.
+            ValueError: If the cameras are no pair, or nothing may be reused.
         """
 
 

@@ -64,3 +64,20 @@ class StereoRig:
         viewmat[0, 3] -= offset  # along the camera's own x axis: depths stay as they are
         intrinsics[0, 2] += intrinsics[0, 0] * offset / self.convergence
         return replace(middle, viewmat=viewmat, K=intrinsics)
+
+
+def is_pair(left: Camera, right: Camera) -> bool:
+    """Whether two pinhole cameras look the same way from points on their common x axis.
+
+    They give every point the same depth and the same row then. Those of ``StereoRig.eyes`` do.
+    """
+    turned = left.viewmat[:, :3] != right.viewmat[:, :3]
+    moved = left.viewmat[1:, 3] != right.viewmat[1:, 3]
+    lens = left.K != right.K
+    lens[0, 2] = False  # the principal point may be elsewhere along x
+    return (
+        left.model is right.model is CameraModel.PINHOLE
+        and (left.width, left.height) == (right.width, right.height)
+        and (left.near, left.far) == (right.near, right.far)
+        and not (turned.any() or moved.any() or lens.any())
+    )

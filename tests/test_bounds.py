@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from rendering.base import FISHEYE_MAX_THETA_RAD
-from rendering.reference import ReferenceRasterizer, project
+from rendering.reference import ReferenceRasterizer
+from rendering.reference_project import project
 from splat.bounds import FISHEYE_MAX_THETA_RAD as BOUNDS_MAX_THETA_RAD
 from splat.bounds import MAX_MERGED_OPACITY, BoxesInView, ViewVolume
 from splat.camera import Camera, CameraModel, look_at_viewmat

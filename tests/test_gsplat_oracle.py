@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from rendering.base import DILATION_PX2, RasterSettings
-from rendering.reference import ReferenceRasterizer, project
+from rendering.reference import ReferenceRasterizer
+from rendering.reference_project import project
 from splat.camera import Camera, CameraModel
 from splat.gaussians import Gaussians
 from splat.harmonics import sh_basis

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from configs.loading import load_settings
 from rendering.base import Outputs, RasterImage, RasterSettings
-from rendering.reference import ReferenceRasterizer, edge_masks, project, view_depths
+from rendering.reference import ReferenceRasterizer, edge_masks
+from rendering.reference_project import project, view_depths
 from scene_store.loading import in_morton_order
 from splat.camera import CameraModel
 from splat.errors import BackendUnavailable, SettingsError

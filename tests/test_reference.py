@@ -8,7 +8,8 @@ import torch
 
 from rendering.base import Outputs, RasterSettings
 from rendering.camera_models import to_screen
-from rendering.reference import ReferenceRasterizer, edge_mask, edge_masks, project
+from rendering.reference import ReferenceRasterizer, edge_mask, edge_masks
+from rendering.reference_project import project
 from splat.camera import CameraModel
 from tests.rasterizer_limits import RasterizerLimits
 from tests.scenes import camera, gaussians, orbit_camera, random_scene

@@ -93,6 +93,15 @@ def camera_params(
     far: float,
     model: int,
 ) -> CameraParams: ...
+
+Images = tuple[
+    NDArray[np.float32],
+    NDArray[np.float32] | None,
+    NDArray[np.float32] | None,
+    NDArray[np.float32] | None,
+    NDArray[np.int32] | None,
+]
+
 def render(
     scene: DrawList,
     camera: CameraParams,
@@ -100,16 +109,14 @@ def render(
     isa: str,
     *,
     background: tuple[float, float, float],
+    transmittance_stop: float,
     kept_dilation_px2: float,
     sh_degree: int,
     threads: int,
     record_budget_bytes: int,
     rows: tuple[int, int],
-    alpha: NDArray[np.float32],
-    color: NDArray[np.float32] | None = None,
-    depth: NDArray[np.float32] | None = None,
-    median_depth: NDArray[np.float32] | None = None,
-    count: NDArray[np.int32] | None = None,
+    images: Images,
+    second: tuple[CameraParams, float, float, Images] | None = None,
 ) -> RenderStats | None: ...
 def project(
     scene: DrawList,

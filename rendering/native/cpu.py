@@ -6,8 +6,9 @@ threads may render at once, of the same or of different scenes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -39,6 +40,7 @@ _MODEL_CODES = {CameraModel.PINHOLE: 0, CameraModel.ORTHO: 1, CameraModel.FISHEY
 
 Scalar = TypeVar("Scalar", np.float32, np.int32)
 _Array = NDArray[np.float32]
+_Images = tuple[_Array, _Array | None, _Array | None, _Array | None, NDArray[np.int32] | None]
 _FiveArrays = tuple[_Array, _Array, _Array, _Array, _Array]
 
 
@@ -178,11 +180,32 @@ class NativeRasterizer:
                 see it being set.
         """
         try:
-            return self._render(_listed(scene), camera, settings, _own_flag(cancel))
+            return self._render(_listed(scene), camera, settings, _own_flag(cancel))[0]
         except MemoryError as error:
             raise BudgetError(
                 "not enough memory to draw a picture of this size; draw a smaller one"
             ) from error
+
+    def render_pair(
+        self,
+        scene: _native.PackedGaussians | _native.DrawList,
+        left: Camera,
+        right: Camera,
+        settings: RasterSettings = RasterSettings(),
+        cancel: CancelFlag | None = None,
+    ) -> tuple[RasterImage, RasterImage]:
+        """Draw ``scene`` for two eyes; see ``rendering.base.PairRasterizer``.
+
+        Raises:
+            BudgetError, TypeError: As ``render``.
+        """
+        try:
+            first, second = self._render(_listed(scene), left, settings, _own_flag(cancel), right)
+        except MemoryError as error:
+            raise BudgetError(
+                "not enough memory to draw two pictures of this size; draw smaller ones"
+            ) from error
+        return first, second
 
     def _render(
         self,
@@ -190,18 +213,14 @@ class NativeRasterizer:
         camera: Camera,
         settings: RasterSettings,
         cancel: _native.CancelFlag,
-    ) -> RasterImage:
-        shape = (camera.height, camera.width)
-        first, end = settings.rows_of(camera)
-
-        def empty(wanted: Outputs, dtype: type[Scalar], *channels: int) -> NDArray[Scalar] | None:
-            return np.empty(shape + channels, dtype) if wanted & settings.outputs else None
-
-        alpha = np.empty(shape, np.float32)
-        color = empty(Outputs.COLOR, np.float32, 3)
-        depth = empty(Outputs.DEPTH, np.float32)
-        median_depth = empty(Outputs.MEDIAN_DEPTH, np.float32)
-        count = empty(Outputs.COUNT, np.int32)
+        other: Camera | None = None,
+    ) -> tuple[RasterImage, ...]:
+        rows = settings.rows_of(camera)
+        eyes = [_empty(eye, settings.outputs) for eye in (camera, other) if eye is not None]
+        second = None
+        if other is not None:
+            angle = math.sin(min(settings.reuse.angle_rad, 0.5 * math.pi))
+            second = (_camera_params(other), settings.reuse.drift_px, angle, _images(eyes[1]))
         stats = _native.render(
             scene,
             _camera_params(camera),
@@ -213,12 +232,9 @@ class NativeRasterizer:
             sh_degree=_degree(settings),
             threads=settings.threads,
             record_budget_bytes=self.record_budget_bytes,
-            rows=(first, end),
-            alpha=alpha,
-            color=color,
-            depth=depth,
-            median_depth=median_depth,
-            count=count,
+            rows=rows,
+            images=_images(eyes[0]),
+            second=second,
         )
         if stats is None:
             raise RenderCancelled("a newer request replaced this frame")
@@ -232,13 +248,12 @@ class NativeRasterizer:
             scene.count,
             stats.visible,
             stats.tile_pairs,
-            stage_ms,
+            {stage: ms / len(eyes) for stage, ms in stage_ms.items()},
             stats.parts,
             stats.record_bytes,
         )
         # Rows that were not drawn were not touched, and so take no memory.
-        image = RasterImage(alpha, color, depth, median_depth, count, raster_stats)
-        return image.rows(first, end)
+        return tuple(replace(eye, stats=raster_stats).rows(*rows) for eye in eyes)
 
     def project(
         self,
@@ -269,6 +284,26 @@ class NativeRasterizer:
 def instruction_sets() -> tuple[str, ...]:
     """Names of the kernels that this processor runs, best first."""
     return tuple(_native.instruction_sets())
+
+
+def _empty(camera: Camera, outputs: Outputs) -> RasterImage:
+    """Images to draw into, those that are wanted."""
+    shape = (camera.height, camera.width)
+
+    def empty(wanted: Outputs, dtype: type[Scalar], *channels: int) -> NDArray[Scalar] | None:
+        return np.empty(shape + channels, dtype) if wanted & outputs else None
+
+    return RasterImage(
+        np.empty(shape, np.float32),
+        empty(Outputs.COLOR, np.float32, 3),
+        empty(Outputs.DEPTH, np.float32),
+        empty(Outputs.MEDIAN_DEPTH, np.float32),
+        empty(Outputs.COUNT, np.int32),
+    )
+
+
+def _images(image: RasterImage) -> _Images:
+    return image.alpha, image.color, image.depth, image.median_depth, image.count
 
 
 def _arrays(gaussians: Gaussians) -> _FiveArrays:

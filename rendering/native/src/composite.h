@@ -28,10 +28,11 @@ constexpr int kSaturationStride = 16;  // splats between two looks at the transm
 
 // The words of a record, in the order of struct Splat, padded to a whole register of words.
 enum Field {
-  kX, kY, kWxx, kWxy, kWyy, kOpacity, kRed, kGreen, kBlue, kDepth, kIndex, kExtentX, kExtentY,
+  kX, kY, kWxx, kWxy, kWyy, kOpacity, kRed, kGreen, kBlue, kOtherX, kIndex, kExtentX, kExtentY,
+  kDepth,  // not of the record
   kFields = 16
 };
-static_assert(kExtentY + 1 == kRecordWords);
+static_assert(kDepth == kRecordWords);
 
 struct Batch {
   alignas(64) float field[kFields][kBatch];
@@ -214,6 +215,10 @@ inline std::uint64_t exact_coverage(const Batch& batch, int i, float tile_x, flo
 
 // Step 2: coverage[row][i] gets bit c where splat i may reach the cut in block (row, c): its
 // box for all, its ellipse for those large enough that the corners of the box matter.
+//
+// Every splat of a tile touches it, but in a tile of two eyes not for both: there its columns
+// may be none.
+template <bool pair>
 inline void cover(float tile_x, float tile_y, int count, Batch& batch) {
   constexpr float kLarge = 5.0f;  // pixels of half extent, both ways
   for (int i = 0; i < count; i += kLanes) {
@@ -221,8 +226,15 @@ inline void cover(float tile_x, float tile_y, int count, Batch& batch) {
     const VF y = load(&batch.field[kY][i]) - (tile_y + 0.5f);
     const VF extent_x = load(&batch.field[kExtentX][i]), extent_y = load(&batch.field[kExtentY][i]);
     const VF lowest = splat(0.0f), highest = splat(kTileSize - 1.0f);
-    const VI x0 = truncate(clamp(x - extent_x, lowest, highest) + 0.99f) / kBlockSize;
-    const VI x1 = truncate(clamp(x + extent_x + 0.01f, lowest, highest)) / kBlockSize;
+    VI x0, x1;
+    if constexpr (pair) {
+      constexpr float kWide = kTileSize, kBlock = kBlockSize;
+      x0 = truncate(clamp(x - extent_x, lowest, splat(kWide)) + 0.99f) / kBlockSize;
+      x1 = truncate(clamp(x + extent_x + 0.01f, splat(-kBlock), highest) + kBlock) / kBlockSize - 1;
+    } else {
+      x0 = truncate(clamp(x - extent_x, lowest, highest) + 0.99f) / kBlockSize;
+      x1 = truncate(clamp(x + extent_x + 0.01f, lowest, highest)) / kBlockSize;
+    }
     const VI y0 = truncate(clamp(y - extent_y, lowest, highest) + 0.99f) / kBlockSize;
     const VI y1 = truncate(clamp(y + extent_y + 0.01f, lowest, highest)) / kBlockSize;
     const VI one = splat_int(1);
@@ -319,9 +331,9 @@ std::uint64_t clear(const CompositeTask& task, Tile& tile) {
 
 // Writes `columns` neighbouring pixels, from `i` of `block` to `pixel` of the image. What was
 // left when a pixel stopped earlier than it must gets the pixel's own colour.
-BELVEDERE_INLINE void write_row(const CompositeTask& task, const Tile& tile, int block, int i,
-                                std::size_t pixel, int columns) {
-  const ImageTargets& out = task.targets;
+BELVEDERE_INLINE void write_row(const CompositeTask& task, const ImageTargets& out,
+                                const Tile& tile, int block, int i, std::size_t pixel,
+                                int columns) {
   const float* const left = &tile.transmittance[block][i];
   const float opaque = task.transmittance_stop > kTransmittanceStop ? task.transmittance_stop : -1;
   float t[kBlockSize], gain[kBlockSize];
@@ -358,7 +370,7 @@ BELVEDERE_INLINE void write_row(const CompositeTask& task, const Tile& tile, int
   }
 }
 
-inline void write_image(const CompositeTask& task, const Tile& tile) {
+inline void write_image(const CompositeTask& task, const ImageTargets& out, const Tile& tile) {
   const int rows = task.height - task.tile_y < kTileSize ? task.height - task.tile_y : kTileSize;
   const int columns = task.width - task.tile_x < kTileSize ? task.width - task.tile_x : kTileSize;
   for (int y = 0; y < rows; ++y) {
@@ -368,50 +380,74 @@ inline void write_image(const CompositeTask& task, const Tile& tile) {
       const int block = y / kBlockSize * kBlocksPerSide + x / kBlockSize;
       const std::size_t pixel = line + static_cast<std::size_t>(x);
       if (columns - x >= kBlockSize) {  // a constant, so that it is unrolled
-        write_row(task, tile, block, i, pixel, kBlockSize);
+        write_row(task, out, tile, block, i, pixel, kBlockSize);
       } else {
-        write_row(task, tile, block, i, pixel, columns - x);
+        write_row(task, out, tile, block, i, pixel, columns - x);
       }
     }
   }
 }
 
+// One batch of a tile, as one eye sees it. Returns the blocks that take more, of `live` ones.
 template <Want want>
+BELVEDERE_INLINE std::uint64_t blend_batch(const CompositeTask& task, int count,
+                                           std::uint64_t live, Batch& batch, Tile& tile) {
+  const int padded = (count + 63) / 64 * 64;
+  for (int row = 0; row < kBlocksPerSide; ++row) {
+    std::memset(&batch.coverage[row][count], 0, padded - count);
+    for (int column = 0; column < kBlocksPerSide; ++column) {
+      const int block = row * kBlocksPerSide + column;
+      if (!(live >> block & 1)) continue;
+      const int listed = list_block(batch.coverage[row], count, column, batch.list);
+      if (!listed) continue;
+      const float x = static_cast<float>(task.tile_x + column * kBlockSize);
+      const float y = static_cast<float>(task.tile_y + row * kBlockSize);
+      if (!blend<want>(batch, batch.list, listed, block, x, y, task.transmittance_stop, tile)) {
+        live &= ~(std::uint64_t{1} << block);
+      }
+    }
+  }
+  return live;
+}
+
+// For one eye, or for two that share each batch once it is gathered.
+template <Want want, bool pair>
 void composite(const CompositeTask& task) {
-  Tile tile;
+  constexpr int kEyes = pair ? 2 : 1;
+  const float tile_x = static_cast<float>(task.tile_x), tile_y = static_cast<float>(task.tile_y);
+  Tile tiles[kEyes];
   Batch batch;
-  std::uint64_t live = clear<want>(task, tile);
-  for (std::size_t first = 0; first < task.count && live; first += kBatch) {
+  std::uint64_t live[kEyes];
+  for (int eye = 0; eye < kEyes; ++eye) live[eye] = clear<want>(task, tiles[eye]);
+  for (std::size_t first = 0; first < task.count; first += kBatch) {
+    if (!(live[0] | live[kEyes - 1])) break;
     const int count =
         task.count - first < kBatch ? static_cast<int>(task.count - first) : kBatch;
-    const int padded = (count + 63) / 64 * 64;
     gather(task.records + first, count, batch);
-    cover(static_cast<float>(task.tile_x), static_cast<float>(task.tile_y), count, batch);
-    for (int row = 0; row < kBlocksPerSide; ++row) {
-      std::memset(&batch.coverage[row][count], 0, padded - count);
-      for (int column = 0; column < kBlocksPerSide; ++column) {
-        const int block = row * kBlocksPerSide + column;
-        if (!(live >> block & 1)) continue;
-        const int listed = list_block(batch.coverage[row], count, column, batch.list);
-        if (!listed) continue;
-        const float x = static_cast<float>(task.tile_x + column * kBlockSize);
-        const float y = static_cast<float>(task.tile_y + row * kBlockSize);
-        if (!blend<want>(batch, batch.list, listed, block, x, y, task.transmittance_stop, tile)) {
-          live &= ~(std::uint64_t{1} << block);
-        }
+    if constexpr (want != Want::kColor) {
+      for (int i = 0; i < count; ++i) {
+        std::memcpy(&batch.field[kDepth][i], &task.items[first + i].key, 4);
       }
     }
+    for (int eye = 0; eye < kEyes; ++eye) {
+      if (eye == 1) std::memcpy(batch.field[kX], batch.field[kOtherX], sizeof batch.field[kX]);
+      if (!live[eye]) continue;
+      cover<pair>(tile_x, tile_y, count, batch);
+      live[eye] = blend_batch<want>(task, count, live[eye], batch, tiles[eye]);
+    }
   }
-  write_image(task, tile);
+  for (int eye = 0; eye < kEyes; ++eye) write_image(task, task.targets[eye], tiles[eye]);
 }
 
-inline void composite_tile(const CompositeTask& task) {
-  if (task.targets.median_depth || task.targets.count) {
-    composite<Want::kEverything>(task);
-  } else if (task.targets.depth) {
-    composite<Want::kColorDepth>(task);
+template <bool pair>
+void composite_any(const CompositeTask& task) {
+  const ImageTargets& out = task.targets[0];  // both eyes want the same images
+  if (out.median_depth || out.count) {
+    composite<Want::kEverything, pair>(task);
+  } else if (out.depth) {
+    composite<Want::kColorDepth, pair>(task);
   } else {
-    composite<Want::kColor>(task);
+    composite<Want::kColor, pair>(task);
   }
 }
 
@@ -422,8 +458,8 @@ inline std::uint64_t composite_limit(int repeats, float* sink) {
   for (int i = 0; i < kBatch; ++i) {
     const float wobble = static_cast<float>(i % 7) * 0.1f;
     const float values[] = {2.0f + wobble, 2.0f - wobble, 0.03f,  -0.002f, 0.03f,
-                            -7.5f,         0.5f,          wobble, 0.25f,   1.0f};
-    for (int f = 0; f <= kDepth; ++f) batch.field[f][i] = values[f];
+                            -7.5f,         0.5f,          wobble, 0.25f};
+    for (int f = 0; f <= kBlue; ++f) batch.field[f][i] = values[f];
     batch.list[i] = static_cast<std::uint16_t>(i);
   }
   std::memset(&tile, 0, sizeof tile);

@@ -25,8 +25,10 @@ struct Span {
 inline float larger(float a, float b) { return a > b ? a : b; }
 inline float smaller(float a, float b) { return a < b ? a : b; }
 
-// Absolute x-range of the ellipse within pixel-centre rows [y_first, y_last].
-inline Span span_of_band(const Splat& s, float y_first, float y_last) {
+// Absolute x-range, within pixel-centre rows [y_first, y_last], of the ellipse wherever its
+// centre's x is from left_x to right_x.
+inline Span span_of_band(const Splat& s, float left_x, float right_x, float y_first,
+                         float y_last) {
   const float lo = larger(y_first - s.y, -s.extent_y);
   const float hi = smaller(y_last - s.y, s.extent_y);
   if (lo > hi) return {0, 0, true};
@@ -39,8 +41,8 @@ inline Span span_of_band(const Splat& s, float y_first, float y_last) {
     const float square = (s.extent_y - dy) * (s.extent_y + dy);
     return spread * __builtin_sqrtf(larger(0.0f, square));
   };
-  const float right = s.x + shear * at_right + half_width(at_right);
-  const float left = s.x + shear * at_left - half_width(at_left);
+  const float right = right_x + shear * at_right + half_width(at_right);
+  const float left = left_x + shear * at_left - half_width(at_left);
   return {left, right, false};
 }
 

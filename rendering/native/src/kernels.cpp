@@ -1,6 +1,6 @@
 // Compiled once for each instruction set, with BELVEDERE_ISA naming the namespace.
 #include "composite.h"
-#include "project.h"
+#include "project_pair.h"
 
 namespace belvedere::BELVEDERE_ISA {
 namespace {
@@ -35,7 +35,8 @@ std::uint32_t project_any(const ProjectTask& task, const ChunkDraw& chunk, Splat
 #define BELVEDERE_STRING_(x) #x
 #define BELVEDERE_STRING(x) BELVEDERE_STRING_(x)
 
-extern const Kernels kKernels{BELVEDERE_STRING(BELVEDERE_ISA), kLanes,         supported,
-                              project_any,                     composite_tile, composite_limit};
+extern const Kernels kKernels{BELVEDERE_STRING(BELVEDERE_ISA), kLanes,           supported,
+                              project_any,         project_chunk_pair, composite_any<false>,
+                              composite_any<true>, composite_limit};
 
 }  // namespace belvedere::BELVEDERE_ISA

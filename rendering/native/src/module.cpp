@@ -200,22 +200,45 @@ auto image_data(std::optional<Array>& array, const CameraParams& c, std::size_t 
   return array->data();
 }
 
-// Renders into the given arrays; None leaves an image out. Returns the statistics, or None
-// if the render was cancelled.
+// Alpha, colour, depth, median depth, count: arrays to render into, None where not wanted.
+using Images = std::tuple<std::optional<MutableFloats>, std::optional<MutableFloats>,
+                          std::optional<MutableFloats>, std::optional<MutableFloats>,
+                          std::optional<MutableInts>>;
+
+ImageTargets image_targets(Images& images, const CameraParams& camera) {
+  require(std::get<0>(images).has_value(), "alpha is always rendered");
+  ImageTargets targets;
+  targets.alpha = image_data(std::get<0>(images), camera, 1);
+  targets.color = image_data(std::get<1>(images), camera, 3);
+  targets.depth = image_data(std::get<2>(images), camera, 1);
+  targets.median_depth = image_data(std::get<3>(images), camera, 1);
+  targets.count = image_data(std::get<4>(images), camera, 1);
+  return targets;
+}
+
+// A second eye beside the first: its camera, how far outlines may be off, the sine of how far
+// directions may, and its images.
+using Second = std::tuple<CameraParams, float, float, Images>;
+
+// What project_pair.h takes for granted.
+void require_pair(const CameraParams& a, const CameraParams& b, float drift_px, float sine) {
+  require(a.model == CameraModel::kPinhole && b.model == CameraModel::kPinhole,
+          "only pinhole cameras are drawn as a pair");
+  require(a.width == b.width && a.height == b.height && a.near == b.near && a.far == b.far &&
+              a.fx == b.fx && a.fy == b.fy && a.cy == b.cy,
+          "the eyes' images differ in more than cx");
+  require(std::equal(a.rotation, a.rotation + 9, b.rotation) &&
+              a.translation[1] == b.translation[1] && a.translation[2] == b.translation[2],
+          "the eyes lie apart in more than x");
+  require(drift_px > 0 && sine > 0, "the limits of what eyes share must be above 0");
+}
+
+// Renders into the given arrays. Returns the statistics, or None if the render was cancelled.
 std::optional<RenderStats> render_scene(
     const OwningDrawList& scene, const CameraParams& camera, const Cancel& cancel,
     const std::string& isa, std::tuple<float, float, float> background, float transmittance_stop,
     float kept_dilation_px2, int sh_degree, int threads, std::size_t record_budget_bytes,
-    std::tuple<int, int> rows, std::optional<MutableFloats> alpha,
-    std::optional<MutableFloats> color, std::optional<MutableFloats> depth,
-    std::optional<MutableFloats> median_depth, std::optional<MutableInts> count) {
-  require(alpha.has_value(), "alpha is always rendered");
-  ImageTargets targets;
-  targets.alpha = image_data(alpha, camera, 1);
-  targets.color = image_data(color, camera, 3);
-  targets.depth = image_data(depth, camera, 1);
-  targets.median_depth = image_data(median_depth, camera, 1);
-  targets.count = image_data(count, camera, 1);
+    std::tuple<int, int> rows, Images images, std::optional<Second> second) {
   const Kernels& kernels = kernels_named(isa);
   const auto [first_row, end_row] = rows;
   require(0 <= first_row && first_row < end_row && end_row <= camera.height &&
@@ -231,10 +254,19 @@ std::optional<RenderStats> render_scene(
       record_budget_bytes,
       first_row / kTileSize,
       (end_row + kTileSize - 1) / kTileSize};
+  ImageTargets targets[2] = {image_targets(images, camera), {}};
+  SecondEye eye{};
+  if (second) {
+    auto& [other, drift_px, sine, others] = *second;
+    require_pair(camera, other, drift_px, sine);
+    eye = {&other, drift_px, sine};
+    targets[1] = image_targets(others, other);
+  }
   RenderStats stats;
   nb::gil_scoped_release release;
   WorkspaceLoan workspace;
-  if (!render(kernels, scene.list, camera, options, cancel.flag, targets, *workspace, stats)) {
+  if (!render(kernels, scene.list, camera, second ? &eye : nullptr, options, cancel.flag, targets,
+              *workspace, stats)) {
     return std::nullopt;
   }
   return stats;
@@ -345,9 +377,7 @@ NB_MODULE(_native, m) {
         "far"_a, "model"_a);
   m.def("render", &render_scene, "scene"_a, "camera"_a, "cancel"_a, "isa"_a, nb::kw_only(),
         "background"_a, "transmittance_stop"_a, "kept_dilation_px2"_a, "sh_degree"_a, "threads"_a, "record_budget_bytes"_a,
-        "rows"_a, "alpha"_a,
-        "color"_a.none() = nb::none(), "depth"_a.none() = nb::none(),
-        "median_depth"_a.none() = nb::none(), "count"_a.none() = nb::none());
+        "rows"_a, "images"_a, "second"_a.none() = nb::none());
   m.def("project", &project_scene, "scene"_a, "camera"_a, "isa"_a, nb::kw_only(),
         "kept_dilation_px2"_a, "sh_degree"_a);
   m.def("pairs_per_second_limit", &pairs_per_second_limit, "isa"_a, "threads"_a, "repeats"_a);

@@ -299,103 +299,148 @@ BELVEDERE_INLINE std::uint32_t compact(const VF (&words)[kSplatWords], std::uint
 constexpr float kLargestDet = 1e36f, kSmallestDet = 1e-36f;  // what float32 can work with
 constexpr float kLargestPixels = 1e37f;  // of positions and extents, so that they may be added
 
+// kLanes Gaussians on the screen, all but their colours.
+struct Lanes {
+  V3 d, p;  // mean from the optical centre, along the world's axes and the camera's
+  VF u, v, depth, log2_opacity;
+  Footprint f;  // in units of (1 / unit pixels)²
+  VF unit;
+  VF extent_x, extent_y;
+  VF x0, x1, y0, y1;  // pixel centres inside the box, clipped to the image
+  Mask alive;  // drawn, if there is a pixel centre between x0 and x1
+};
+
+// Pixel columns of a box about `u`.
+BELVEDERE_INLINE void columns_of(const CameraLanes& cam, VF u, VF extent_x, VF& x0, VF& x1) {
+  x0 = max(-floor(-(u - extent_x - 0.5f)), splat(0.0f));
+  x1 = min(floor(u + extent_x - 0.5f), cam.width - 1.0f);
+}
+
+// Returns whether any lane is alive; if none is, `out` is not complete.
+template <CameraModel model>
+BELVEDERE_INLINE bool project_lanes(const CameraParams& camera, const CameraLanes& cam,
+                                    float kept_dilation_px2, const GeometryBlock& g, int lane,
+                                    float log2_weight, Lanes& out) {
+  const VF mean[3] = {load(&g.mean[0][lane]), load(&g.mean[1][lane]), load(&g.mean[2][lane])};
+  out.d = {(mean[0] - cam.origin_hi[0]) - cam.origin_lo[0],
+           (mean[1] - cam.origin_hi[1]) - cam.origin_lo[1],
+           (mean[2] - cam.origin_hi[2]) - cam.origin_lo[2]};
+  const VF z = precise_depth(camera, mean);
+  out.p = {dot(cam.row[0], out.d), dot(cam.row[1], out.d), z};
+  Screen s;
+  out.depth = z;
+  if constexpr (model == CameraModel::kPinhole) s = to_screen_pinhole(cam, out.p);
+  if constexpr (model == CameraModel::kOrtho) s = to_screen_ortho(cam, out.p);
+  if constexpr (model == CameraModel::kFisheye) {
+    s = to_screen_fisheye(cam, out.p);
+    out.depth = precise_distance(camera, mean);
+  }
+  VF log2_opacity = load(&g.log2_opacity[lane]) + log2_weight;
+  Mask alive = both(s.inside, greater_equal(log2_opacity, splat(kLog2AlphaCut)));
+  alive = both(alive, both(greater_equal(out.depth, cam.near), greater_equal(cam.far, out.depth)));
+  if (!any(alive)) return false;
+
+  V3 q0, q1;
+  scaled_axes(g, lane, s, q0, q1);
+  VF unit = splat(1.0f);  // of lengths: 1 / unit pixels
+  Footprint f = footprint(q0, q1, splat(kDilationPx2));
+  if (any(both(alive, greater(f.det, splat(kLargestDet))))) {  // hardly ever
+    unit = unit_for(q0, q1);
+    f = footprint(scaled(q0, unit), scaled(q1, unit), kDilationPx2 * unit * unit);
+  }
+  if (kept_dilation_px2 < kDilationPx2) {
+    const VF kept =
+        footprint(scaled(q0, unit), scaled(q1, unit), kept_dilation_px2 * unit * unit).det;
+    const VF ratio = max(kept / f.det, splat(1e-20f));
+    log2_opacity = fma(splat(0.5f), log2(ratio), log2_opacity);
+    alive = both(alive, greater_equal(log2_opacity, splat(kLog2AlphaCut)));
+  }
+  const VF k = (2.0f / kLog2E) * (log2_opacity - kLog2AlphaCut);
+  const VF pixels = 1.0f / unit;
+  const VF extent_x = sqrt(k * f.xx) * pixels, extent_y = sqrt(k * f.yy) * pixels;
+  columns_of(cam, s.u, extent_x, out.x0, out.x1);
+  out.y0 = max(-floor(-(s.v - extent_y - 0.5f)), splat(0.0f));
+  out.y1 = min(floor(s.v + extent_y - 0.5f), cam.height - 1.0f);
+  alive = both(alive, greater_equal(out.y1, out.y0));
+  // Comparisons are false for NaN, so whatever overflowed is dropped here.
+  const VF limit = splat(kLargestPixels);
+  alive = both(alive, both(greater(limit, abs(s.u)), greater(limit, abs(s.v))));
+  alive = both(alive, both(greater(limit, extent_x), greater(limit, extent_y)));
+  alive = both(alive, greater(f.det, splat(kSmallestDet)));
+  out.u = s.u, out.v = s.v, out.log2_opacity = log2_opacity, out.f = f, out.unit = unit;
+  out.extent_x = extent_x, out.extent_y = extent_y, out.alive = alive;
+  return any(alive);
+}
+
+// Colours of kLanes Gaussians as this draw shows them.
+BELVEDERE_INLINE void shade_lanes(const ChunkDraw& draw, std::size_t block, int lane,
+                                  int sh_degree, const V3& d, VF rgb[3]) {
+  const VF inv_length = 1.0f / sqrt(max(dot(d, d), splat(1e-30f)));
+  shade(*draw.scene, block, lane, sh_degree, scaled(d, inv_length), rgb);
+  if (draw.tint_share > 0) {
+    for (int k = 0; k < 3; ++k) {
+      rgb[k] = fma(splat(draw.tint_share), draw.tint[k] - rgb[k], rgb[k]);
+    }
+  }
+}
+
+// Writes the splats of `survivors` at `x`, and for a second eye at `other_x`; their columns of
+// pixels are [x0, x1]. Returns how many.
+BELVEDERE_INLINE std::uint32_t write_splats(const Lanes& p, const VF rgb[3], VF x, VF other_x,
+                                            VF x0, VF x1, std::uint32_t index,
+                                            std::uint32_t survivors, Splat* out) {
+  const VF inv_yy = 1.0f / p.f.yy;
+  const VF wxx = sqrt(splat(0.5f * kLog2E) * p.f.yy / p.f.det) * p.unit;
+  const VF wxy = -wxx * (p.f.xy * inv_yy);
+  const VF wyy = sqrt(splat(0.5f * kLog2E) * inv_yy) * p.unit;
+  const VI indices = splat_int(static_cast<std::int32_t>(index)) + lane_numbers();
+  const VI tx0 = truncate(x0) / kTileSize, tx1 = truncate(x1) / kTileSize;
+  const VI ty0 = truncate(p.y0) / kTileSize, ty1 = truncate(p.y1) / kTileSize;
+  const VF words[kSplatWords] = {x,
+                                 p.v,
+                                 wxx,
+                                 wxy,
+                                 wyy,
+                                 p.log2_opacity,
+                                 rgb[0],
+                                 rgb[1],
+                                 rgb[2],
+                                 other_x,
+                                 (VF)indices,
+                                 p.extent_x,
+                                 p.extent_y,
+                                 (VF)(tx0 | tx1 << 16),
+                                 (VF)(ty0 | ty1 << 16),
+                                 p.depth};
+  return compact(words, survivors, out);
+}
+
+inline int degree_of(const ProjectTask& task, const SceneView& scene) {
+  return task.sh_degree < scene.sh_degree ? task.sh_degree : scene.sh_degree;
+}
+
 template <CameraModel model>
 std::uint32_t project_chunk(const ProjectTask& task, const ChunkDraw& draw, Splat* splats) {
   const SceneView& scene = *draw.scene;
   if (!chunk_may_be_seen(scene.bounds[draw.chunk], *task.camera)) return 0;
   const CameraLanes cam = camera_lanes(*task.camera);
-  const int sh_degree = task.sh_degree < scene.sh_degree ? task.sh_degree : scene.sh_degree;
+  const int sh_degree = degree_of(task, scene);
   const std::size_t first = std::size_t{draw.chunk} * kChunkBlocks;
   std::uint32_t written = 0;
   for (std::size_t block = first; block < first + draw.blocks; ++block) {
-    const GeometryBlock& g = scene.geometry[block];
     for (int lane = 0; lane < kPackLanes; lane += kLanes) {
-      const VF mean[3] = {load(&g.mean[0][lane]), load(&g.mean[1][lane]), load(&g.mean[2][lane])};
-      const V3 d = {(mean[0] - cam.origin_hi[0]) - cam.origin_lo[0],
-                    (mean[1] - cam.origin_hi[1]) - cam.origin_lo[1],
-                    (mean[2] - cam.origin_hi[2]) - cam.origin_lo[2]};
-      const VF z = precise_depth(*task.camera, mean);
-      const V3 p = {dot(cam.row[0], d), dot(cam.row[1], d), z};
-      Screen s;
-      VF depth = z;
-      if constexpr (model == CameraModel::kPinhole) s = to_screen_pinhole(cam, p);
-      if constexpr (model == CameraModel::kOrtho) s = to_screen_ortho(cam, p);
-      if constexpr (model == CameraModel::kFisheye) {
-        s = to_screen_fisheye(cam, p);
-        depth = precise_distance(*task.camera, mean);
+      Lanes p;
+      if (!project_lanes<model>(*task.camera, cam, task.kept_dilation_px2, scene.geometry[block],
+                                lane, draw.log2_weight, p)) {
+        continue;
       }
-      VF log2_opacity = load(&g.log2_opacity[lane]) + draw.log2_weight;
-      Mask alive = both(s.inside, greater_equal(log2_opacity, splat(kLog2AlphaCut)));
-      alive = both(alive, both(greater_equal(depth, cam.near), greater_equal(cam.far, depth)));
-      if (!any(alive)) continue;
-
-      V3 q0, q1;
-      scaled_axes(g, lane, s, q0, q1);
-      VF unit = splat(1.0f);  // of lengths: 1 / unit pixels
-      Footprint f = footprint(q0, q1, splat(kDilationPx2));
-      if (any(both(alive, greater(f.det, splat(kLargestDet))))) {  // hardly ever
-        unit = unit_for(q0, q1);
-        f = footprint(scaled(q0, unit), scaled(q1, unit), kDilationPx2 * unit * unit);
-      }
-      if (task.kept_dilation_px2 < kDilationPx2) {
-        const VF kept = footprint(scaled(q0, unit), scaled(q1, unit),
-                                  task.kept_dilation_px2 * unit * unit).det;
-        const VF ratio = max(kept / f.det, splat(1e-20f));
-        log2_opacity = fma(splat(0.5f), log2(ratio), log2_opacity);
-        alive = both(alive, greater_equal(log2_opacity, splat(kLog2AlphaCut)));
-      }
-      const VF k = (2.0f / kLog2E) * (log2_opacity - kLog2AlphaCut);
-      const VF pixels = 1.0f / unit;
-      const VF extent_x = sqrt(k * f.xx) * pixels, extent_y = sqrt(k * f.yy) * pixels;
-      // Pixel centres inside the box, clipped to the image.
-      const VF x0 = max(-floor(-(s.u - extent_x - 0.5f)), splat(0.0f));
-      const VF x1 = min(floor(s.u + extent_x - 0.5f), cam.width - 1.0f);
-      const VF y0 = max(-floor(-(s.v - extent_y - 0.5f)), splat(0.0f));
-      const VF y1 = min(floor(s.v + extent_y - 0.5f), cam.height - 1.0f);
-      alive = both(alive, both(greater_equal(x1, x0), greater_equal(y1, y0)));
-      // Comparisons are false for NaN, so whatever overflowed is dropped here.
-      const VF limit = splat(kLargestPixels);
-      alive = both(alive, both(greater(limit, abs(s.u)), greater(limit, abs(s.v))));
-      alive = both(alive, both(greater(limit, extent_x), greater(limit, extent_y)));
-      alive = both(alive, greater(f.det, splat(kSmallestDet)));
-      const std::uint32_t survivors = bits(alive);
+      const std::uint32_t survivors = bits(both(p.alive, greater_equal(p.x1, p.x0)));
       if (!survivors) continue;
-
       VF rgb[3];
-      const VF inv_length = 1.0f / sqrt(max(dot(d, d), splat(1e-30f)));
-      shade(scene, block, lane, sh_degree, scaled(d, inv_length), rgb);
-      if (draw.tint_share > 0) {
-        for (int k = 0; k < 3; ++k) {
-          rgb[k] = fma(splat(draw.tint_share), draw.tint[k] - rgb[k], rgb[k]);
-        }
-      }
-      const VF inv_yy = 1.0f / f.yy;
-      const VF wxx = sqrt(splat(0.5f * kLog2E) * f.yy / f.det) * unit;
-      const VF wxy = -wxx * (f.xy * inv_yy);
-      const VF wyy = sqrt(splat(0.5f * kLog2E) * inv_yy) * unit;
-      const VI first_index =
-          splat_int(static_cast<std::int32_t>(draw.first_index + (block - first) * kPackLanes) +
-                    lane) +
-          lane_numbers();
-      const VI tx0 = truncate(x0) / kTileSize, tx1 = truncate(x1) / kTileSize;
-      const VI ty0 = truncate(y0) / kTileSize, ty1 = truncate(y1) / kTileSize;
-      const VF words[kSplatWords] = {s.u,
-                                     s.v,
-                                     wxx,
-                                     wxy,
-                                     wyy,
-                                     log2_opacity,
-                                     rgb[0],
-                                     rgb[1],
-                                     rgb[2],
-                                     depth,
-                                     (VF)first_index,
-                                     extent_x,
-                                     extent_y,
-                                     (VF)(tx0 | tx1 << 16),
-                                     (VF)(ty0 | ty1 << 16),
-                                     VF{}};
-      written += compact(words, survivors, splats + written);
+      shade_lanes(draw, block, lane, sh_degree, p.d, rgb);
+      const std::uint32_t index =
+          draw.first_index + static_cast<std::uint32_t>((block - first) * kPackLanes) + lane;
+      written += write_splats(p, rgb, p.u, p.u, p.x0, p.x1, index, survivors, splats + written);
     }
   }
   return written;

@@ -114,9 +114,10 @@ struct Frame {
   const Kernels& kernels;
   const DrawList& list;
   const CameraParams& camera;
+  const SecondEye* second;  // null for one eye
   const RenderOptions& options;
   const CancelFlag& cancel;
-  const ImageTargets& targets;
+  const ImageTargets (&targets)[2];
   Workspace& workspace;
   RenderStats& stats;
 
@@ -155,12 +156,20 @@ bool project(const Frame& frame, TileWindow window, std::size_t budget_bytes) {
         if (frame.cancelled() || workspace.pages.exhausted()) return;
         Worker& mine = workspace.workers[static_cast<std::size_t>(thread)];
         Stopwatch watch;
-        if (is_part && misses(frame.list.chunks[i], frame.camera, window)) return;
-        Splat* const splats = mine.splats.resize_uncleared(kChunkGaussians);
-        const std::size_t survivors = frame.kernels.project_chunk(task, frame.list.chunks[i], splats);
+        const ChunkDraw& chunk = frame.list.chunks[i];
+        const SecondEye* const second = frame.second;
+        if (is_part && misses(chunk, frame.camera, window) &&
+            (!second || misses(chunk, *second->camera, window))) {
+          return;
+        }
+        Splat* const splats = mine.splats.resize_uncleared(kChunkGaussians * (second ? 2 : 1));
+        const std::size_t survivors =
+            second ? frame.kernels.project_chunk_pair(task, *second, chunk, splats)
+                   : frame.kernels.project_chunk(task, chunk, splats);
         mine.visible += survivors;
         mine.times.project_ms += watch.lap_ms();
-        mine.bins.append(splats, survivors);
+        second ? mine.bins.append<true>(splats, survivors)
+               : mine.bins.append<false>(splats, survivors);
         mine.times.bin_ms += watch.lap_ms();
       });
   frame.stats.record_bytes = std::max(frame.stats.record_bytes, empty + workspace.pages.bytes());
@@ -181,15 +190,18 @@ void composite(const Frame& frame, TileWindow window) {
         mine.tile_pairs += count;
         mine.times.sort_ms += watch.lap_ms();
         const float* background = frame.options.background;
-        frame.kernels.composite_tile({mine.records.data(),
-                                      count,
-                                      window.tx(tiles[i]) * kTileSize,
-                                      window.ty(tiles[i]) * kTileSize,
-                                      frame.camera.width,
-                                      frame.camera.height,
-                                      {background[0], background[1], background[2]},
-                                      frame.options.transmittance_stop,
-                                      frame.targets});
+        const CompositeTask task{mine.records.data(),
+                                 mine.items.data(),
+                                 count,
+                                 window.tx(tiles[i]) * kTileSize,
+                                 window.ty(tiles[i]) * kTileSize,
+                                 frame.camera.width,
+                                 frame.camera.height,
+                                 {background[0], background[1], background[2]},
+                                 frame.options.transmittance_stop,
+                                 {frame.targets[0], frame.targets[1]}};
+        frame.second ? frame.kernels.composite_tile_pair(task)
+                     : frame.kernels.composite_tile(task);
         mine.times.composite_ms += watch.lap_ms();
       });
 }
@@ -263,15 +275,15 @@ WorkspacePool::Idle WorkspacePool::idle() const {
 }
 
 bool render(const Kernels& kernels, const DrawList& list, const CameraParams& camera,
-            const RenderOptions& options, const CancelFlag& cancel, const ImageTargets& targets,
-            Workspace& workspace, RenderStats& stats) {
+            const SecondEye* second, const RenderOptions& options, const CancelFlag& cancel,
+            const ImageTargets (&targets)[2], Workspace& workspace, RenderStats& stats) {
   workspace.workers.resize(static_cast<std::size_t>(options.threads));
   for (Worker& worker : workspace.workers) {
     worker.times = {};
     worker.tile_pairs = worker.visible = 0;
   }
   workspace.pages.reset(options.record_budget_bytes);  // frees what earlier frames had beyond it
-  const Frame frame{kernels, list, camera, options, cancel, targets, workspace, stats};
+  const Frame frame{kernels, list, camera, second, options, cancel, targets, workspace, stats};
   TileWindow window = whole_image(camera);
   window.ty0 = options.first_tile_row;
   window.rows = options.end_tile_row - options.first_tile_row;

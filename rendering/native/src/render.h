@@ -83,9 +83,10 @@ class WorkspacePool {
   std::vector<std::unique_ptr<Workspace>> idle_;
 };
 
-// Renders into `targets`. Returns false if `cancel` was set before the image was complete.
+// Renders into `targets`; with a `second` eye (else null) for both, each into its own. Returns
+// false if `cancel` was set before the image was complete.
 bool render(const Kernels& kernels, const DrawList& list, const CameraParams& camera,
-            const RenderOptions& options, const CancelFlag& cancel, const ImageTargets& targets,
-            Workspace& workspace, RenderStats& stats);
+            const SecondEye* second, const RenderOptions& options, const CancelFlag& cancel,
+            const ImageTargets (&targets)[2], Workspace& workspace, RenderStats& stats);
 
 }  // namespace belvedere

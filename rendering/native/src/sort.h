@@ -8,11 +8,6 @@
 
 namespace belvedere {
 
-struct DepthItem {
-  std::uint32_t key;  // bits of a positive float: they order like the float
-  std::uint32_t position;
-};
-
 // Sorts `items` by key, equal keys in their given order: two radix passes over the 22 leading
 // bits that differ, then the rare runs that agree in all of those. `scratch` has the same size.
 void sort_by_depth(DepthItem* items, DepthItem* scratch, std::size_t count);

@@ -40,6 +40,7 @@ inline bool TileBins::append_to(std::size_t tile, const Splat& splat) {
 }
 
 // False if the arena is exhausted.
+template <bool pair>
 inline bool TileBins::append_to_all(const Splat& s) {
   const int right = window_.tx0 + window_.columns - 1, bottom = window_.ty0 + window_.rows - 1;
   const int tx0 = std::max(int{s.tx0}, window_.tx0), tx1 = std::min(int{s.tx1}, right);
@@ -51,11 +52,18 @@ inline bool TileBins::append_to_all(const Splat& s) {
   }
   // An ellipse whose box is one row or column of tiles touches all of them.
   const bool exact = s.tx0 != s.tx1 && s.ty0 != s.ty1;
+  // Where two eyes see it, the tiles between are taken to be touched, too.
+  float left_x = s.x, right_x = s.x;
+  if constexpr (pair) {
+    left_x = std::min(s.x, s.other_x);
+    right_x = std::max(s.x, s.other_x);
+    if (right_x >= kNowhere) right_x = left_x;
+  }
   for (int ty = ty0; ty <= ty1; ++ty) {
     int first = tx0, last = tx1;
     if (exact) {
       const float top = static_cast<float>(ty * kTileSize);
-      const Span span = span_of_band(s, top + 0.5f, top + kTileSize - 0.5f);
+      const Span span = span_of_band(s, left_x, right_x, top + 0.5f, top + kTileSize - 0.5f);
       if (span.empty) continue;
       // Pixel centres lie half a pixel in; 0.01 px covers the rounding of the span.
       // The comparisons are false for NaN, which therefore covers the whole row.
@@ -74,11 +82,14 @@ inline bool TileBins::append_to_all(const Splat& s) {
   return true;
 }
 
+template <bool pair>
 void TileBins::append(const Splat* splats, std::size_t count) {
   for (std::size_t i = 0; i < count; ++i) {
-    if (!append_to_all(splats[i])) return;
+    if (!append_to_all<pair>(splats[i])) return;
   }
 }
+template void TileBins::append<false>(const Splat*, std::size_t);
+template void TileBins::append<true>(const Splat*, std::size_t);
 
 TileBins::List TileBins::list(std::size_t tile) const {
   const Stream& stream = streams_.data()[tile];

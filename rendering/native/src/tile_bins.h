@@ -32,8 +32,9 @@ class TileBins {
   // Forgets all records, and takes pages for the next ones from `arena`.
   void reset(TileWindow window, PageArena& arena);
 
-  // Appends `count` splats to every tile of the window that their ellipses touch. Stops
-  // early, with lists that are of no use, once the arena is exhausted.
+  // Appends `count` splats to every tile of the window that their ellipses touch, of a `pair`
+  // for either eye. Stops early, with lists that are of no use, once the arena is exhausted.
+  template <bool pair>
   void append(const Splat* splats, std::size_t count);
 
   struct List {
@@ -52,6 +53,7 @@ class TileBins {
     std::uint32_t in_last;  // kPageRecords: the next record opens a page
     std::uint32_t pages;
   };
+  template <bool pair>
   bool append_to_all(const Splat& splat);
   bool append_to(std::size_t tile, const Splat& splat);
   bool open_page(Stream& stream);

@@ -80,11 +80,11 @@ struct alignas(64) Splat {
   float wxx, wxy, wyy;
   float log2_opacity;
   float r, g, bl;
-  float depth;          // sort key and depth images
+  float other_x;        // in a frame for two eyes, where the second one sees it
   std::uint32_t index;  // in the frame's list of chunks
   float extent_x, extent_y;  // half size of the box in which alpha reaches the cut, pixels
   std::uint16_t tx0, tx1, ty0, ty1;  // tiles of that box, inclusive, clipped to the image
-  std::uint32_t unused;
+  float depth;  // sort key and depth images; a tile keeps it beside the record
 };
 static_assert(sizeof(Splat) == 64);
 constexpr std::size_t kSplatWords = sizeof(Splat) / 4;
@@ -95,6 +95,15 @@ constexpr std::size_t kRecordBytes = 4 * kRecordWords;
 // sixteen words of one is allowed: pages end with slack.
 struct Record {
   std::uint32_t words[kRecordWords];
+};
+
+// The x of a splat that an eye does not see.
+constexpr float kNowhere = 1e9f;
+
+// A splat to put in order.
+struct DepthItem {
+  std::uint32_t key;  // bits of its depth, a positive float: they order like the float
+  std::uint32_t position;
 };
 
 struct ImageTargets {  // row-major; null where not wanted, alpha is always there
@@ -112,17 +121,26 @@ struct ProjectTask {
   float kept_dilation_px2;
 };
 
+// The other one of two eyes that look the same way; project_pair.h. It shares the splats of the
+// first within these limits.
+struct SecondEye {
+  const CameraParams* camera;
+  float drift_px;  // of outlines
+  float sine;      // of the angle between the directions that colours are seen from
+};
+
 // Readers of a tile's records may look this far past its end.
 constexpr std::size_t kRecordPadding = 80;
 
 struct CompositeTask {
   const Record* const* records;  // of the tile, front to back; then kRecordPadding more
+  const DepthItem* items;        // their depths, likewise
   std::size_t count;
   int tile_x, tile_y;  // pixel coordinates of the tile's corner
   int width, height;
   float background[3];
   float transmittance_stop;
-  ImageTargets targets;
+  ImageTargets targets[2];  // of the eyes; without a second one the first alone counts
 };
 
 // One set of kernels for each instruction set (kernels.cpp, compiled once for each).
@@ -132,7 +150,11 @@ struct Kernels {
   bool (*supported)();
   // Projects one chunk into `splats`, room for kChunkGaussians; returns how many survived.
   std::uint32_t (*project_chunk)(const ProjectTask&, const ChunkDraw&, Splat* splats);
+  // The same for two pinhole cameras: room for twice as many.
+  std::uint32_t (*project_chunk_pair)(const ProjectTask&, const SecondEye&, const ChunkDraw&,
+                                      Splat* splats);
   void (*composite_tile)(const CompositeTask&);
+  void (*composite_tile_pair)(const CompositeTask&);
   // Blends `repeats` rounds of L1-resident splats that cover their block entirely;
   // returns the (pixel, Gaussian) pairs done. The measure of the machine's own limit.
   std::uint64_t (*composite_limit)(int repeats, float* sink);
