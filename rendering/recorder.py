@@ -95,12 +95,12 @@ class Recorder:
         self._lock = threading.Lock()
         self._frames: deque[FrameRecord] = deque(maxlen=most_frames)
         self._errands: deque[Errand] = deque(maxlen=ERRANDS_A_FRAME * most_frames)
-        self._ended = 0
+        self._ended = self._told = 0
 
     @property
-    def ended(self) -> int:
-        """Frames that have ended, those that were forgotten among them."""
-        return self._ended
+    def told(self) -> int:
+        """Grows with everything that it is told."""
+        return self._told
 
     def keep(self, most_frames: int) -> None:
         """Remember more frames, or fewer, from now on."""
@@ -113,6 +113,7 @@ class Recorder:
         with self._lock:
             self._frames.append(record)
             self._ended += 1
+            self._told += 1
 
     def did(
         self,
@@ -127,6 +128,7 @@ class Recorder:
         record = Errand(lane, stage, start_s, end_s, client, sequence)
         with self._lock:
             self._errands.append(record)
+            self._told += 1
 
     def recording(self) -> Recording:
         """What is remembered now."""

@@ -73,8 +73,8 @@ class Style:
 PAPER = Style()
 # Beside the picture of a dark page.
 PANEL = Style(
-    width=320,
-    left=58,
+    width=236,
+    left=56,
     row=16,
     gap=4,
     font=10,
@@ -215,9 +215,10 @@ def _heading(title: str, style: Style) -> Iterator[str]:
 def _bar(span: Span, window: Window, style: Style, y: float, width: float) -> Iterator[str]:
     start, end = (window.place(ms, width) for ms in (span.start_ms, span.end_ms))
     color = style.colors.get(span.stage, OTHER_COLOR)
+    edge = ' stroke="#ffffff" stroke-width="0.5"' if end - start >= 4.0 else ""
     yield (
         f'<rect x="{style.left + start:.2f}" y="{y:g}" width="{max(end - start, 0.5):.2f}" '
-        f'height="{style.row}" fill="{color}" stroke="#ffffff" stroke-width="0.3">'
+        f'height="{style.row}" fill="{color}"{edge}>'
         f"<title>{escape(_about(span))}</title></rect>"
     )
     if end - start >= style.least_label and span.frame != NO_FRAME:
@@ -241,7 +242,7 @@ def _ink_on(color: str) -> str:
 
 
 def _axis(window: Window, style: Style, top: float, width: float, bottom: float) -> Iterator[str]:
-    step = _round_step(window.length_ms * 1.2 * style.font / (0.15 * width))
+    step = _round_step(window.length_ms * max(1 / 8, 4 * style.font / width))
     count = math.floor(window.length_ms / step)
     for number in range(count + 1):
         x = style.left + window.place(window.start_ms + number * step, width)
@@ -250,9 +251,15 @@ def _axis(window: Window, style: Style, top: float, width: float, bottom: float)
             f'stroke="{style.grid}"/>'
         )
         unit = " ms" if number == count else ""
+        label = f"{number * step:g}{unit}"
+        x, anchor = (
+            (style.width - 2.0, "end")
+            if x + 0.3 * style.font * len(label) > style.width
+            else (x, "middle")
+        )
         yield (
-            f'<text x="{x:.2f}" y="{bottom + 1.2 * style.font:g}" text-anchor="middle" '
-            f'fill="{style.faint}" font-size="{style.font - 1}">{number * step:g}{unit}</text>'
+            f'<text x="{x:.2f}" y="{bottom + 1.2 * style.font:g}" text-anchor="{anchor}" '
+            f'fill="{style.faint}" font-size="{style.font - 1}">{label}</text>'
         )
 
 

@@ -39,7 +39,7 @@ def test_only_the_newest_are_kept() -> None:
         recorder.did("a", "encode", number, number + 1)
     recording = recorder.recording()
     assert [frame.number for frame in recording.frames] == [2, 3, 4]
-    assert (recording.forgotten, recorder.ended) == (2, 5)
+    assert (recording.forgotten, recorder.told) == (2, 55)
     assert len(recording.errands) == 3 * ERRANDS_A_FRAME
     assert recording.errands[-1].start_s == 49
 

@@ -21,6 +21,7 @@ from splat.camera import Camera
 from splat.errors import CameraError
 from viewer.budgets import require_room
 from viewer.chunk_boxes import ChunkBoxes
+from viewer.device_panel import DevicePanel
 from viewer.display import ViserScreen
 from viewer.pacing import PacingPolicy, full_size
 from viewer.panel import Panel
@@ -29,6 +30,7 @@ from viewer.session import Session, SessionStats, ViewOptions
 from viewer.shared_budgets import SharedBudgets
 from viewer.start_view import StartView
 from viewer.stream_panel import StreamBounds, StreamPanel
+from viewer.traces import TRACE_NAME, trace_text
 from viewer.viewpoint import Viewpoint
 
 BOXES_INTERVAL_S = 0.5
@@ -88,6 +90,7 @@ class BrowserView:
         on_limits: Callable[[], None] = lambda: None,
     ) -> None:
         self._client = client
+        self._engine = engine
         self._scene = scene
         self._lock = threading.Lock()
         self._screen = ViserScreen(client, ack_timeout_s, self._uncover)
@@ -123,6 +126,9 @@ class BrowserView:
             actions=self,
         )
         self._add_stream_panel()
+        self._device_panel = DevicePanel(
+            client.gui, engine, self.session.client, actions=self, order=4.6
+        )
 
     def start(self) -> None:
         """Take the start view and begin to draw."""
@@ -170,6 +176,7 @@ class BrowserView:
             if self._tint is Tint.REUSE and is_yet_to_compare(stats):
                 self.session.refresh()
             self._update_boxes(stream)
+        self._device_panel.show()
         self._viewpoint.update()
         self._uncover()
 
@@ -224,6 +231,10 @@ class BrowserView:
     def show_boxes(self, on: bool) -> None:
         self._boxes_wanted = on
         self._boxes_next_s = 0.0
+
+    def download_trace(self) -> None:
+        trace = trace_text(self._engine, self._scene.title).encode()
+        self._client.send_file_download(TRACE_NAME, trace, save_immediately=True)
 
     def set_fov(self, fov_y_rad: float) -> None:
         self._viewpoint.set_fov(fov_y_rad)

@@ -359,6 +359,14 @@ def _gaussians(stats: SessionStats) -> str:
     return f"{text} · fading" if fading else text
 
 
+def _rendering(stats: SessionStats) -> str:
+    """How long it took, and which eyes' pictures had been drawn before."""
+    if stats.reused >= stats.pictures:
+        return "kept from before"
+    kept = f" · {stats.reused} of {stats.pictures} eyes kept" if stats.reused else ""
+    return f"{stats.render_ms:.0f} ms{kept}"
+
+
 def stats_html(stats: SessionStats, *, provisional: bool = False) -> str:
     """The numbers as a small table; of a provisional form of the scene nothing is sharp."""
     size = f"{stats.width} × {stats.height}"
@@ -369,7 +377,7 @@ def stats_html(stats: SessionStats, *, provisional: bool = False) -> str:
         ("Pictures", f"{stats.fps:.0f} /s · {stats.age_ms:.0f} ms old"),
         ("Size", size),
         ("Gaussians", _gaussians(stats)),
-        ("Render", "kept from before" if stats.reused else f"{stats.render_ms:.0f} ms"),
+        ("Render", _rendering(stats)),
         ("", stages),
         ("Encode", f"{stats.encode_ms:.0f} ms"),
     ]

@@ -206,6 +206,8 @@ class ViewerServer(Closing):
     def _listen_to(self, scene: ShownScene) -> None:
         if scene.stream is not None:
             scene.stream.set_on_arrival(self._on_arrival)
+            if self._engine is not None:
+                scene.stream.set_on_work(self._engine.recorder.did)
 
     def _on_arrival(self) -> None:
         for view in self.views:

@@ -79,6 +79,16 @@ def test_what_fades_out_is_not_counted() -> None:
     assert ">4.27 M of 4.31 M<" in stats_html(stats)
 
 
+def test_pictures_that_were_kept_are_told() -> None:
+    stats = SessionStats(render_ms=12.0)
+    assert ">12 ms<" in stats_html(stats)
+    assert ">kept from before<" in stats_html(replace(stats, reused=1))
+    both = replace(stats, pictures=2)
+    assert ">12 ms<" in stats_html(both)
+    assert ">12 ms · 1 of 2 eyes kept<" in stats_html(replace(both, reused=1))
+    assert ">kept from before<" in stats_html(replace(both, reused=2))
+
+
 def test_the_cover_is_told_when_there_is_a_picture(viser_server: viser.ViserServer) -> None:
     shown = Panel(
         viser_server.gui, title="<t>", facts="f", options=ViewOptions(), fov_y_rad=1.0,

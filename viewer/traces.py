@@ -1,0 +1,40 @@
+"""Traces of what an engine did, as Chrome trace events in a file or for a browser."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rendering.chrome_trace import chrome_trace, chrome_trace_text
+from rendering.engine import RenderEngine
+from rendering.frame_spans import timeline_of
+from splat.atomic_file import atomic_file
+
+TRACE_NAME = "belvedere-trace.json"
+
+
+def trace_text(engine: RenderEngine, scene: str = "") -> str:
+    """All that the engine remembers, as the text of a trace (``docs/schedules.md``).
+
+    Args:
+        scene: Its name, for who opens the trace.
+    """
+    recording, devices = engine.recorder.recording(), engine.devices
+    about = {
+        "scene": scene,
+        "schedule": engine.schedule.name,
+        "weights": {status.device.name: status.weight for status in devices},
+        "frames": len(recording.frames),
+        "earlier frames, not recorded": recording.forgotten,
+    }
+    timeline = timeline_of(recording, [status.device.name for status in devices])
+    return chrome_trace_text(chrome_trace(timeline, about=about))
+
+
+def write_trace(path: Path, engine: RenderEngine, scene: str = "") -> None:
+    """The trace as a file, which is whole or absent.
+
+    Raises:
+        OutputError: If it cannot be written.
+    """
+    with atomic_file(path) as file:
+        file.write_text(trace_text(engine, scene), encoding="utf-8")
