@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from render_cache.byte_cache import CacheStats
 from rendering.frame import PartStats
 
-# Half a minute of full speed, in about a megabyte.
-MOST_FRAMES = 1000
-# Of a trace that was asked for: ten minutes.
-TRACED_FRAMES = 20_000
+MOST_FRAMES = 1000  # half a minute at full speed
+TRACED_FRAMES = 10_000  # of a trace that was asked for: five minutes
 ERRANDS_A_FRAME = 8  # that are kept: encoding, sending, reading and decoding chunks
 
 

@@ -136,6 +136,7 @@ class View:
             look_at=self.camera.look_at,
             say=say,
             open_browser=page.open_browser,
+            trace=self.devices.trace,
         )
 
 

@@ -166,6 +166,9 @@ class DeviceOptions:
     schedule: Annotated[Text, hint(RENDER.schedule)] = None
     """How frames are divided among them: single, eye-parallel, alternate-frame, tile-split,
     shard, pipelined, or a schedule file."""
+    trace: Annotated[File, NO_HINT] = None
+    """Write in the end what was done for the last pictures, where and when: Chrome trace events,
+    which Perfetto opens."""
 
     @property
     def settings(self) -> dict[str, tuple[str, str | None]]:

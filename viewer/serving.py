@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from configs.settings import Settings
+from rendering.recorder import TRACED_FRAMES
 from scene_store.scene import Vector3
+from splat.atomic_file import check_writable
 from splat.errors import BelvedereError
 from viewer.access import choose_policy
 from viewer.background import Background
@@ -32,6 +34,7 @@ from viewer.opening import (
 from viewer.ports import find_port, is_loopback, outward_address
 from viewer.scenes import SceneChoice, check_exists, check_openable, open_scene
 from viewer.text import byte_size
+from viewer.traces import write_trace
 
 if TYPE_CHECKING:
     from viewer.server import ViewerServer
@@ -50,6 +53,7 @@ def serve(
     look_at: Vector3 | None = None,
     say: Say = lambda line: None,
     open_browser: bool = False,
+    trace: Path | None = None,
 ) -> None:
     """Show a scene until interrupted.
 
@@ -60,9 +64,11 @@ def serve(
         position, look_at: Where to start, where the user knows better.
         say: Takes lines for the user.
         open_browser: Open the page in the user's browser.
+        trace: A file for what the last pictures took (``viewer.traces``), written in the end.
 
     Raises:
-        BelvedereError: If the scene cannot be opened or the page not be served.
+        BelvedereError: If the scene cannot be opened, the page not be served, or the file not be
+            written.
     """
     began_s = time.monotonic()
     # Fail now rather than in a second, and before anybody is sent to a page.
@@ -70,6 +76,8 @@ def serve(
     check_openable(choice, whole=not opens_in_parts(choice, settings))
     choose_policy(settings.viewer.host, settings.viewer.token)
     find_port(settings.viewer, explicit=explicit_port)
+    if trace is not None:
+        check_writable(trace)
     kept = contextlib.ExitStack()  # what must outlast the drawing
     opening = Background(
         lambda progress: open_first(choice, settings, kept, progress), dispose=Ready.close
@@ -93,6 +101,8 @@ def serve(
             if open_browser:
                 _open_browser(server.url)
             ready = opening.wait(server.progress)
+            if trace is not None:
+                ready.engine.recorder.keep(TRACED_FRAMES)
             if position is not None or look_at is not None:
                 start = ready.shown.start.changed(position=position, look_at=look_at)
                 ready = replace(ready, shown=replace(ready.shown, start=start))
@@ -109,6 +119,8 @@ def serve(
     except KeyboardInterrupt:
         say("Stopped.")
         interrupted = True
+        if trace is not None:
+            _write_trace(trace, ready, say)
     finally:
         for work in works:
             idle &= work.close()
@@ -119,6 +131,14 @@ def serve(
         _tell_unfinished(ready.choice, ready.store, settings, say)
     if interrupted and not idle:
         _leave()
+
+
+def _write_trace(path: Path, ready: Ready | None, say: Say) -> None:
+    if ready is None:
+        say("No trace: the scene was not open yet.")
+        return
+    write_trace(path, ready.engine, ready.shown.title)
+    say(str(path))
 
 
 def _tell_unfinished(choice: SceneChoice, store: Path, settings: Settings, say: Say) -> None:

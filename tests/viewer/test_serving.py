@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -17,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from splat.camera import Camera
+from tests.trace_rules import broken_rules
 from tests.viewer.wire import camera_message, open_socket, unpacked
 from viewer.panel import stats_html
 from viewer.session import SessionStats
@@ -91,6 +93,56 @@ def test_it_stops_at_once_with_a_browser_that_does_not_answer(wall_ply: Path) ->
             took_s = time.monotonic() - began_s
     assert (process.returncode, rest) == (0, "Stopped.\n")
     assert took_s < 1.5
+
+
+def test_a_trace_is_written_in_the_end(wall_ply: Path, tmp_path: Path) -> None:
+    trace = tmp_path / "trace.json"
+    with viewing(wall_ply, "--port", 0, "--devices", 2, "--trace", trace) as process:
+        port = int(line_with(process, "Serving").split()[1].rsplit(":", 1)[1])
+        line_with(process, "Ready")
+        with open_socket(port) as browser:
+            browser.send(camera_message())
+            pictures = 0
+            while pictures < 2:  # the page's own, and one of the scene
+                pictures += b"BackgroundImage" in unpacked(browser.recv(timeout=10))
+            time.sleep(0.2)
+            assert not trace.exists()
+            process.send_signal(signal.SIGINT)
+            rest, _ = process.communicate(timeout=30)
+    assert (process.returncode, rest) == (0, f"Stopped.\n{trace}\n")
+    written = json.loads(trace.read_text("utf-8"))
+    assert broken_rules(written) == []
+    assert written["otherData"]["scene"] == "wall.ply" and written["otherData"]["frames"] > 0
+    names = {event["name"] for event in written["traceEvents"] if event["ph"] == "X"}
+    assert {"select", "project", "composite", "encode"} <= names
+    processes = [e["args"]["name"] for e in written["traceEvents"] if e["name"] == "process_name"]
+    assert {"cpu:0", "cpu:1", "viewers"} <= set(processes)
+
+
+def test_a_trace_that_cannot_be_written_is_refused_before_anything_is_served(
+    wall_ply: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "none" / "trace.json"
+    with viewing(wall_ply, "--port", 0, "--trace", target) as process:
+        out, _ = process.communicate(timeout=10)
+    assert process.returncode == 2 and out.count("\n") == 1
+    assert out.startswith(f"belvedere: error: {target}: cannot write: ")
+
+
+def test_a_trace_that_can_no_longer_be_written_is_an_error_in_the_end(
+    wall_ply: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    with viewing(wall_ply, "--port", 0, "--trace", folder / "trace.json") as process:
+        line_with(process, "Ready")
+        folder.rmdir()
+        process.send_signal(signal.SIGINT)
+        rest, _ = process.communicate(timeout=30)
+    assert process.returncode != 0
+    said = rest.splitlines()
+    assert said[0] == "Stopped." and len(said) == 2
+    assert said[1].startswith(f"belvedere: error: {folder / 'trace.json'}: cannot write: ")
 
 
 def test_an_absent_scene_is_not_served() -> None:
