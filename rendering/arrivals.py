@@ -39,6 +39,11 @@ class Request:
     replaces: bool = True
     preemptible: bool = False
 
+    @property
+    def deadline_s(self) -> None:
+        """Nobody is turned away here; late answers are counted (``deadline_ms``)."""
+        return None
+
     def __post_init__(self) -> None:
         if self.eyes not in (1, 2):
             raise ValueError(f"a frame is of 1 or 2 eyes, got {self.eyes}")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from render_cache.byte_cache import CacheStats
 from rendering.base import Rasterizer
 from rendering.crew import Crew, NewRasterizer
+from rendering.deadline_watch import DeadlineWatch
 from rendering.device import Device, cpu_devices
 from rendering.device_health import DEFAULT_FAULTS, FaultPolicy
 from rendering.device_roster import SINGLE, DeviceRoster
@@ -104,6 +105,7 @@ class RenderEngine(Closing):
         self._devices = tuple(devices)
         self._crew = Crew(devices, rasterizer, make, self._line.find, faults, clock)
         self._line.crew = self._crew
+        self._deadlines = DeadlineWatch(self._expire, clock)
         self._crew.start()
         atexit.register(self.close)
 
@@ -111,16 +113,19 @@ class RenderEngine(Closing):
         """Ask for a frame; returns at once.
 
         The future raises ``RenderCancelled`` if a newer request of the same client took
-        its place, another ``BelvedereError`` if drawing failed. Cancelling a future whose
-        frame has not been started takes the request back.
+        its place, or its deadline passed before its turn, another ``BelvedereError`` if drawing
+        failed. Cancelling a future whose frame has not been started takes the request back.
 
         Raises:
-            RenderError: If the engine is closed.
+            RenderError: If the engine is closed, or the client wants every frame and too many of
+                them wait already (``rendering.scheduler.MOST_WAITING``).
         """
         future: Future[Frame] = Future()
         dropped = self._line.admit(request, future)
         if dropped is not None:
             _fail(dropped, RenderCancelled("a newer request replaced this frame"))
+        if request.deadline_s is not None:
+            self._deadlines.expect(request.deadline_s)
         return future
 
     def replace_scene(self, scene: Gaussians | DrawableScene) -> None:
@@ -200,7 +205,7 @@ class RenderEngine(Closing):
 
     def forget(self, client: str) -> None:
         """The client is gone and will ask for nothing more."""
-        self._line.scenes.forget(client)
+        self._line.forget(client)
 
     def close(self) -> None:
         """Abandon the running frames and the waiting ones, and end the threads.
@@ -209,6 +214,7 @@ class RenderEngine(Closing):
         """
         atexit.unregister(self.close)
         closed = RenderCancelled("the render engine was closed")
+        self._deadlines.stop()
         for future in self._line.close():
             _fail(future, closed)
         if not self._crew.is_member:
@@ -216,6 +222,13 @@ class RenderEngine(Closing):
         self._crew.stop(MOST_JOINING_S)
         self._line.abandon(closed)
         self._line.scenes.close()
+
+    def _expire(self, now_s: float) -> float:
+        """Answer those whose deadline is over; the next one."""
+        overdue, next_s = self._line.expire(now_s)
+        for future in overdue:
+            _fail(future, RenderCancelled("the devices were too busy to draw this frame in time"))
+        return next_s
 
 
 def _fail(future: Future[Frame], error: RenderError) -> None:

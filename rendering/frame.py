@@ -29,6 +29,8 @@ class FrameRequest:
         replaces: Whether an older request of the client is in vain now: one that waits is not
             drawn, and one that runs on another device must not come after this one. False
             where every frame is wanted, as of an export; they come in order then.
+        deadline_s: When it is in vain if it still waits for its turn, on the clock of
+            ``submitted_s``; None for never. What has begun is drawn to its end.
         detail: Level of detail to draw, 0 the finest; the coarsest there is if there are
             fewer (``ResidentScene.add_coarser``). A streamed scene draws fewer Gaussians.
         max_error_px: Detail whose absence would not show by more than this may be left out,
@@ -42,7 +44,8 @@ class FrameRequest:
         submitted_s: ``time.monotonic()`` at the asking.
 
     Raises:
-        ValueError: If the detail is below 0.
+        ValueError: If the detail is below 0, or a frame that is wanted by all means
+            (``replaces``) has a deadline.
     """
 
     client: str
@@ -52,6 +55,7 @@ class FrameRequest:
     urgency: Urgency = Urgency.MOVING
     preemptible: bool = False
     replaces: bool = True
+    deadline_s: float | None = None
     detail: int = 0
     max_error_px: float = 0.0
     frozen: tuple[Camera, ...] = ()
@@ -62,6 +66,8 @@ class FrameRequest:
     def __post_init__(self) -> None:
         if self.detail < 0:
             raise ValueError(f"detail must be 0 or more, got {self.detail}")
+        if self.deadline_s is not None and not self.replaces:
+            raise ValueError("a frame that is wanted by all means has no deadline")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from rendering.job import Job
 from rendering.picture_cache import PictureCache
 from rendering.recorder import FrameRecord, Recorder
 from rendering.scene_holder import SceneHolder
-from rendering.scheduler import FairQueue
+from rendering.scheduler import MOST_WAITING, FairQueue
 from rendering.slab_balance import SlabBalance
 from splat.errors import BelvedereError, RenderError
 
@@ -66,11 +66,16 @@ class FrameLine:
             is replaced, or this one, if a newer one of its client was faster.
 
         Raises:
-            RenderError: If there are no more turns.
+            RenderError: If there are no more turns, or too many requests of the client wait.
         """
         with self.crew.lock:
             if self._closed:
                 raise RenderError("the render engine is closed")
+            if not request.replaces and self._queue.waiting_of(request.client) >= MOST_WAITING:
+                raise RenderError(
+                    f"{MOST_WAITING} frames of {request.client} wait to be drawn; take some of"
+                    " them before asking for more"
+                )
             admitted = self._queue.admit(request)
             if admitted.dropped is request:
                 return future
@@ -79,6 +84,18 @@ class FrameLine:
                 self._running[running].stop()
             self.crew.lock.notify_all()
             return None if admitted.dropped is None else self._waiting.pop(admitted.dropped)
+
+    def expire(self, now_s: float) -> tuple[list[Future[Frame]], float]:
+        """The futures of those whose deadline is over, which will not be drawn; the next one."""
+        with self.crew.lock:
+            overdue = [self._waiting.pop(request) for request in self._queue.expire(now_s)]
+            return overdue, self._queue.next_deadline_s
+
+    def forget(self, client: str) -> None:
+        """The client is gone."""
+        with self.crew.lock:
+            self._queue.forget(client)
+        self.scenes.forget(client)
 
     def find(self, device: str) -> Job | None:
         """The next frame, if this device has to begin it. Under the lock."""

@@ -9,15 +9,26 @@ preemptible: quick frames of a moving camera are completed, so that motion is se
 refinement never delays the answer to a new motion.
 
 *Fair turns.* ``rendering.fairness``: the more urgent first, shares of time by measured cost.
+
+*Deadlines.* Who would only get what nobody wants any more need not wait (``expire``); but nobody
+is turned away twice without having been served, however long all others take.
+
+A client has no more frames under way than there are groups of devices, and one waiting; of a
+client that wants every frame, ``MOST_WAITING`` may.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 from rendering.fairness import DeficitTurns, Turn, Urgency
+
+# Of one client that wants every frame: enough to keep 64 devices busy.
+MOST_WAITING = 64
 
 
 class Queued(Protocol):
@@ -42,6 +53,10 @@ class Queued(Protocol):
     @property
     def replaces(self) -> bool:
         """Whether older requests of the client are in vain now."""
+
+    @property
+    def deadline_s(self) -> float | None:
+        """When it is in vain if it has not been started; None for never."""
 
 
 R = TypeVar("R", bound=Queued)
@@ -77,6 +92,7 @@ class FairQueue(Generic[R]):
     def __init__(self, turns: DeficitTurns | None = None) -> None:
         self._turns = turns or DeficitTurns()
         self._clients: dict[str, _Client[R]] = {}
+        self._turned_away: set[str] = set()  # clients, since they were last served
 
     def __len__(self) -> int:
         return sum(len(client.waiting) for client in self._clients.values())
@@ -101,12 +117,35 @@ class FairQueue(Generic[R]):
             return Admitted(dropped)
         return Admitted(dropped, tuple(other for other in running if other.preemptible))
 
+    def waiting_of(self, client: str) -> int:
+        """How many requests of a client wait."""
+        entry = self._clients.get(client)
+        return len(entry.waiting) if entry else 0
+
+    @property
+    def next_deadline_s(self) -> float:
+        """Of those that wait; infinity if none has one."""
+        return min((deadline_s for deadline_s, _ in self._deadlines()), default=math.inf)
+
+    def expire(self, now_s: float) -> tuple[R, ...]:
+        """Remove and return the waiting requests whose deadline is over."""
+        overdue = tuple(r for deadline_s, r in self._deadlines() if deadline_s <= now_s)
+        for request in overdue:
+            self.withdraw(request)
+            self._turned_away.add(request.client)
+        return overdue
+
+    def forget(self, client: str) -> None:
+        """The client is gone."""
+        self._turned_away.discard(client)
+
     def start_next(self) -> R | None:
         """The request to draw now, which runs until ``finish``; None if none waits."""
         turn = self._turns.take()
         if turn is None:
             return None
         entry = self._clients[turn.client]
+        self._turned_away.discard(turn.client)
         request = entry.waiting.popleft()
         entry.running.append((request, turn))
         if entry.waiting:
@@ -142,6 +181,12 @@ class FairQueue(Generic[R]):
             self._turns.leave(client)
             self._forget_if_gone(client)
         return tuple(requests)
+
+    def _deadlines(self) -> Iterator[tuple[float, R]]:
+        for client, entry in self._clients.items():
+            for request in entry.waiting:
+                if request.deadline_s is not None and client not in self._turned_away:
+                    yield request.deadline_s, request
 
     def _forget_if_gone(self, client: str) -> None:
         entry = self._clients[client]

@@ -12,11 +12,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from rendering.device import cpu_devices
 from rendering.engine import RenderEngine
 from rendering.frame import Frame, FrameRequest
+from rendering.scheduler import MOST_WAITING
 from splat.camera import Camera
 from splat.errors import BudgetError, RenderCancelled, RenderError
 from splat.gaussians import Gaussians
+from tests.engine_devices import FRAMES
 from tests.fake_rasterizer import WAIT_S, FakeRasterizer
 
 
@@ -123,6 +126,88 @@ def test_no_client_starves(engine: RenderEngine, rasterizer: FakeRasterizer) -> 
     order = [round(float(view.position[0]), 3) for view in rasterizer.views]
     assert order.index(0.9) <= 2
     assert len(order) == 3
+
+
+def test_who_waits_past_a_deadline_hears_so_at_once(
+    engine: RenderEngine, rasterizer: FakeRasterizer
+) -> None:
+    running = hold_one_frame(engine, rasterizer)
+    now_s = time.monotonic()
+    late = [
+        engine.submit(replace(ask(client, x=0.5), deadline_s=now_s + wait_s))
+        for client, wait_s in (("b", 0.15), ("c", 0.05), ("d", 0.1), ("e", -1.0))
+    ]
+    patient = engine.submit(replace(ask("f", x=0.75), deadline_s=now_s + WAIT_S))
+    for future in late:
+        with pytest.raises(RenderCancelled, match="too busy to draw this frame in time"):
+            future.result(WAIT_S)
+    assert not running.done() and not patient.done(), "the device is still at its frame"
+    rasterizer.gate.set()
+    assert red(patient) == 0.75
+    assert len(rasterizer.views) == 2, "nothing was drawn in vain"
+
+
+def test_what_was_begun_in_time_is_drawn_to_its_end(
+    engine: RenderEngine, rasterizer: FakeRasterizer
+) -> None:
+    rasterizer.gate.clear()
+    future = engine.submit(replace(ask(x=0.5), deadline_s=time.monotonic() + 0.2))
+    rasterizer.wait_started()
+    with pytest.raises(RenderCancelled):
+        engine.submit(replace(ask("b"), deadline_s=time.monotonic() + 0.25)).result(WAIT_S)
+    rasterizer.gate.set()
+    assert red(future) == 0.5
+
+
+def test_a_replaced_request_takes_its_deadline_with_it(
+    engine: RenderEngine, rasterizer: FakeRasterizer
+) -> None:
+    hold_one_frame(engine, rasterizer)
+    older = engine.submit(replace(ask("b", 1), deadline_s=time.monotonic() + 0.02))
+    newer = engine.submit(ask("b", 2, x=0.5))
+    with pytest.raises(RenderCancelled, match="a newer request"):
+        older.result(WAIT_S)
+    time.sleep(0.04)
+    rasterizer.gate.set()
+    assert red(newer) == 0.5
+
+
+def test_frames_that_are_all_wanted_have_no_deadline() -> None:
+    with pytest.raises(ValueError, match="has no deadline"):
+        replace(ask(), replaces=False, deadline_s=1.0)
+
+
+def test_a_client_that_wants_every_frame_may_only_have_so_many_wait(
+    engine: RenderEngine, rasterizer: FakeRasterizer
+) -> None:
+    hold_one_frame(engine, rasterizer)
+    wanted = [replace(ask("export", i), replaces=False) for i in range(MOST_WAITING + 1)]
+    futures = [engine.submit(request) for request in wanted[:-1]]
+    with pytest.raises(RenderError, match="64 frames of export wait to be drawn; take some"):
+        engine.submit(wanted[-1])
+    other = engine.submit(ask("b", x=0.5))
+    rasterizer.gate.set()
+    assert red(other) == 0.5
+    futures[0].result(WAIT_S)
+    futures.append(engine.submit(wanted[-1]))
+    assert [future.result(WAIT_S).request.sequence for future in futures] == list(range(65))
+
+
+def test_an_impatient_client_has_one_frame_a_group_under_way_and_one_waiting() -> None:
+    rasterizer, count = FakeRasterizer(), 2
+    rasterizer.gate.clear()
+    with RenderEngine(
+        rasterizer, Gaussians.empty(), devices=cpu_devices(count, count), schedule=FRAMES
+    ) as engine:
+        futures = []
+        for sequence in range(10):
+            futures.append(engine.submit(ask(sequence=sequence)))
+            if sequence < count:
+                rasterizer.wait_started()
+        waiting = [future for future in futures if not future.done() and not future.running()]
+        assert sum(future.running() for future in futures) == count and waiting == futures[-1:]
+        rasterizer.gate.set()
+        futures[-1].result(WAIT_S)
 
 
 def test_a_failing_frame_hurts_nobody_else(

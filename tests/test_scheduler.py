@@ -138,6 +138,62 @@ def test_the_more_urgent_comes_first_and_a_camera_that_moves_again_is_no_longer_
     assert served == ["headset", "rested", "moving", "still", "export"]
 
 
+def test_those_whose_deadline_is_over_leave() -> None:
+    queue = Queue()
+    assert queue.next_deadline_s == math.inf
+    late, later, never = ask("a"), replace(ask("b"), deadline_s=2.0), ask("c")
+    late = replace(late, deadline_s=1.0)
+    for request in (later, late, never):
+        queue.admit(request)
+    assert queue.next_deadline_s == 1.0 and queue.expire(0.99) == ()
+    assert queue.expire(1.0) == (late,) and queue.next_deadline_s == 2.0
+    assert queue.start_next() is later and queue.next_deadline_s == math.inf
+    assert queue.expire(3.0) == (), "it was begun in time"
+    assert queue.start_next() is never and queue.start_next() is None
+
+
+def test_nobody_is_turned_away_twice_without_having_been_served() -> None:
+    queue = Queue()
+    for sequence, turned_away in enumerate([True, False, True]):
+        request = replace(ask("a", sequence), deadline_s=1.0)
+        queue.admit(request)
+        assert (queue.next_deadline_s == 1.0) == turned_away
+        assert queue.expire(2.0) == (request,) * turned_away
+        if not turned_away:
+            assert queue.start_next() is request
+            queue.finish(request, 0.1)
+    queue.forget("a")
+    queue.admit(replace(ask("a", 9), deadline_s=1.0))
+    assert queue.next_deadline_s == 1.0
+
+
+@given(st.integers(2, 12), st.floats(0.02, 0.3), st.integers(0, 100))
+def test_an_overload_with_deadlines_serves_everybody(
+    count: int, patience_s: float, seed: int
+) -> None:
+    """Whoever is turned away asks again at once, and is not turned away for ever."""
+    chance, queue, now_s = random.Random(seed), Queue(), 0.0
+    cost_s = {f"client {i}": chance.uniform(0.01, 0.1) for i in range(count)}
+    served = dict.fromkeys(cost_s, 0.0)
+
+    def ask_again(client: str, sequence: int) -> None:
+        request = ask(client, sequence)
+        queue.admit(replace(request, deadline_s=now_s + patience_s))
+
+    for client in cost_s:
+        ask_again(client, 0)
+    for sequence in range(1, 300):
+        request = queue.start_next()
+        assert request is not None
+        now_s += cost_s[request.client]
+        served[request.client] += cost_s[request.client]
+        queue.finish(request, cost_s[request.client])
+        for overdue in (request, *queue.expire(now_s)):
+            ask_again(overdue.client, sequence)
+    fair_s = now_s / count
+    assert min(served.values()) >= 0.5 * fair_s
+
+
 def test_equal_clients_alternate() -> None:
     queue = Queue()
     served = []

@@ -3,7 +3,8 @@
 A session owns one thread. The page's callbacks store what they have to say and return;
 the thread asks ``viewer.pacing`` what to do, submits to the engine, encodes, sends, and
 waits for the browser's acknowledgement before it sends again. While a picture is on its
-way the next one is already drawn, so one is in transit and one in the making, never more.
+way the next one is already drawn, so one is in transit and one in the making, never more. One
+that still waits for its turn is asked for anew when the camera has moved on.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ log = logging.getLogger(__name__)
 
 SHARP_PX = 1.0  # what is missing by less does not show
 RETRY_S = 1.0  # after a frame that failed
+# A moving picture that has not had its turn by then would show what nobody looks at any more.
+STALE_S = 1.0
 # After a fault of ours; doubled with every one in a row.
 FIRST_BACKOFF_S, LAST_BACKOFF_S = 0.1, 5.0
 
@@ -354,6 +357,8 @@ class Session:
             due: FramePlan | float | None = None
             if drawing is None or self._outdated(drawing):
                 due = self._pacer.plan(self._clock())
+            if isinstance(due, FramePlan) and not self._gives_way():
+                due = None
             if not isinstance(due, FramePlan):
                 if drawing is None or not drawing.future.done():
                     self._wake.wait(due)
@@ -365,8 +370,20 @@ class Session:
         self._submit(due, pose, options, posed_s)
 
     def _outdated(self, drawing: _Drawing) -> bool:
-        """Whether a drawing should give way: only refinements do (``FrameRequest``)."""
-        return drawing.plan.still and drawing.plan.version != self._pacer.version
+        """Whether a drawing should give way: a refinement, or what was not begun yet."""
+        may = drawing.plan.still or not drawing.future.running()
+        return may and drawing.plan.version != self._pacer.version
+
+    def _gives_way(self) -> bool:
+        """Whether a newer picture may be asked for now: the engine gives up a refinement by itself,
+        but a moving picture that was begun just now is completed."""
+        drawing = self._drawing
+        if drawing is None or drawing.plan.still:
+            return True
+        if not drawing.future.cancel():
+            return False
+        self._drawing = None
+        return True
 
     def _wait_for_transit(self) -> bool:
         """Sleep while a picture is on its way; True when there is none."""
@@ -393,6 +410,7 @@ class Session:
             replace(options.raster_settings(self._threads), resolution=plan.reduction.scale),
             urgency=Urgency.STILL if plan.still else Urgency.MOVING,
             preemptible=plan.still,
+            deadline_s=None if plan.still else self._clock() + STALE_S,
             detail=plan.reduction.detail,
             max_error_px=plan.reduction.error_px,
             frozen=choosers,

@@ -13,6 +13,7 @@ import pytest
 
 from rendering.base import Outputs
 from rendering.engine import RenderEngine
+from rendering.frame import FrameRequest
 from splat.gaussians import Gaussians
 from tests.fake_rasterizer import FakeRasterizer
 from viewer.images import Mode, UInt8Array
@@ -136,6 +137,40 @@ def test_no_second_picture_before_the_first_is_acknowledged(
     screen.acknowledging = True
     screen.waiting[0]()
     screen.wait_for(lambda: screen.rests_at(0.19))
+
+
+def test_a_picture_that_waits_for_its_turn_follows_the_camera(
+    session: Session, screen: FakeScreen, rasterizer: FakeRasterizer, engine: RenderEngine
+) -> None:
+    rasterizer.gate.clear()
+    busy = engine.submit(FrameRequest("other", 0, (pose().camera(9, 5, 0.1),)))
+    rasterizer.wait_started()
+    for step in range(20):
+        session.look(pose(x=step / 100))
+        time.sleep(0.01)
+    rasterizer.gate.set()
+    busy.result(WAIT_S)
+    screen.wait_for(lambda: len(screen.shown) >= 1)
+    first = screen.shown[0][0]
+    assert abs(int(first[0, 0, 0]) - 255 * 0.19) <= 1, "not of where the camera was"
+    assert session.stats.error == ""
+
+
+def test_a_pose_that_makes_no_sense_while_a_picture_waits_hurts_nobody(
+    session: Session, screen: FakeScreen, rasterizer: FakeRasterizer, engine: RenderEngine
+) -> None:
+    rasterizer.gate.clear()
+    busy = engine.submit(FrameRequest("other", 0, (pose().camera(9, 5, 0.1),)))
+    rasterizer.wait_started()
+    session.look(pose())
+    time.sleep(0.03)
+    session.look(Pose(np.zeros(4), np.zeros(3), 1.0, (64, 64)))
+    time.sleep(0.03)
+    assert "quaternion" in session.stats.error
+    rasterizer.gate.set()
+    busy.result(WAIT_S)
+    session.look(pose(x=0.5))
+    screen.wait_for(lambda: bool(screen.shown) and screen.rests_at(0.5))
 
 
 def test_motion_interrupts_the_refinement(
