@@ -210,7 +210,7 @@ class _Walker:
         drawn = self._engine.draw(
             camera.resized(plan.width, plan.height),
             max_error_px=plan.reduction.error_px,
-            settings=replace(self._settings, resolution=plan.reduction.scale),
+            settings=self._pacer.policy.raster_settings(self._settings, plan),
         )
         stream = drawn.frame.stats.stream
         assert stream is not None

@@ -89,6 +89,10 @@ class ViewerSettings:
             resolution.
         min_scale: Lowest resolution while moving, as a share of the full one, per side.
         max_side: Longest side of a picture, pixels; larger windows are upscaled.
+        moving_stop: Pixels whose transmittance fell to this are finished while moving; 0.0001 is
+            the exact picture's.
+        moving_drift_px: How far off what one eye takes over from the other may be while moving,
+            pixels; 0 for exact pictures.
         moving_quality: JPEG quality while moving, 1 to 100.
         still_quality: JPEG quality at rest.
         refine_delay_ms: Rest after the last motion before the full resolution is drawn.
@@ -105,6 +109,8 @@ class ViewerSettings:
     target_fps: Annotated[float, Range(1, 240)] = 30.0
     min_scale: Annotated[float, Range(0.05, 1)] = 0.25
     max_side: Annotated[int, Range(64, 8192)] = 1920
+    moving_stop: Annotated[float, Range(1e-4, 0.4)] = 0.02
+    moving_drift_px: Annotated[float, Range(0, 16)] = 0.5
     moving_quality: Annotated[int, Range(1, 100)] = 40
     still_quality: Annotated[int, Range(1, 100)] = 90
     refine_delay_ms: Annotated[float, Range(0, 10_000)] = 150.0

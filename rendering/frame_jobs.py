@@ -18,6 +18,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from render_cache.reuse import NO_REUSE
 from rendering.assignment import Group
 from rendering.base import CancelFlag, RasterImage, Rasterizer
 from rendering.crew import Crew
@@ -302,8 +303,10 @@ class Join(FrameJob):
         images = joined(
             plan.pieces, pieces, plan.kept, request, 0 if parts is None else parts.gaussians
         )
+        # What took something over from another eye's picture is not what it would be alone.
+        alone = len(request.cameras) == 1 or request.settings.reuse == NO_REUSE
         for eye, image in enumerate(images):
-            if eye not in plan.kept:
+            if alone and eye not in plan.kept:
                 self.line.pictures.put(plan.drawable, request.cameras[eye], request.settings, image)
         return images
 

@@ -16,6 +16,7 @@ from rendering.assignment import Group, Part, parts_of
 from rendering.base import (
     TILE_PX,
     CancelFlag,
+    PairRasterizer,
     RasterImage,
     Rasterizer,
     RasterSettings,
@@ -27,6 +28,7 @@ from rendering.drawable import Drawable
 from rendering.frame import FrameRequest
 from rendering.layers import LAYERED, composited, layer_settings
 from rendering.schedule import Schedule, Split, SplitBy
+from splat.stereo import is_pair
 
 CutInSlabs = Callable[[int, Sequence[float]], tuple[Slab | None, ...]]
 """From an eye, and the ends of all its shares but the last, to slabs; None for empty ones."""
@@ -94,10 +96,37 @@ class Piece:
         device: Device,
         cancel: CancelFlag | None,
     ) -> tuple[RasterImage, ...]:
-        """One image a part."""
-        return tuple(
-            part.draw(drawable, request, rasterizer, device, cancel) for part in self.parts
-        )
+        """One image a part; two eyes at once where they may share what looks the same to both."""
+        images: dict[int, RasterImage] = {}
+        for place, part in enumerate(self.parts):
+            if place in images:
+                continue
+            beside = self._second_eye(place, request)
+            if beside is None or not isinstance(rasterizer, PairRasterizer):
+                images[place] = part.draw(drawable, request, rasterizer, device, cancel)
+                continue
+            images[place], images[beside] = rasterizer.render_pair(
+                drawable.scene,
+                request.cameras[part.eye],
+                request.cameras[self.parts[beside].eye],
+                part.settings(request, device),
+                cancel,
+            )
+        return tuple(images[place] for place in range(len(self.parts)))
+
+    def _second_eye(self, place: int, request: FrameRequest) -> int | None:
+        """Which part is the same of the other eye, if what they have in common may be reused."""
+        part, reuse = self.parts[place], request.settings.reuse
+        if part.slab is not None or not (reuse.drift_px > 0 and reuse.angle_rad > 0):
+            return None
+        camera = request.cameras[part.eye]
+        for other in range(place + 1, len(self.parts)):
+            beside = self.parts[other]
+            if replace(beside, eye=part.eye) == part and is_pair(
+                camera, request.cameras[beside.eye]
+            ):
+                return other
+        return None
 
 
 def pieces_of(

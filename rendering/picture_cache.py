@@ -12,6 +12,7 @@ from collections.abc import Hashable
 from dataclasses import replace
 
 from render_cache.byte_cache import ByteCache, CacheStats
+from render_cache.reuse import NO_REUSE
 from render_cache.view_key import ViewKey
 from rendering.base import RasterImage, RasterSettings
 from rendering.drawable import Drawable
@@ -59,5 +60,5 @@ class PictureCache:
 def _key(drawable: Drawable, camera: Camera, settings: RasterSettings) -> Hashable | None:
     if drawable.key is None:
         return None
-    # Any number of threads gives the same bytes.
-    return drawable.key, ViewKey.of(camera), replace(settings, threads=0)
+    # Any number of threads gives the same bytes, and none of these reuses another eye's splats.
+    return drawable.key, ViewKey.of(camera), replace(settings, threads=0, reuse=NO_REUSE)

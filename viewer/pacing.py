@@ -19,12 +19,15 @@ not older.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from render_cache.reuse import ReuseLimits
+from rendering.base import RasterSettings
 from rendering.frame import StreamStats
 from viewer.reductions import WHOLE, Reduction, ReductionController
 
 SIZE_STEP_PX = 16
+MOVING_ANGLE_RAD = math.radians(1.0)  # between the directions of colours that eyes share
 SMOOTHING = 0.3  # weight of the newest measurement of the transport
 # A resting picture of a streamed scene is drawn again after this time if something came, and
 # after that one if nothing did: room may have been made for what it lacks.
@@ -42,6 +45,8 @@ class PacingPolicy:
         max_side: Longest side of any picture, pixels.
         moving_quality, still_quality: JPEG quality, 1 to 100.
         refine_delay_s: Rest before the full picture.
+        moving_stop: ``RasterSettings.transmittance_stop`` while moving.
+        moving_drift_px: How far off what one eye takes over from the other may be while moving.
     """
 
     target_fps: float = 30.0
@@ -50,11 +55,21 @@ class PacingPolicy:
     moving_quality: int = 40
     still_quality: int = 90
     refine_delay_s: float = 0.15
+    moving_stop: float = 0.02
+    moving_drift_px: float = 0.5
 
     @property
     def interval_s(self) -> float:
         """Time between two pictures of a moving camera."""
         return 1.0 / self.target_fps
+
+    def raster_settings(self, wanted: RasterSettings, plan: FramePlan) -> RasterSettings:
+        """How to draw a planned picture; moving ones may be a little off."""
+        settings = replace(wanted, resolution=plan.reduction.scale)
+        if plan.still:
+            return settings
+        reuse = ReuseLimits(self.moving_drift_px, MOVING_ANGLE_RAD)
+        return replace(settings, transmittance_stop=self.moving_stop, reuse=reuse)
 
 
 @dataclass(frozen=True, slots=True)

@@ -247,6 +247,8 @@ def pacing_policy(settings: Settings) -> PacingPolicy:
         moving_quality=viewer.moving_quality,
         still_quality=viewer.still_quality,
         refine_delay_s=1e-3 * viewer.refine_delay_ms,
+        moving_stop=viewer.moving_stop,
+        moving_drift_px=viewer.moving_drift_px,
     )
 
 

@@ -210,6 +210,7 @@ class Session:
         self._engine = engine
         self._screen = screen
         self._threads = threads
+        self._policy = policy
         self._sharers = sharers
         self._clock = clock
         self._wake = threading.Condition()
@@ -407,7 +408,7 @@ class Session:
             self.client,
             self._sequence,
             cameras,
-            replace(options.raster_settings(self._threads), resolution=plan.reduction.scale),
+            self._policy.raster_settings(options.raster_settings(self._threads), plan),
             urgency=Urgency.STILL if plan.still else Urgency.MOVING,
             preemptible=plan.still,
             deadline_s=None if plan.still else self._clock() + STALE_S,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from rendering.base import RasterSettings
 from rendering.frame import StreamStats
 from viewer.pacing import (
     REPEAT_S,
@@ -40,6 +41,22 @@ def start(pacer: Pacer, now_s: float) -> FramePlan:
     assert isinstance(plan, FramePlan), f"expected a picture at {now_s}, got {plan}"
     pacer.start(plan, now_s)
     return plan
+
+
+def test_only_moving_pictures_are_drawn_with_less_care() -> None:
+    policy = PacingPolicy(moving_stop=0.05, moving_drift_px=0.25)
+    wanted = RasterSettings(antialiased=True)
+    pacer = Pacer(policy)
+    pacer.change(10.0, CANVAS)
+    moving = start(pacer, 10.0)
+    settings = policy.raster_settings(wanted, moving)
+    assert settings.transmittance_stop == 0.05
+    assert settings.reuse.drift_px == 0.25
+    assert settings.reuse.angle_rad > 0
+    assert settings.resolution == moving.reduction.scale
+    assert settings.antialiased
+    still = start(pacer, 10.15)
+    assert policy.raster_settings(wanted, still) == wanted
 
 
 def test_nothing_is_drawn_before_the_browser_said_where_it_looks() -> None:
