@@ -26,7 +26,15 @@ from rendering.drawable import Drawable, SceneClosed
 from rendering.foresight import Foresight
 from rendering.frame import FrameRequest, StreamStats
 from rendering.scene_parts import SceneParts
-from rendering.tint import TINT_SHARE, LastFrame, Tint, chunk_kinds, color_of, reuse_counts
+from rendering.tint import (
+    TINT_SHARE,
+    UNTINTED,
+    LastFrame,
+    Tint,
+    chunk_kinds,
+    color_of,
+    reuse_counts,
+)
 from scene_store.chunks import ChunkSource, Provisional
 from scene_store.cross_fade import CrossFade
 from scene_store.ledger import Budgets, ChunkCosts
@@ -409,11 +417,8 @@ class StreamedScene:
         """The pages of each chunk; ``kinds`` decide their colours, if they are tinted."""
         pages: list[list[ScenePart]] = []
         for place, (chunk, weight) in enumerate(shown):
-            whole = [ScenePart(page, weight) for page in self._pages.of(chunk)]
-            if kinds:
-                rgb = color_of(tint, kinds[place])
-                whole = [replace(part, tint=rgb, tint_share=TINT_SHARE) for part in whole]
-            pages.append(whole)
+            rgb, share = (color_of(tint, kinds[place]), TINT_SHARE) if kinds else (UNTINTED, 0.0)
+            pages.append([ScenePart(page, weight, rgb, share) for page in self._pages.of(chunk)])
         return pages
 
     def _scene_parts(

@@ -15,6 +15,7 @@ from splat.camera import Camera
 
 Rgb = tuple[float, float, float]
 
+UNTINTED: Rgb = (0.0, 0.0, 0.0)
 TINT_SHARE = 0.6
 LEVEL_TINTS: tuple[Rgb, ...] = (  # of levels 0, 1, 2, …: from original (blue) to coarse (red)
     (0.15, 0.35, 0.95),
