@@ -24,6 +24,7 @@ from viewer.option_groups import (
     CommonOptions,
     DeviceOptions,
     DrawingOptions,
+    ExportDeviceOptions,
     MemoryOptions,
     SceneOptions,
     ServerOptions,
@@ -228,12 +229,14 @@ class Export:
     camera: CameraOptions = field(default_factory=CameraOptions)
     drawing: DrawingOptions = field(default_factory=DrawingOptions)
     memory: MemoryOptions = field(default_factory=MemoryOptions)
+    devices: ExportDeviceOptions = field(default_factory=ExportDeviceOptions)
     server: ServerOptions = field(default_factory=ServerOptions)
     common: CommonOptions = field(default_factory=CommonOptions)
 
     def run(self, say: Say) -> int:
         """Write the files and name them; 1 if a picture lacks something."""
         from viewer.camera_choice import CameraChoice
+        from viewer.engines import DeviceChoice
         from viewer.export import export
         from viewer.export_targets import Targets
         from viewer.status_line import status_line
@@ -244,12 +247,15 @@ class Export:
                 **picture_settings(self.camera, self.drawing),
                 **self.scene.settings,
                 **self.memory.settings,
+                **self.devices.settings,
                 **self.server.settings,
             },
         )
         output, frame = self.output, self.frame
         require_in_range("--jpeg-quality", output.jpeg_quality, JPEG_QUALITY)
         eyes, layout = self.stereo.choice()
+        render = self.devices.scheduled(settings.render, many=eyes.is_in_slices)
+        DeviceChoice.of(render)  # before anything is read
         targets = Targets(output.image, output.depth, output.alpha, output.jpeg_quality, layout)
         camera = CameraChoice(
             position=self.camera.position,
@@ -268,7 +274,7 @@ class Export:
                 choice,
                 camera,
                 targets,
-                settings.render,
+                render,
                 output.mode,
                 progress,
                 stream=settings.stream,

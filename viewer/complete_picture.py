@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from rendering.base import RasterImage, Rasterizer, RasterSettings
+from rendering.drawable import Drawable
 from rendering.frame import FrameRequest, StreamStats
 from rendering.streamed_scene import StreamedScene
 from scene_store.ledger import ChunkState
 from splat.camera import Camera
+from splat.errors import RenderCancelled
 
 POLL_S = 0.2  # between two looks at whether anything comes at all
 SHORTEST_WAIT_S = 0.005
 GIVE_UP_S = 60.0  # without a single chunk; a chunk is tried several times meanwhile
+# The same while other pictures are drawn: their chunks may take the room.
+GIVE_UP_BESIDE_S = 600.0
 CLIENT = "export"
 
 
@@ -61,19 +67,101 @@ def draw_complete(
         give_up_s: Chunks that still do not come after so long a silence count as lost.
     """
     request = FrameRequest(CLIENT, 0, tuple(cameras), settings, coming=tuple(coming))
+    with _completed(scene, request, lambda: give_up_s) as drawable:
+        images = tuple(rasterizer.render(drawable.scene, camera, settings) for camera in cameras)
+        assert drawable.stream is not None
+        return CompletePicture(images, drawable.stream, failures_of(scene))
+
+
+def failures_of(scene: StreamedScene) -> tuple[str, ...]:
+    """Why chunks are missing, one line each."""
+    return tuple(failure.text for failure in scene.stats().failures)
+
+
+class CompleteScene:
+    """A streamed scene that is only had complete; a ``DrawableScene`` for one client's frames.
+
+    Several frames may be drawn at a time, but are chosen one after the other, each with as much
+    memory as if it were alone: a frame waits where those before it hold what it needs.
+
+    Args:
+        scene: Without fades; closed with this.
+        give_up_s: Chunks that still do not come after so long a silence count as lost.
+    """
+
+    def __init__(self, scene: StreamedScene, *, give_up_s: float = GIVE_UP_S) -> None:
+        self.scene = scene
+        self._give_up_s = give_up_s
+        self._turn = threading.Lock()
+        self._counting = threading.Lock()
+        self._held = 0
+        self._over = threading.Event()
+
+    @property
+    def detail_counts(self) -> tuple[int, ...]:
+        """Gaussians that a frame may draw."""
+        return self.scene.detail_counts
+
+    @contextmanager
+    def acquire(self, request: FrameRequest) -> Iterator[Drawable]:
+        """All that the request's cameras see, as soon as it is there or lost.
+
+        Raises:
+            RenderCancelled: If ``stop`` was called.
+        """
+        with ExitStack() as lease:
+            with self._turn:
+                drawable = lease.enter_context(
+                    _completed(self.scene, request, self._patience_s, self._over)
+                )
+                self._count(1)
+                lease.callback(self._count, -1)
+            yield drawable
+
+    def stop(self) -> None:
+        """Nobody needs it any more: give up all waiting."""
+        self._over.set()
+
+    def forget(self, client: str) -> None:
+        """The client is gone."""
+        self.scene.forget(client)
+
+    def close(self) -> None:
+        """Close the scene."""
+        self.stop()
+        self.scene.close()
+
+    def _patience_s(self) -> float:
+        with self._counting:
+            return GIVE_UP_BESIDE_S if self._held else self._give_up_s
+
+    def _count(self, change: int) -> None:
+        with self._counting:
+            self._held += change
+
+
+NEVER = threading.Event()
+
+
+@contextmanager
+def _completed(
+    scene: StreamedScene,
+    request: FrameRequest,
+    patience_s: Callable[[], float],
+    over: threading.Event = NEVER,
+) -> Iterator[Drawable]:
+    """The scene when all that a request wants is there, or nothing came for so long."""
     heard_s, present = time.monotonic(), -1
-    while True:
+    while not over.is_set():
         with scene.acquire(request) as drawable:
             assert drawable.stream is not None
-            silent = time.monotonic() - heard_s > give_up_s
+            silent = time.monotonic() - heard_s > patience_s()
             if drawable.stream.complete or silent:
-                images = tuple(
-                    rasterizer.render(drawable.scene, camera, settings) for camera in cameras
-                )
-                failures = tuple(failure.text for failure in scene.stats().failures)
-                return CompletePicture(images, drawable.stream, failures)
-        time.sleep(SHORTEST_WAIT_S)
+                yield drawable
+                return
+        over.wait(SHORTEST_WAIT_S)
         scene.wait_until_settled(POLL_S)
         now_present = scene.stats().chunks[ChunkState.DEVICE]
         if now_present != present:
             heard_s, present = time.monotonic(), now_present
+    raise RenderCancelled("the picture was given up")

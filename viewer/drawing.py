@@ -4,37 +4,49 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Protocol
 
 from configs.settings import RenderSettings, StreamSettings
 from rendering.base import Outputs, PagingRasterizer, RasterImage, RasterSettings
+from rendering.frame import StreamStats
+from rendering.streamed_scene import StreamedScene
+from scene_store.prefetch import look_ahead
 from splat.camera import Camera
-from viewer.complete_picture import draw_complete
-from viewer.engines import create_rasterizer
+from viewer.complete_picture import CompletePicture, CompleteScene, draw_complete, failures_of
+from viewer.engines import DeviceChoice, create_rasterizer
+from viewer.frames_in_flight import FramesInFlight
 from viewer.scenes import OpenedScene
 from viewer.streams import OpenedStream, streamed
 
 log = logging.getLogger(__name__)
 
 ALL_GAUSSIANS = 1_000_000_000
+VIEWS_AHEAD = 8  # for which chunks are read
 Images = tuple[RasterImage, ...]
+Views = Sequence[Sequence[Camera]]
+"""The cameras of each: one, or two eyes."""
 
 
-class Draw(Protocol):
-    """Draws a scene."""
+class Draw(ABC):
+    """Draws a scene, in all its detail."""
 
-    def __call__(
-        self, cameras: Sequence[Camera], outputs: Outputs, coming: Sequence[Camera] = ()
-    ) -> Images:
-        """One image a camera, all of the same chunks, in all their detail.
+    @abstractmethod
+    def each(self, views: Views, outputs: Outputs) -> Iterator[Images]:
+        """The images of all views, in their order, each as soon as it is wanted and there.
+
+        Those of one view are of the same chunks. Several views may be drawn at a time.
 
         Args:
-            cameras: One, or two eyes.
+            views: In an order in which a streamed scene had best be read.
             outputs: The images that are wanted.
-            coming: Cameras that are drawn next, for which a streamed scene reads ahead.
         """
+
+    def __call__(self, cameras: Sequence[Camera], outputs: Outputs) -> Images:
+        """The images of one view."""
+        (images,) = self.each((cameras,), outputs)
+        return images
 
 
 @contextlib.contextmanager
@@ -48,63 +60,126 @@ def prepared(
 
     Args:
         opened: The scene.
-        render: How.
+        render: How, and by which devices.
         stream: How much memory a streamed one may take.
         on_problem: Hears after the block, a line each and each once, what the pictures lack.
 
     Raises:
         BudgetError: If memory does not suffice.
     """
-    rasterizer = create_rasterizer(render.engine, streamed=isinstance(opened, OpenedStream))
+    choice = DeviceChoice.of(render)
+    is_streamed = isinstance(opened, OpenedStream)
+    rasterizer = create_rasterizer(render.engine, streamed=is_streamed, sharers=len(choice.devices))
     settings = RasterSettings(
         background=render.background,
         antialiased=render.antialiased,
         sh_degree=render.sh_degree,
         threads=render.threads,
     )
-    if isinstance(opened, OpenedStream):
-        with _streamed(opened, rasterizer, settings, stream, on_problem) as draw:
-            yield draw
-        return
-    scene = rasterizer.prepare(opened.scene.gaussians)
+    with contextlib.ExitStack() as kept:
+        if not isinstance(opened, OpenedStream):
+            if len(choice.devices) == 1:
+                yield _DrawWhole(rasterizer, rasterizer.prepare(opened.scene.gaussians), settings)
+                return
+            gaussians = opened.scene.gaussians
+            flight = FramesInFlight(choice, rasterizer, render, gaussians, settings)
+            kept.callback(flight.close)
+            yield _DrawInFlight(flight)
+            return
+        whole = replace(stream, max_gaussians=ALL_GAUSSIANS, fade_ms=0.0)
+        scene = kept.enter_context(contextlib.closing(streamed(opened, rasterizer, whole)))
+        lacks = _Lacks(scene)
+        if len(choice.devices) == 1:
+            yield _DrawChunks(scene, rasterizer, settings, lacks)
+        else:
+            complete = CompleteScene(scene)
+            flight = FramesInFlight(
+                choice, rasterizer, render, complete, settings, on_stream=lacks.drew
+            )
+            kept.callback(flight.close)
+            kept.callback(complete.stop)  # first, so that nothing is waited for
+            yield _DrawInFlight(flight)
+    lacks.tell(on_problem)
 
-    def draw_resident(
-        cameras: Sequence[Camera], outputs: Outputs, coming: Sequence[Camera] = ()
-    ) -> Images:
-        wanted = replace(settings, outputs=outputs)
-        return tuple(rasterizer.render(scene, camera, wanted) for camera in cameras)
 
-    yield draw_resident
+class _Lacks:
+    """What the pictures of a streamed scene lack."""
+
+    def __init__(self, scene: StreamedScene) -> None:
+        self._scene = scene
+        self._problems: dict[str, None] = {}
+        self._error_px = 0.0
+
+    def drew(self, stream: StreamStats) -> None:
+        """Images were drawn."""
+        self.of(CompletePicture((), stream, failures_of(self._scene)))
+
+    def of(self, picture: CompletePicture) -> None:
+        """A picture was drawn."""
+        self._problems.update(dict.fromkeys(picture.problems))
+        self._error_px = max(self._error_px, picture.stream.error_px)
+
+    def tell(self, on_problem: Callable[[str], None]) -> None:
+        """Say it, each once."""
+        for problem in self._problems:
+            on_problem(problem)
+        if self._error_px > 0 and not self._problems:
+            log.warning(
+                "drawn with an error of up to %.2g pixels, as memory allows; raise --device-budget",
+                self._error_px,
+            )
 
 
-@contextlib.contextmanager
-def _streamed(
-    opened: OpenedStream,
-    rasterizer: PagingRasterizer,
-    settings: RasterSettings,
-    stream: StreamSettings,
-    on_problem: Callable[[str], None],
-) -> Iterator[Draw]:
-    whole = replace(stream, max_gaussians=ALL_GAUSSIANS, fade_ms=0.0)
-    problems: dict[str, None] = {}
-    error_px = 0.0
-    with contextlib.closing(streamed(opened, rasterizer, whole)) as scene:
+class _DrawWhole(Draw):
+    """A scene that is all in memory, by one device."""
 
-        def draw(
-            cameras: Sequence[Camera], outputs: Outputs, coming: Sequence[Camera] = ()
-        ) -> Images:
-            nonlocal error_px
-            wanted = replace(settings, outputs=outputs)
-            drawn = draw_complete(scene, rasterizer, cameras, wanted, coming=coming)
-            problems.update(dict.fromkeys(drawn.problems))
-            error_px = max(error_px, drawn.stream.error_px)
-            return drawn.images
+    def __init__(
+        self, rasterizer: PagingRasterizer, scene: object, settings: RasterSettings
+    ) -> None:
+        self._rasterizer, self._scene, self._settings = rasterizer, scene, settings
 
-        yield draw
-    for problem in problems:
-        on_problem(problem)
-    if error_px > 0 and not problems:
-        log.warning(
-            "drawn with an error of up to %.2g pixels, as memory allows; raise --device-budget",
-            error_px,
-        )
+    def each(self, views: Views, outputs: Outputs) -> Iterator[Images]:
+        """One after the other."""
+        wanted = replace(self._settings, outputs=outputs)
+        for cameras in views:
+            yield tuple(self._rasterizer.render(self._scene, one, wanted) for one in cameras)
+
+
+class _DrawChunks(Draw):
+    """A streamed scene, by one device."""
+
+    def __init__(
+        self,
+        scene: StreamedScene,
+        rasterizer: PagingRasterizer,
+        settings: RasterSettings,
+        lacks: _Lacks,
+    ) -> None:
+        self._scene, self._rasterizer, self._settings = scene, rasterizer, settings
+        self._lacks = lacks
+
+    def each(self, views: Views, outputs: Outputs) -> Iterator[Images]:
+        """One after the other, each when all of it is there."""
+        wanted = replace(self._settings, outputs=outputs)
+        for cameras, coming in with_coming(views):
+            picture = draw_complete(self._scene, self._rasterizer, cameras, wanted, coming=coming)
+            self._lacks.of(picture)
+            yield picture.images
+
+
+class _DrawInFlight(Draw):
+    """A scene, by several devices."""
+
+    def __init__(self, flight: FramesInFlight) -> None:
+        self._flight = flight
+
+    def each(self, views: Views, outputs: Outputs) -> Iterator[Images]:
+        """As many at a time as keep all devices at work."""
+        return self._flight.each(with_coming(views), outputs)
+
+
+def with_coming(views: Views) -> Iterator[tuple[Sequence[Camera], Sequence[Camera]]]:
+    """The cameras of each view, with some of the views that follow."""
+    path = [cameras[0] for cameras in views]
+    for index, cameras in enumerate(views):
+        yield cameras, look_ahead(path, index, VIEWS_AHEAD)

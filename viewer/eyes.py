@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -92,6 +92,11 @@ class EyesChoice:
         require_in_range("--height", None if size is None else size[1], PANORAMA_PX)
 
     @property
+    def is_in_slices(self) -> bool:
+        """Whether what is seen is made of many pictures."""
+        return self.panorama is Panorama.ODS
+
+    @property
     def distance(self) -> float:
         """Of the eyes, world units."""
         return HUMAN_IPD if self.ipd is None else self.ipd
@@ -146,15 +151,15 @@ def draw_seen(
         left, right = draw(rig.eyes(camera), outputs)
         return RasterImage.stack((left, right), left.stats)
 
-    def draw_slice(pair: tuple[Camera, Camera], coming: Sequence[Camera]) -> Images:
-        return draw(pair, outputs, coming)
+    def draw_each(pairs: Sequence[tuple[Camera, Camera]]) -> Iterator[Images]:
+        return draw.each(pairs, outputs)
 
     def on_slice(done: int, of: int) -> None:
         if of > 1:
             progress(done / of, f"Drawing slice {done + 1:,} of {of:,}")
 
     rig = StereoRig(eyes.distance)
-    return panorama_pair(eyes.panorama, height, camera, rig, draw_slice, on_slice)
+    return panorama_pair(eyes.panorama, height, camera, rig, draw_each, on_slice)
 
 
 def levelled(camera: Camera, up: Float64Array) -> Camera:

@@ -180,6 +180,35 @@ class DeviceOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class ExportDeviceOptions:
+    """What draws the pictures (docs/schedules.md)."""
+
+    devices: Annotated[Text, hint(f"{RENDER.devices}, one with all cores")] = None
+    """How many devices draw; a number stands for virtual ones that divide the cores."""
+    schedule: Annotated[Text, hint("tile-split; alternate-frame for --panorama ods")] = None
+    """How pictures are divided among them: single, eye-parallel, alternate-frame, tile-split,
+    shard, pipelined, or a schedule file. All but shard give the bytes of one device."""
+
+    @property
+    def settings(self) -> dict[str, tuple[str, str | None]]:
+        """By option, the setting and its value."""
+        return {
+            "--devices": ("render.devices", self.devices),
+            "--schedule": ("render.schedule", self.schedule),
+        }
+
+    def scheduled(self, render: RenderSettings, *, many: bool) -> RenderSettings:
+        """The settings, with the best schedule for an export where nobody chose one.
+
+        Args:
+            many: Whether it draws many pictures.
+        """
+        if self.schedule is not None or render.schedule != RENDER.schedule:
+            return render
+        return replace(render, schedule="alternate-frame" if many else "tile-split")
+
+
+@dataclass(frozen=True, slots=True)
 class MemoryOptions:
     """What a scene of chunks may take; the defaults are shares of the memory that is free."""
 

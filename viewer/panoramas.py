@@ -11,7 +11,7 @@ at the top; both are linear in the angle.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
@@ -21,18 +21,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rendering.base import RasterImage
-from scene_store.prefetch import look_ahead
 from splat.camera import MAX_IMAGE_SIDE, Camera, CameraModel
 from splat.stereo import StereoRig
 
 Float32Array = NDArray[np.float32]
-Draw = Callable[[tuple[Camera, Camera], Sequence[Camera]], tuple[RasterImage, ...]]
+DrawEach = Callable[[Sequence[tuple[Camera, Camera]]], Iterable[tuple[RasterImage, ...]]]
 
 SLICE_PX = 16  # columns of an ODS picture that share an eye's place
 MARGIN_PX = 4  # for the interpolation
 OVERSAMPLING = 1.25  # of the pictures that a panorama is made of
 MAX_HEIGHT = int((MAX_IMAGE_SIDE - 2 * MARGIN_PX) / OVERSAMPLING)
-SLICES_AHEAD = 8
 
 _IMAGES = ("alpha", "color", "depth", "median_depth", "count")  # of a ``RasterImage``
 # Colours and opacities have values between those of two pixels; depths at an edge do not.
@@ -102,7 +100,7 @@ def panorama_pair(
     height: int,
     middle: Camera,
     rig: StereoRig,
-    draw: Draw,
+    draw_each: DrawEach,
     on_slice: Callable[[int, int], None] = lambda done, of: None,
 ) -> RasterImage:
     """The pictures of both eyes, the left one's above the right one's: [2 · height, width].
@@ -111,16 +109,16 @@ def panorama_pair(
 
     Args:
         panorama, height, middle, rig: As of ``slices_of``.
-        draw: Images of two cameras; it also hears of some that follow.
-        on_slice: Hears before each slice how many are done, of how many.
+        draw_each: From pairs of cameras to the images of each pair, in order.
+        on_slice: Hears before each slice how many are here, of how many.
     """
     size = PanoramaSize.of(panorama, height)
     slices = slices_of(panorama, height, middle, rig)
-    left_eyes = [part.eyes[0] for part in slices]
+    drawn = iter(draw_each([part.eyes for part in slices]))
     whole: dict[str, Any] = {}
     for index, part in enumerate(slices):
         on_slice(index, len(slices))
-        seen = draw(part.eyes, look_ahead(left_eyes, index, SLICES_AHEAD))
+        seen = next(drawn)
         sampling = _sampling(part, size.height)
         columns = slice(part.first, part.first + part.count)
         for eye, image in enumerate(seen):

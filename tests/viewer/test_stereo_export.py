@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from tests import scenes
 from tests.viewer.conftest import blobs
 from viewer.camera_choice import CameraChoice
 from viewer.cli import main
+from viewer.drawing import Draw, Images, Views
 from viewer.engines import create_rasterizer
 from viewer.export import export
 from viewer.export_targets import Targets
@@ -123,13 +125,16 @@ def test_the_middle_is_measured_by_the_median(far_there: bool, distance: float) 
     wall = blobs([(0.0, 0.0, 9.0)], white, scale=6.0, opacity=0.99)
     scene = rasterizer.prepare(Gaussians.concatenate([thing, wall]) if far_there else thing)
 
-    def draw(cameras: Any, outputs: Outputs, coming: Any = ()) -> Any:
-        return [rasterizer.render(scene, one, RasterSettings(outputs=outputs)) for one in cameras]
+    class Drawing(Draw):
+        def each(self, views: Views, outputs: Outputs) -> Iterator[Images]:
+            settings = RasterSettings(outputs=outputs)
+            for cameras in views:
+                yield tuple(rasterizer.render(scene, one, settings) for one in cameras)
 
     ahead = Camera.look_at((0, 0, 0), (0, 0, 1), (0, -1, 0), fov_y_rad=0.6, width=900, height=700)
-    assert distance_ahead(draw, ahead) == pytest.approx(distance)
+    assert distance_ahead(Drawing(), ahead) == pytest.approx(distance)
     behind = Camera.look_at((0, 0, 0), (0, 0, -1), (0, -1, 0), fov_y_rad=0.6, width=9, height=7)
-    assert distance_ahead(draw, behind) == np.inf
+    assert distance_ahead(Drawing(), behind) == np.inf
 
 
 def test_two_files_are_named_after_their_eyes(

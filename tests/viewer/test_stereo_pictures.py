@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -66,12 +66,13 @@ def pictures_of(panorama: Panorama, place: tuple[float, float, float]) -> tuple[
     scene = rasterizer.prepare(Gaussians(*(np.array(a, np.float32) for a in arrays)))
     head = Camera.look_at((0, 0, 0), (0, 0, 1), (0, -1, 0), fov_y_rad=1.0, width=64, height=64)
 
-    def draw(eyes: tuple[Camera, Camera], coming: Sequence[Camera]) -> tuple[RasterImage, ...]:
-        return tuple(rasterizer.render(scene, eye, SETTINGS) for eye in eyes)
+    def draw_each(pairs: Sequence[tuple[Camera, Camera]]) -> Iterator[tuple[RasterImage, ...]]:
+        for eyes in pairs:
+            yield tuple(rasterizer.render(scene, eye, SETTINGS) for eye in eyes)
 
     done: list[tuple[int, int]] = []
     image = panorama_pair(
-        panorama, HEIGHT, head, RIG, draw, lambda done_now, of: done.append((done_now, of))
+        panorama, HEIGHT, head, RIG, draw_each, lambda done_now, of: done.append((done_now, of))
     )
     assert done == [(index, len(done)) for index in range(len(done))]
     assert image.color is not None and image.alpha.shape == image.color.shape[:2]
