@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from rendering.assignment import Assignment, Group, RatedDevice, assign
+from rendering.demand import Load
 from rendering.device import Device
 from rendering.device_speed import DeviceSpeeds
 from rendering.elastic import Decision, ElasticPolicy
@@ -90,16 +91,24 @@ class DeviceRoster:
         """The frame of a group has ended."""
         self._taken.difference_update(device.name for device in group.devices)
 
-    def frame_took(self, ms: float, ready: Collection[str], now_s: float) -> None:
-        """A frame of moving pictures is done: perhaps more devices are needed, or fewer.
+    def group_count(self, ready: Collection[str], now_s: float) -> int:
+        """Frames that can be drawn at a time."""
+        return len(self._assignment(ready, now_s).groups) or 1
 
-        Times count as those of one frame after the other: where frames alternate, each takes as
-        long as before, but they end more often.
+    @property
+    def is_elastic(self) -> bool:
+        """Whether only as many devices are used as are needed."""
+        return self._elastic is not None
+
+    def adapt(self, load: Load, ready: Collection[str]) -> None:
+        """A frame of a camera in motion is done: perhaps more devices are needed, or fewer.
+
+        What counts is the time that all wishes of a frame's time take, one after the other: where
+        frames alternate, each takes as long as before, but they end more often.
         """
         if self._elastic is None:
             return
-        groups = len(self._assignment(ready, now_s).groups) or 1
-        self._frame_ms.append(ms / groups)
+        self._frame_ms.append(self._elastic.target_ms * load.wanted / load.capacity)
         del self._frame_ms[: -self._elastic.shrink_after]
         self.decision = self._elastic.decide(self._frame_ms, self._in_use, len(ready))
         if self.decision.wanted != self._in_use:

@@ -12,6 +12,7 @@ from render_cache.byte_cache import CacheStats
 from rendering.base import Rasterizer
 from rendering.crew import Crew, NewRasterizer
 from rendering.deadline_watch import DeadlineWatch
+from rendering.demand import Load
 from rendering.device import Device, cpu_devices
 from rendering.device_health import DEFAULT_FAULTS, FaultPolicy
 from rendering.device_roster import SINGLE, DeviceRoster
@@ -195,6 +196,18 @@ class RenderEngine(Closing):
     def decision(self) -> Decision | None:
         """Why so many devices are in use, and whether they are too few; None if all are used."""
         return self._line.roster.decision
+
+    @property
+    def load(self) -> Load:
+        """What clients in motion want of the devices, and whether that is too much."""
+        with self._crew.lock:
+            return self._line.load()
+
+    def share_of(self, client: str) -> float:
+        """Of the time of one group of devices, what a client in motion gets if it wants all of it:
+        from how many others want how much."""
+        with self._crew.lock:
+            return self._line.share_of(client)
 
     def restart_device(self, name: str, why: str = "it was asked for") -> None:
         """Give up what a device is doing and start it anew; other devices do its work.

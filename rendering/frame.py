@@ -31,6 +31,9 @@ class FrameRequest:
             where every frame is wanted, as of an export; they come in order then.
         deadline_s: When it is in vain if it still waits for its turn, on the clock of
             ``submitted_s``; None for never. What has begun is drawn to its end.
+        rate_hz: Frames a second that a client in motion wants.
+        reduced_to: Of the time for a picture of full quality, the share that this one is expected
+            to take, as it was reduced to hold the rate (``rendering.demand``).
         detail: Level of detail to draw, 0 the finest; the coarsest there is if there are
             fewer (``ResidentScene.add_coarser``). A streamed scene draws fewer Gaussians.
         max_error_px: Detail whose absence would not show by more than this may be left out,
@@ -44,7 +47,7 @@ class FrameRequest:
         submitted_s: ``time.monotonic()`` at the asking.
 
     Raises:
-        ValueError: If the detail is below 0, or a frame that is wanted by all means
+        ValueError: If a number is out of its range, or a frame that is wanted by all means
             (``replaces``) has a deadline.
     """
 
@@ -56,6 +59,8 @@ class FrameRequest:
     preemptible: bool = False
     replaces: bool = True
     deadline_s: float | None = None
+    rate_hz: float = 30.0
+    reduced_to: float = 1.0
     detail: int = 0
     max_error_px: float = 0.0
     frozen: tuple[Camera, ...] = ()
@@ -66,6 +71,10 @@ class FrameRequest:
     def __post_init__(self) -> None:
         if self.detail < 0:
             raise ValueError(f"detail must be 0 or more, got {self.detail}")
+        if self.rate_hz <= 0 or not 0 < self.reduced_to <= 1:
+            raise ValueError(
+                f"rate_hz is above 0, reduced_to in (0, 1], got {self.rate_hz}, {self.reduced_to}"
+            )
         if self.deadline_s is not None and not self.replaces:
             raise ValueError("a frame that is wanted by all means has no deadline")
 

@@ -7,8 +7,10 @@ from concurrent.futures import Future
 
 from rendering.crew import Crew
 from rendering.delivery import Outbox
+from rendering.demand import Demand, Load
 from rendering.device_roster import DeviceRoster
-from rendering.frame import Frame, FrameRequest
+from rendering.fairness import Urgency
+from rendering.frame import Frame, FrameRequest, FrameStats
 from rendering.frame_jobs import Begin, FrameWork, resolve
 from rendering.job import Job
 from rendering.picture_cache import PictureCache
@@ -49,6 +51,7 @@ class FrameLine:
         self.recorder = Recorder()
         self._clock = clock
         self._queue: FairQueue[FrameRequest] = FairQueue()
+        self._demand = Demand()
         self._waiting: dict[FrameRequest, Future[Frame]] = {}
         self._running: dict[FrameRequest, FrameWork] = {}
         self._begun = 0
@@ -80,6 +83,7 @@ class FrameLine:
             if admitted.dropped is request:
                 return future
             self._waiting[request] = future
+            self._demand.asked(request, self._clock())
             for running in admitted.cancelled:
                 self._running[running].stop()
             self.crew.lock.notify_all()
@@ -95,6 +99,7 @@ class FrameLine:
         """The client is gone."""
         with self.crew.lock:
             self._queue.forget(client)
+            self._demand.forget(client)
         self.scenes.forget(client)
 
     def find(self, device: str) -> Job | None:
@@ -128,11 +133,27 @@ class FrameLine:
         self._queue.finish(frame.request, frame.cost_s)
         self.roster.release(frame.group)
         self.recorder.frame(self._record(frame))
-        if isinstance(frame.outcome, Frame) and not frame.request.preemptible:
-            stats = frame.outcome.stats
-            if not stats.reused:
-                self.roster.frame_took(stats.render_ms, self.crew.ready, self._clock())
+        if isinstance(frame.outcome, Frame) and not frame.outcome.stats.reused:
+            self._took(frame.request, frame.outcome.stats)
         self.crew.lock.notify_all()
+
+    def load(self) -> Load:
+        """What those who move want, and what there is. Under the lock."""
+        now_s = self._clock()
+        capacity = self.roster.group_count(self.crew.ready, now_s)
+        return self._demand.load(self._queue.requests, capacity, now_s)
+
+    def share_of(self, client: str) -> float:
+        """Of the time of one group of devices, what a client gets. Under the lock."""
+        now_s = self._clock()
+        capacity = self.roster.group_count(self.crew.ready, now_s)
+        return self._demand.share(client, self._queue.requests, capacity, now_s)
+
+    def _took(self, request: FrameRequest, stats: FrameStats) -> None:
+        """A frame was drawn: perhaps more devices are needed, or fewer."""
+        self._demand.drew(request, 1e-3 * stats.render_ms, self._clock())
+        if self.roster.is_elastic and request.urgency < Urgency.STILL:
+            self.roster.adapt(self.load(), self.crew.ready)
 
     def _record(self, frame: FrameWork) -> FrameRecord:
         request, drawn = frame.request, isinstance(frame.outcome, Frame)

@@ -27,8 +27,8 @@ from typing import Generic, Protocol, TypeVar
 
 from rendering.fairness import DeficitTurns, Turn, Urgency
 
-# Of one client that wants every frame: enough to keep 64 devices busy.
-MOST_WAITING = 64
+# Of one client that wants every frame: enough to keep as many devices busy as there can be.
+MOST_WAITING = 128
 
 
 class Queued(Protocol):
@@ -101,6 +101,15 @@ class FairQueue(Generic[R]):
     def running(self) -> tuple[R, ...]:
         """What was started and has not finished."""
         return tuple(request for entry in self._clients.values() for request, _ in entry.running)
+
+    @property
+    def requests(self) -> tuple[R, ...]:
+        """All of them, those of a client in order."""
+        return tuple(
+            request
+            for entry in self._clients.values()
+            for request in (*(running for running, _ in entry.running), *entry.waiting)
+        )
 
     def admit(self, request: R) -> Admitted[R]:
         """Let a request wait: in the place of a waiting one of its client, or, where every frame

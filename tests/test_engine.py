@@ -183,14 +183,16 @@ def test_a_client_that_wants_every_frame_may_only_have_so_many_wait(
     hold_one_frame(engine, rasterizer)
     wanted = [replace(ask("export", i), replaces=False) for i in range(MOST_WAITING + 1)]
     futures = [engine.submit(request) for request in wanted[:-1]]
-    with pytest.raises(RenderError, match="64 frames of export wait to be drawn; take some"):
+    with pytest.raises(RenderError, match="128 frames of export wait to be drawn; take some"):
         engine.submit(wanted[-1])
     other = engine.submit(ask("b", x=0.5))
     rasterizer.gate.set()
     assert red(other) == 0.5
     futures[0].result(WAIT_S)
     futures.append(engine.submit(wanted[-1]))
-    assert [future.result(WAIT_S).request.sequence for future in futures] == list(range(65))
+    assert [future.result(WAIT_S).request.sequence for future in futures] == list(
+        range(MOST_WAITING + 1)
+    )
 
 
 def test_an_impatient_client_has_one_frame_a_group_under_way_and_one_waiting() -> None:

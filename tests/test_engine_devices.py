@@ -330,7 +330,7 @@ def test_devices_join_when_frames_are_late() -> None:
         elastic=policy,
     ) as engine:
         assert [device.in_use for device in engine.devices] == [True, False]
-        frames = [draw(engine, ask(sequence, view(33, 70))) for sequence in range(8)]
+        frames = [draw(engine, ask(sequence, view(33, 70), rate_hz=200)) for sequence in range(8)]
         assert [device.in_use for device in engine.devices] == [True, True]
         assert engine.decision is not None and engine.decision.overloaded
     drew = [{part.device for part in frame.stats.parts if part.eyes} for frame in frames]

@@ -70,7 +70,7 @@ class BrowserView:
         client: viser's handle.
         engine: Shared by all browsers.
         scene: What is shown.
-        policy, options, threads, sharers, moving_error_px: As in ``Session``.
+        policy, options, threads, moving_error_px: As in ``Session``.
         ack_timeout_s: As in ``ViserScreen``.
         on_limits: Called when somebody changed what all browsers' pictures may take.
     """
@@ -84,7 +84,6 @@ class BrowserView:
         options: ViewOptions,
         *,
         threads: int,
-        sharers: Callable[[], int],
         ack_timeout_s: float,
         moving_error_px: float = 1.0,
         on_limits: Callable[[], None] = lambda: None,
@@ -102,7 +101,6 @@ class BrowserView:
             policy,
             options,
             threads=threads,
-            sharers=sharers,
             moving_error_px=moving_error_px,
         )
         self._viewpoint = Viewpoint(

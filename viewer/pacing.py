@@ -4,7 +4,7 @@ Every method takes the time it happens at, so tests need no clock. One ``Pacer``
 browser:
 
 - While the camera moves, pictures are as large and as detailed as the time between two of
-  them allows.
+  them allows, or the share of it that others leave.
 - A rest after the last motion, one picture is drawn in full resolution and quality; a new
   motion interrupts it.
 - Of a streamed scene that picture may be incomplete: it is drawn again when something came,
@@ -83,6 +83,8 @@ class FramePlan:
         version: The view that it shows, as counted by ``Pacer.change``.
         reduction: How it is cheaper than the full picture.
         repeated: The view was drawn in full before, but incompletely.
+        rate_hz: Moving pictures a second that are wanted.
+        reduced_to: Of the time for a moving picture of full quality, what this one is to take.
     """
 
     width: int
@@ -92,6 +94,22 @@ class FramePlan:
     version: int
     reduction: Reduction
     repeated: bool = False
+    rate_hz: float = 30.0
+    reduced_to: float = 1.0
+
+
+def time_for_picture_ms(
+    share: float, rate_hz: float, interval_ms: float, encode_ms: float = 0.0
+) -> float:
+    """What a moving picture may take for its browser to hold its rate.
+
+    Args:
+        share: Of the devices' time, in (0, 1].
+        rate_hz: Pictures a second.
+        interval_ms: The longest that one may take.
+        encode_ms: Of that, what is not done by devices, so that no other browser waits for it.
+    """
+    return min(interval_ms, 1e3 * share / rate_hz + encode_ms)
 
 
 def full_size(canvas: tuple[int, int], max_side: int, scale: float = 1.0) -> tuple[int, int]:
@@ -189,23 +207,31 @@ class Pacer:
         self._replaced = True
 
     def drawn(
-        self, plan: FramePlan, cost_ms: float, sharers: int = 1, stream: StreamStats | None = None
+        self,
+        plan: FramePlan,
+        drawing_ms: float,
+        encode_ms: float = 0.0,
+        *,
+        share: float = 1.0,
+        stream: StreamStats | None = None,
     ) -> None:
         """``plan`` was drawn.
 
         Args:
             plan: The picture.
-            cost_ms: What it cost.
-            sharers: Browsers in motion that share the engine's time.
+            drawing_ms: What it cost the devices, without waiting for them.
+            encode_ms: What it cost after that.
+            share: Of the devices' time, what this browser gets (``RenderEngine.share_of``).
             stream: Of a streamed scene, what was there of it.
         """
         controller, drawn, wanted = self._controller, None, None
         if stream is not None:
             self._incomplete, self._fading = not stream.complete, stream.fading
             drawn, wanted = sum(stream.gaussians_by_level), stream.wanted_gaussians
-        controller.observe(plan.reduction, cost_ms, drawn, wanted)
+        controller.observe(plan.reduction, drawing_ms + encode_ms, drawn, wanted)
         if not plan.still:
-            budget_ms = 1e3 * self.policy.interval_s / max(1, sharers)
+            interval_ms = 1e3 * self.policy.interval_s
+            budget_ms = time_for_picture_ms(share, self._rate_hz, interval_ms, encode_ms)
             width, height = self._full()
             controller.choose(budget_ms, width * height)
 
@@ -218,6 +244,11 @@ class Pacer:
         if self._sent_s is not None:
             self._transit_s += SMOOTHING * (now_s - self._sent_s - self._transit_s)
             self._sent_s = None
+
+    @property
+    def _rate_hz(self) -> float:
+        """Pictures a second that are wanted, and that the link can bring."""
+        return 1.0 / max(self.policy.interval_s, self._transit_s)
 
     def _full(self) -> tuple[int, int]:
         return full_size(self._canvas, self.policy.max_side, self.max_scale)
@@ -241,4 +272,12 @@ class Pacer:
             return FramePlan(*full, quality, True, self.version, WHOLE, repeated)
         reduction = self._controller.current
         size = moving_size(full, reduction.scale)
-        return FramePlan(*size, self.policy.moving_quality, False, self.version, reduction)
+        return FramePlan(
+            *size,
+            self.policy.moving_quality,
+            False,
+            self.version,
+            reduction,
+            rate_hz=self._rate_hz,
+            reduced_to=self._controller.reduced_to,
+        )

@@ -179,6 +179,13 @@ class ReductionController:
         if self.current.detail >= len(counts):
             self.current = Reduction(self.current.scale, len(counts) - 1, self.current.error_px)
 
+    @property
+    def reduced_to(self) -> float:
+        """Of the time for a moving picture of full quality, the share that the current way takes;
+        1 before the first observation."""
+        whole_ms = self.predict_ms(self._options()[0])
+        return min(1.0, self.predict_ms(self.current) / whole_ms) if whole_ms > 0 else 1.0
+
     def predict_ms(self, reduction: Reduction) -> float:
         """Expected cost of a picture so reduced; 0 before the first observation."""
         return self._model.predict_ms(self._share(reduction), reduction.scale**2)

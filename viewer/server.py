@@ -181,7 +181,6 @@ class ViewerServer(Closing):
             pacing_policy(self._settings),
             view_options(self._settings, scene),
             threads=self._settings.render.threads,
-            sharers=self._count_moving,
             ack_timeout_s=viewer.ack_timeout_s,
             moving_error_px=self._settings.stream.moving_error_px,
             on_limits=self._refresh,
@@ -216,9 +215,6 @@ class ViewerServer(Closing):
     def _refresh(self) -> None:
         for view in self.views:
             view.session.refresh()
-
-    def _count_moving(self) -> int:
-        return sum(view.session.moving for view in self.views)
 
     def _tick(self) -> None:
         while not self._closing.wait(PANEL_INTERVAL_S):

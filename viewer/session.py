@@ -188,7 +188,6 @@ class Session:
         policy: Bounds of what is drawn.
         options: How pictures are wanted at the start.
         threads: CPU threads a frame may use; 0 for one a core.
-        sharers: How many sessions are in motion, this one included.
         moving_error_px: Detail of a streamed scene that any moving picture may lack.
         clock: Seconds, the clock of ``FrameRequest.submitted_s``.
     """
@@ -202,7 +201,6 @@ class Session:
         options: ViewOptions,
         *,
         threads: int = 0,
-        sharers: Callable[[], int] = lambda: 1,
         moving_error_px: float = 1.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -211,7 +209,6 @@ class Session:
         self._screen = screen
         self._threads = threads
         self._policy = policy
-        self._sharers = sharers
         self._clock = clock
         self._wake = threading.Condition()
         # Guarded by _wake:
@@ -412,6 +409,8 @@ class Session:
             urgency=Urgency.STILL if plan.still else Urgency.MOVING,
             preemptible=plan.still,
             deadline_s=None if plan.still else self._clock() + STALE_S,
+            rate_hz=plan.rate_hz,
+            reduced_to=plan.reduced_to,
             detail=plan.reduction.detail,
             max_error_px=plan.reduction.error_px,
             frozen=choosers,
@@ -470,9 +469,9 @@ class Session:
 
     def _record(self, drawing: _Drawing, frame: Frame, shown: Picture, encode_ms: float) -> None:
         raster, plan, stream = frame.stats.raster[0], drawing.plan, frame.stats.stream
-        sharers = self._sharers()
+        share = self._engine.share_of(self.client)
         with self._wake:
-            self._pacer.drawn(plan, frame.stats.drawing_ms + encode_ms, sharers, stream)
+            self._pacer.drawn(plan, frame.stats.drawing_ms, encode_ms, share=share, stream=stream)
             self._sent_at.append(self._clock())
             self._stats = SessionStats(
                 shown=self._stats.shown + 1,

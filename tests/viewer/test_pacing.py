@@ -134,18 +134,18 @@ def test_on_a_slow_link_drawing_waits_so_that_the_picture_is_fresh() -> None:
 
 
 def test_browsers_in_motion_share_the_time() -> None:
-    """Four moving browsers draw smaller pictures, so that all hold the rate."""
+    """A browser that gets a quarter of the time draws smaller pictures, to hold the rate."""
 
-    def settled_width(sharers: int) -> int:
+    def settled_width(share: float) -> int:
         pacer, widths = Pacer(POLICY), [0]
         for step in range(60):
             pacer.change(step, CANVAS)
             plan = start(pacer, step)
-            pacer.drawn(plan, 80 * plan.reduction.scale**2, sharers)
+            pacer.drawn(plan, 80 * plan.reduction.scale**2, share=share)
             widths.append(plan.width)
         return widths[-1]
 
-    assert settled_width(4) < 0.8 * settled_width(1)
+    assert settled_width(0.25) < 0.6 * settled_width(1.0)
 
 
 def test_the_largest_resolution_can_be_lowered() -> None:
