@@ -24,7 +24,9 @@ FRAMES_IN_BANDS = Schedule(
     split=(Split(SplitBy.FRAME, 2), Split(SplitBy.BAND)),
     shares=Shares.BALANCED,
 )
+SHARDS = Schedule("shards", split=(Split(SplitBy.SHARD),))
 SINGLE = Schedule("single")
+# Those whose pictures are the bytes of one device.
 SCHEDULES = (SINGLE, BANDS, EYES, EYES_IN_BANDS, FRAMES, FRAMES_IN_BANDS)
 
 

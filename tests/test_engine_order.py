@@ -23,7 +23,7 @@ from rendering.simulator import simulate
 from rendering.stages import Stage
 from splat.camera import Camera
 from splat.gaussians import Gaussians
-from tests.engine_devices import BANDS, FRAMES, SINGLE, WAIT_S
+from tests.engine_devices import BANDS, FRAMES, SHARDS, SINGLE, WAIT_S
 from tests.fake_rasterizer import FakeRasterizer
 from tests.schedules import machine
 
@@ -92,7 +92,7 @@ def drawn_order(
     return [(frame.request.client, frame.request.sequence) for frame in drawn]
 
 
-@pytest.mark.parametrize(("schedule", "count"), [(SINGLE, 1), (BANDS, 2), (FRAMES, 2)])
+@pytest.mark.parametrize(("schedule", "count"), [(SINGLE, 1), (BANDS, 2), (FRAMES, 2), (SHARDS, 2)])
 def test_the_simulator_and_the_engine_agree_on_order(schedule: Schedule, count: int) -> None:
     first = [ask(f"first {i}") for i in range(count if schedule is FRAMES else 1)]
     expected = simulated_order(schedule, count, first, WAITING)
