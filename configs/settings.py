@@ -57,6 +57,8 @@ class RenderSettings:
             ones that divide the cores.
         schedule: How frames are divided among them: the name of a shipped schedule or a file
             (``docs/schedules.md``).
+        elastic: Use only as many of the devices as those who move need for full pictures at
+            ``viewer.target_fps``; all otherwise.
         picture_cache: Memory for finished pictures, bytes: views that are asked for again,
             by whomever, are not drawn again.
     """
@@ -70,6 +72,7 @@ class RenderSettings:
     near_ratio: Annotated[float, Range(1e-9, 0.5)] = 1e-4
     devices: str = "auto"
     schedule: str = "single"
+    elastic: bool = False
     picture_cache: Annotated[int, MEMORY] = 128 * 2**20
 
 

@@ -64,8 +64,8 @@ class DeviceRoster:
                 f"the schedule {schedule.name} deals out chunks whatever their depth, which is"
                 " simulated, but not drawn; use order: depth"
             )
-        assign(schedule, [RatedDevice(name) for name in self._names])  # are all of them there?
-        self._schedule = schedule
+        devices = assign(schedule, [RatedDevice(name) for name in self._names]).devices
+        self._schedule, self._of_use = schedule, len(devices)
 
     def in_use(self, ready: Collection[str]) -> tuple[str, ...]:
         """Devices that draw, if those that are ``ready`` can, in the order of the machine's."""
@@ -110,7 +110,8 @@ class DeviceRoster:
             return
         self._frame_ms.append(self._elastic.target_ms * load.wanted / load.capacity)
         del self._frame_ms[: -self._elastic.shrink_after]
-        self.decision = self._elastic.decide(self._frame_ms, self._in_use, len(ready))
+        available = min(len(ready), self._of_use)
+        self.decision = self._elastic.decide(self._frame_ms, self._in_use, available)
         if self.decision.wanted != self._in_use:
             self._in_use = self.decision.wanted
             self._frame_ms.clear()

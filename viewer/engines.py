@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from configs.settings import RenderSettings
+from configs.settings import RenderSettings, ViewerSettings
 from rendering.base import PagingRasterizer
 from splat.gaussians import Gaussians
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rendering.engine import RenderEngine
     from rendering.schedule import Schedule
 
+DEFAULT_FPS = ViewerSettings().target_fps
 # Beside the budgets of a streamed scene, which it is to stay small against.
 STREAM_RECORD_BUDGET_BYTES = 160 << 20
 
@@ -75,8 +76,15 @@ def create_engine(
     scene: Gaussians | DrawableScene,
     *,
     streamed: bool = False,
+    target_fps: float = DEFAULT_FPS,
 ) -> RenderEngine:
-    """An engine on the devices of the settings; raises as ``DeviceChoice.of``."""
+    """An engine on the devices of the settings; raises as ``DeviceChoice.of``.
+
+    Args:
+        streamed: As of ``create_rasterizer``.
+        target_fps: What as few devices as possible are to hold, if the settings say so.
+    """
+    from rendering.elastic import ElasticPolicy
     from rendering.engine import RenderEngine
 
     choice = DeviceChoice.of(render)
@@ -92,4 +100,5 @@ def create_engine(
         devices=choice.devices,
         schedule=choice.schedule,
         new_rasterizer=another,
+        elastic=ElasticPolicy(target_fps, most=count) if render.elastic else None,
     )

@@ -293,7 +293,9 @@ def sketch_facts(sketch: Sketch, what: str) -> str:
 def _resident(opened: OpenedScene, choice: SceneChoice, settings: Settings) -> Ready:
     gaussians = opened.scene.gaussians
     rasterizer = create_rasterizer(settings.render.engine)
-    engine = create_engine(settings.render, rasterizer, gaussians)
+    engine = create_engine(
+        settings.render, rasterizer, gaussians, target_fps=settings.viewer.target_fps
+    )
     return Ready(shown_whole(opened), engine, len(gaussians), choice, [gaussians])
 
 
@@ -301,7 +303,13 @@ def _stream(opened: OpenedStream, choice: SceneChoice, settings: Settings) -> Re
     rasterizer = create_rasterizer(settings.render.engine, streamed=True)
     scene = streamed(opened, rasterizer, settings.stream)
     shown = shown_stream(opened, scene)
-    engine = create_engine(settings.render, rasterizer, scene, streamed=True)
+    engine = create_engine(
+        settings.render,
+        rasterizer,
+        scene,
+        streamed=True,
+        target_fps=settings.viewer.target_fps,
+    )
     return Ready(shown, engine, opened.meta.count, choice, [])
 
 

@@ -166,16 +166,19 @@ class DeviceOptions:
     schedule: Annotated[Text, hint(RENDER.schedule)] = None
     """How frames are divided among them: single, eye-parallel, alternate-frame, tile-split,
     shard, pipelined, or a schedule file."""
+    elastic: Flag = False
+    """Use only as many of the devices as full pictures need at the frame rate to be held."""
     trace: Annotated[File, NO_HINT] = None
     """Write in the end what was done for the last pictures, where and when: Chrome trace events,
     which Perfetto opens."""
 
     @property
-    def settings(self) -> dict[str, tuple[str, str | None]]:
+    def settings(self) -> dict[str, tuple[str, str | bool | None]]:
         """By option, the setting and its value."""
         return {
             "--devices": ("render.devices", self.devices),
             "--schedule": ("render.schedule", self.schedule),
+            "--elastic": ("render.elastic", True if self.elastic else None),
         }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -70,3 +71,41 @@ def test_pictures_are_the_same_on_any_number_of_devices() -> None:
         assert color is not None
         pictures.append(color.tobytes())
     assert pictures[0] == pictures[1]
+
+
+@pytest.mark.parametrize(("elastic", "in_use"), [(False, [True, True]), (True, [True, False])])
+def test_elastic_settings_begin_with_one_device(elastic: bool, in_use: list[bool]) -> None:
+    render = RenderSettings(devices="2", schedule="tile-split", elastic=elastic)
+    with create_engine(render, create_rasterizer("native"), random_scene(6, 10)) as engine:
+        assert [device.in_use for device in engine.devices] == in_use
+
+
+def test_elastic_settings_hold_the_rate_that_was_set() -> None:
+    """Any picture is too slow for an absurd rate, and none for one a minute."""
+    view = orbit_camera(CameraModel.PINHOLE, 150, 170)
+    render = RenderSettings(devices="2", schedule="tile-split", elastic=True)
+    for rate_hz, in_use in ((1e6, 2), (1.0, 1)):
+        rasterizer, scene = create_rasterizer("native"), random_scene(6, 3_000)
+        with create_engine(render, rasterizer, scene, target_fps=rate_hz) as engine:
+            for sequence in range(20):
+                request = FrameRequest(
+                    "a", sequence, (replace(view, near=0.01 + sequence / 1e3),), rate_hz=rate_hz
+                )
+                engine.submit(request).result(20)
+            assert sum(device.in_use for device in engine.devices) == in_use
+            assert engine.decision is not None
+            assert engine.decision.overloaded == (in_use == 2)
+
+
+def test_devices_that_a_schedule_cannot_use_are_not_added() -> None:
+    render = RenderSettings(devices="4", schedule="single", elastic=True)
+    rasterizer, scene = create_rasterizer("native"), random_scene(6, 3_000)
+    view = orbit_camera(CameraModel.PINHOLE, 64, 64)
+    with create_engine(render, rasterizer, scene, target_fps=1e6) as engine:
+        for sequence in range(12):
+            request = FrameRequest(
+                "a", sequence, (replace(view, near=0.01 + sequence / 1e3),), rate_hz=1e6
+            )
+            engine.submit(request).result(20)
+        assert sum(device.in_use for device in engine.devices) == 1
+        assert engine.decision is not None and engine.decision.overloaded
