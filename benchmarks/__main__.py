@@ -14,6 +14,7 @@ from rich.table import Table
 
 from benchmarks import (
     build,
+    cache,
     devices,
     frame,
     lod,
@@ -174,6 +175,17 @@ def run_build(options: Options, bench: Workbench, progress: Progress) -> list[Ro
     return [build.run(scene, partial(progress.advance, task)) for scene in scenes]
 
 
+def run_cache(options: Options, bench: Workbench, progress: Progress) -> list[Row]:
+    """``cache`` on every scene and path."""
+    return bench.on_every_path(
+        "cache",
+        lambda subject, advance: cache.run(subject, options.sampling, advance),
+        options,
+        progress,
+        steps=cache.PLACES,
+    )
+
+
 def run_stereo(options: Options, bench: Workbench, progress: Progress) -> list[Row]:
     """``stereo`` on every scene and path."""
     return bench.on_every_path(
@@ -252,6 +264,7 @@ BENCHMARKS = {
     "stream": Benchmark(run_stream, stream.table_of),
     "build": Benchmark(run_build, build.table_of),
     "scale": Benchmark(run_scale, scale.table_of),
+    "cache": Benchmark(run_cache, cache.table_of),
     "stereo": Benchmark(run_stereo, stereo.table_of),
     "serve": Benchmark(run_serve, serve.table_of),
     "soak": Benchmark(run_soak, soak.table_of),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rendering.base import PagingRasterizer, RasterSettings
+from rendering.base import PagingRasterizer, RasterImage, RasterSettings
 from rendering.engine import RenderEngine
 from rendering.frame import Frame, FrameRequest
 from rendering.streamed_scene import StreamedScene, StreamPolicy
@@ -34,9 +34,7 @@ class DrawnFrame:
     @property
     def color(self) -> NDArray[np.float32]:
         """[H, W, 3] of the first camera."""
-        color = self.frame.images[0].color
-        assert color is not None
-        return color
+        return color_of(self.frame.images[0])
 
     @property
     def complete(self) -> bool:
@@ -121,6 +119,12 @@ def ample_budgets(source: ChunkSource, rasterizer: PagingRasterizer) -> Budgets:
     pool = rasterizer.new_pool(source.page_gaussians, source.sh_degree)
     pages = -(-source.tree.count.astype(np.int64) // source.page_gaussians)
     return Budgets(256 << 20, int(pages.sum()) * pool.page_bytes)
+
+
+def color_of(image: RasterImage) -> NDArray[np.float32]:
+    """[H, W, 3] of an image that was asked for its colour."""
+    assert image.color is not None
+    return image.color
 
 
 def psnr_db(picture: NDArray[np.float32], truth: NDArray[np.float32]) -> float:

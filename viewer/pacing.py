@@ -66,10 +66,12 @@ class PacingPolicy:
     def raster_settings(self, wanted: RasterSettings, plan: FramePlan) -> RasterSettings:
         """How to draw a planned picture; moving ones may be a little off."""
         settings = replace(wanted, resolution=plan.reduction.scale)
-        if plan.still:
-            return settings
+        return settings if plan.still else self.moving_settings(settings)
+
+    def moving_settings(self, wanted: RasterSettings) -> RasterSettings:
+        """The same with less care."""
         reuse = ReuseLimits(self.moving_drift_px, MOVING_ANGLE_RAD)
-        return replace(settings, transmittance_stop=self.moving_stop, reuse=reuse)
+        return replace(wanted, transmittance_stop=self.moving_stop, reuse=reuse)
 
 
 @dataclass(frozen=True, slots=True)
