@@ -66,22 +66,27 @@ def join(
 
 
 def _anaglyph(left: UInt8Array, right: UInt8Array) -> UInt8Array:
-    mixed = np.asarray(cv2.transform(_linear(left), _LEFT_THROUGH_RED), np.float32)
-    mixed = mixed + cv2.transform(_linear(right), _RIGHT_THROUGH_CYAN)
-    return _encoded(np.clip(mixed, 0.0, 1.0))
+    mixed = np.asarray(cv2.transform(cv2.LUT(left, _LINEAR), _LEFT_THROUGH_RED), np.float32)
+    mixed += cv2.transform(cv2.LUT(right, _LINEAR), _RIGHT_THROUGH_CYAN)
+    np.clip(mixed, 0.0, 1.0, out=mixed)
+    mixed *= len(_ENCODED) - 1
+    mixed += 0.5  # the nearest entry
+    return _ENCODED[mixed.astype(np.uint16)]
 
 
-def _linear(srgb: UInt8Array) -> Float32Array:
-    """IEC 61966-2-1, by a table."""
-    values = np.arange(256, dtype=np.float32) / 255
-    table = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
-    linear: Float32Array = table.astype(np.float32)[srgb]
-    return linear
+def _linear() -> Float32Array:
+    """[256] linear light of each sRGB value (IEC 61966-2-1)."""
+    values = np.arange(256) / 255
+    linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+    return linear.astype(np.float32)
 
 
-def _encoded(linear: Float32Array) -> UInt8Array:
-    high = 1.055 * linear ** (1 / 2.4) - 0.055
-    srgb: UInt8Array = np.rint(255 * np.where(linear <= 0.0031308, 12.92 * linear, high)).astype(
-        np.uint8
-    )
-    return srgb
+def _encoded() -> UInt8Array:
+    """[65536] sRGB value of linear light in [0, 1], in steps that tell the darkest ones apart."""
+    light = np.arange(1 << 16) / ((1 << 16) - 1)
+    srgb = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    encoded: UInt8Array = np.rint(255 * srgb).astype(np.uint8)
+    return encoded
+
+
+_LINEAR, _ENCODED = _linear(), _encoded()
