@@ -21,7 +21,7 @@ from splat.camera import Camera, CameraModel
 from splat.errors import RenderCancelled
 from splat.stereo import StereoRig, is_pair
 from tests.rasterizer_contract import ALL, bytes_of
-from tests.scenes import orbit_camera, random_scene
+from tests.scenes import camera, gaussians, orbit_camera, random_scene
 from tests.test_native_rasterizer import INSTRUCTION_SETS, compare, make_native
 
 USUAL = replace(ALL, reuse=ReuseLimits(0.5, math.radians(1)), background=(0.2, 0.5, 0.8))
@@ -64,6 +64,22 @@ def test_with_nothing_to_share_the_right_picture_is_that_of_one_eye(
     left, right = eyes_of(97, 61, convergence=convergence)
     pair = rasterizer.render_pair(scene, left, right, NOTHING)
     assert bytes_of(pair[1]) == bytes_of(rasterizer.render(scene, right, NOTHING))
+
+
+@pytest.mark.parametrize("scale", [1e2, 1e8, 1e15, 1e25])
+def test_a_giant_before_one_eye_does_not_show_to_the_other(
+    rasterizer: PairRasterizer, scale: float
+) -> None:
+    """It is anything but the same to both, and reaches further than any picture."""
+    scene = rasterizer.prepare(gaussians([(0.2, 0, 0.02), (0, 0, 2)], scales=[[scale] * 3, [0.1] * 3]))
+    view = camera(width=45, height=33, focal=30.0)
+    left, right = StereoRig(0.3).eyes(view)
+    pair = rasterizer.render_pair(scene, left, right, USUAL)
+    for image, eye in zip(pair, (left, right), strict=True):
+        alone = rasterizer.render(scene, eye, USUAL)
+        assert alone.color is not None
+        assert image.color is not None
+        np.testing.assert_allclose(image.color, alone.color, atol=1e-5)
 
 
 def test_what_is_shared_is_nearly_right(rasterizer: PairRasterizer) -> None:

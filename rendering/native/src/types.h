@@ -97,8 +97,9 @@ struct Record {
   std::uint32_t words[kRecordWords];
 };
 
-// The x of a splat that an eye does not see.
-constexpr float kNowhere = 1e9f;
+// The x of a splat that an eye does not see: so far off that even the largest that is drawn
+// (kLargestPixels) does not reach the image from there.
+constexpr float kNowhere = 3e37f;
 
 // A splat to put in order.
 struct DepthItem {
