@@ -281,8 +281,9 @@ class Export:
                 on_problem=problems.append,
                 on_note=lambda note: log.warning("%s", note),
                 eyes=eyes,
+                trace=self.devices.trace,
             )
-        for path in targets.paths:
+        for path in (*targets.paths, *filter(None, [self.devices.trace])):
             say(str(path))
         if problems:
             more = f" (and {len(problems) - 1:,} more such)" if len(problems) > 1 else ""

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from configs.settings import RenderSettings, StreamSettings
 from rendering.base import Outputs, PagingRasterizer, RasterImage, RasterSettings
+from rendering.engine import RenderEngine
 from rendering.frame import StreamStats
 from rendering.streamed_scene import StreamedScene
 from scene_store.prefetch import look_ahead
@@ -30,7 +31,13 @@ Views = Sequence[Sequence[Camera]]
 
 
 class Draw(ABC):
-    """Draws a scene, in all its detail."""
+    """Draws a scene, in all its detail.
+
+    Attributes:
+        engine: What does so, if it is one.
+    """
+
+    engine: RenderEngine | None = None
 
     @abstractmethod
     def each(self, views: Views, outputs: Outputs) -> Iterator[Images]:
@@ -55,6 +62,8 @@ def prepared(
     render: RenderSettings,
     stream: StreamSettings,
     on_problem: Callable[[str], None],
+    *,
+    traced: bool = False,
 ) -> Iterator[Draw]:
     """The scene, to be drawn in the block; after it the source of a streamed one is closed.
 
@@ -63,11 +72,13 @@ def prepared(
         render: How, and by which devices.
         stream: How much memory a streamed one may take.
         on_problem: Hears after the block, a line each and each once, what the pictures lack.
+        traced: Have an engine draw, which remembers what it did, even on one device.
 
     Raises:
         BudgetError: If memory does not suffice.
     """
     choice = DeviceChoice.of(render)
+    alone = len(choice.devices) == 1 and not traced
     is_streamed = isinstance(opened, OpenedStream)
     rasterizer = create_rasterizer(render.engine, streamed=is_streamed, sharers=len(choice.devices))
     settings = RasterSettings(
@@ -78,7 +89,7 @@ def prepared(
     )
     with contextlib.ExitStack() as kept:
         if not isinstance(opened, OpenedStream):
-            if len(choice.devices) == 1:
+            if alone:
                 yield _DrawWhole(rasterizer, rasterizer.prepare(opened.scene.gaussians), settings)
                 return
             gaussians = opened.scene.gaussians
@@ -89,7 +100,7 @@ def prepared(
         whole = replace(stream, max_gaussians=ALL_GAUSSIANS, fade_ms=0.0)
         scene = kept.enter_context(contextlib.closing(streamed(opened, rasterizer, whole)))
         lacks = _Lacks(scene)
-        if len(choice.devices) == 1:
+        if alone:
             yield _DrawChunks(scene, rasterizer, settings, lacks)
         else:
             complete = CompleteScene(scene)
@@ -98,6 +109,7 @@ def prepared(
             )
             kept.callback(flight.close)
             kept.callback(complete.stop)  # first, so that nothing is waited for
+            scene.set_on_work(flight.engine.recorder.did)
             yield _DrawInFlight(flight)
     lacks.tell(on_problem)
 
@@ -172,6 +184,7 @@ class _DrawInFlight(Draw):
 
     def __init__(self, flight: FramesInFlight) -> None:
         self._flight = flight
+        self.engine = flight.engine
 
     def each(self, views: Views, outputs: Outputs) -> Iterator[Images]:
         """As many at a time as keep all devices at work."""

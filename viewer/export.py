@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 from configs.settings import RenderSettings, Settings, StreamSettings
 from rendering.base import RasterImage
+from rendering.stages import Stage
 from viewer.camera_choice import CameraChoice, choose_camera
 from viewer.downloads import at_hand
 from viewer.drawing import prepared
@@ -16,9 +19,11 @@ from viewer.images import Mode
 from viewer.opening import open_in_parts, opens_in_parts, unkept_budgets, used_instead
 from viewer.scenes import OpenedScene, Progress, SceneChoice, open_scene
 from viewer.streams import OpenedStream
+from viewer.traces import check_trace, write_trace
 
 DEFAULT_STREAM = StreamSettings()
 DEFAULT_EYES = EyesChoice()
+WRITING = "writing"  # the lane of who encodes the files
 
 Opened = OpenedScene | OpenedStream
 
@@ -34,6 +39,7 @@ def export(
     on_problem: Callable[[str], None] = lambda line: None,
     on_note: Callable[[str], None] = lambda line: None,
     eyes: EyesChoice = DEFAULT_EYES,
+    trace: Path | None = None,
 ) -> RasterImage:
     """Open a scene, draw one view of it, write the files; the render is returned.
 
@@ -54,6 +60,7 @@ def export(
         on_problem: Hears, a line each, what the picture lacks.
         on_note: Hears, a line each, what else is to be known of it; before the scene is read.
         eyes: Where the two are, and whether they look around.
+        trace: A file for what all of this took (``viewer.traces``), written in the end.
 
     Returns:
         The render; of two eyes, the left one's above the right one's.
@@ -68,6 +75,8 @@ def export(
     shown = Mode(mode)
     eyes.check(targets.layout, camera_choice)
     targets.check(shown)
+    if trace is not None:
+        check_trace(trace, targets.paths)
     size = eyes.size_of(camera_choice)
     if size is not None:
         targets.check_size(*size)
@@ -82,10 +91,14 @@ def export(
         targets.check_size(*size)
         each = "" if targets.layout is None else " for each eye"
         progress(1.0, f"Drawing {size[0]}×{size[1]} pixels{each}")
-        with prepared(opened, render, stream, on_problem) as draw:
+        with prepared(opened, render, stream, on_problem, traced=trace is not None) as draw:
             outputs = targets.outputs(shown)
             image = draw_seen(draw, camera, eyes, targets.layout, size[1], outputs, progress)
+    began_s = time.monotonic()
     targets.write(image, shown, render.background)
+    if trace is not None and draw.engine is not None:
+        draw.engine.recorder.did(WRITING, Stage.ENCODE.value, began_s, time.monotonic())
+        write_trace(trace, draw.engine, choice.title)
     return image
 
 

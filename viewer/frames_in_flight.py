@@ -18,6 +18,7 @@ from rendering.drawable import DrawableScene
 from rendering.engine import RenderEngine
 from rendering.fairness import Urgency
 from rendering.frame import Frame, FrameRequest, StreamStats
+from rendering.recorder import TRACED_FRAMES
 from splat.camera import Camera
 from splat.gaussians import Gaussians
 from viewer.complete_picture import CLIENT
@@ -43,6 +44,9 @@ class FramesInFlight:
         scene: Gaussians, or a scene made for ``rasterizer``, which is closed with this.
         settings: How views are drawn.
         on_stream: Hears of each view of a streamed scene what it shows.
+
+    Attributes:
+        engine: The one.
     """
 
     def __init__(
@@ -65,7 +69,7 @@ class FramesInFlight:
         self._settings = settings
         self._on_stream = on_stream
         self._sequence = 0
-        self._engine = RenderEngine(
+        self.engine = RenderEngine(
             rasterizer,
             scene,
             devices=choice.devices,
@@ -73,6 +77,7 @@ class FramesInFlight:
             new_rasterizer=another,
             faults=replace(DEFAULT_FAULTS, patience_s=PATIENCE_S),
         )
+        self.engine.recorder.keep(TRACED_FRAMES)
 
     def each(
         self, views: Iterable[tuple[Sequence[Camera], Sequence[Camera]]], outputs: Outputs
@@ -91,7 +96,7 @@ class FramesInFlight:
         def submit(view: tuple[Sequence[Camera], Sequence[Camera]]) -> Future[Frame]:
             cameras, coming = view
             self._sequence += 1
-            return self._engine.submit(
+            return self.engine.submit(
                 FrameRequest(
                     CLIENT,
                     self._sequence,
@@ -111,7 +116,7 @@ class FramesInFlight:
 
     def close(self) -> None:
         """Give up what is not drawn."""
-        self._engine.close()
+        self.engine.close()
 
 
 def in_order(

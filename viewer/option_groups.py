@@ -191,6 +191,9 @@ class ExportDeviceOptions:
     schedule: Annotated[Text, hint("tile-split; alternate-frame for --panorama ods")] = None
     """How pictures are divided among them: single, eye-parallel, alternate-frame, tile-split,
     shard, pipelined, or a schedule file. All but shard give the bytes of one device."""
+    trace: Annotated[File, NO_HINT] = None
+    """Write what was done for the picture, where and when: Chrome trace events, which Perfetto
+    opens."""
 
     @property
     def settings(self) -> dict[str, tuple[str, str | None]]:

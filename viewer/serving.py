@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from configs.settings import Settings
 from rendering.recorder import TRACED_FRAMES
 from scene_store.scene import Vector3
-from splat.atomic_file import check_writable
 from splat.errors import BelvedereError
 from viewer.access import choose_policy
 from viewer.background import Background
@@ -34,7 +33,7 @@ from viewer.opening import (
 from viewer.ports import find_port, is_loopback, outward_address
 from viewer.scenes import SceneChoice, check_exists, check_openable, open_scene
 from viewer.text import byte_size
-from viewer.traces import write_trace
+from viewer.traces import check_trace, write_trace
 
 if TYPE_CHECKING:
     from viewer.server import ViewerServer
@@ -77,7 +76,7 @@ def serve(
     choose_policy(settings.viewer.host, settings.viewer.token)
     find_port(settings.viewer, explicit=explicit_port)
     if trace is not None:
-        check_writable(trace)
+        check_trace(trace, ())
     kept = contextlib.ExitStack()  # what must outlast the drawing
     opening = Background(
         lambda progress: open_first(choice, settings, kept, progress), dispose=Ready.close

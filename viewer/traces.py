@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from rendering.chrome_trace import chrome_trace, chrome_trace_text
 from rendering.engine import RenderEngine
 from rendering.frame_spans import timeline_of
-from splat.atomic_file import atomic_file
+from splat.atomic_file import atomic_file, check_writable
+from splat.errors import OutputError
 
 TRACE_NAME = "belvedere-trace.json"
 
@@ -28,6 +31,20 @@ def trace_text(engine: RenderEngine, scene: str = "") -> str:
     }
     timeline = timeline_of(recording, [status.device.name for status in devices])
     return chrome_trace_text(chrome_trace(timeline, about=about))
+
+
+def check_trace(path: Path, others: Iterable[Path]) -> None:
+    """Sees, before any work is done, whether a trace can be written.
+
+    Args:
+        others: What else will be written.
+
+    Raises:
+        OutputError: If it cannot.
+    """
+    if any(os.path.realpath(path) == os.path.realpath(other) for other in others):
+        raise OutputError(f"{path}: --trace cannot be the same file as a picture")
+    check_writable(path)
 
 
 def write_trace(path: Path, engine: RenderEngine, scene: str = "") -> None:

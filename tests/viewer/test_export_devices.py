@@ -481,9 +481,9 @@ def test_devices_are_used_well_where_nobody_says_how(
     seen: list[RenderSettings] = []
     real: Callable[..., Any] = prepared
 
-    def noting(opened: Any, render: RenderSettings, *more: Any) -> Any:
+    def noting(opened: Any, render: RenderSettings, *more: Any, **also: Any) -> Any:
         seen.append(render)
-        return real(opened, render, *more)
+        return real(opened, render, *more, **also)
 
     monkeypatch.setattr("viewer.export.prepared", noting)
     picture = str(tmp_path / "a.png")
