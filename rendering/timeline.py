@@ -10,11 +10,13 @@ from rendering.stages import STAGES, Stage
 # What is no stage of a schedule.
 JOIN = "join"  # bringing parts together
 SEND = "send"  # until the screen says that it has the picture
+GIVEN_UP = "given up"  # drawing that was in vain: a newer view was asked for, or it failed
 STAGE_NAMES = (
     *(stage.value for stage in STAGES if stage is not Stage.ENCODE),
     JOIN,
     Stage.ENCODE.value,
     SEND,
+    GIVEN_UP,
 )
 NO_FRAME = -1  # of what is done for no frame alone, such as reading a chunk
 WAITING = "waiting frames"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from xml.sax.saxutils import escape
 
 from rendering.stages import Stage
-from rendering.timeline import JOIN, NO_FRAME, SEND, Span, between
+from rendering.timeline import GIVEN_UP, JOIN, NO_FRAME, SEND, Span, between
 
 # Told apart without colour vision, too: of what devices do, the lightness falls from stage to
 # stage; what is on its way to a screen is bright again (Okabe and Ito).
@@ -22,6 +22,7 @@ COLORS: Mapping[str, str] = {
     JOIN: "#222222",
     Stage.ENCODE.value: "#d55e00",
     SEND: "#f0e442",
+    GIVEN_UP: "#882255",
 }
 OTHER_COLOR = "#bbbbbb"
 LETTERS: Mapping[str, str] = {
@@ -34,6 +35,7 @@ LETTERS: Mapping[str, str] = {
     JOIN: "j",
     Stage.ENCODE.value: "e",
     SEND: "n",
+    GIVEN_UP: "x",
 }
 IDLE = "·"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from copy import deepcopy
@@ -23,7 +24,16 @@ from rendering.frame_spans import PICTURES, QUESTIONS, timeline_of
 from rendering.native.cpu import NativeRasterizer
 from rendering.simulator import simulate
 from rendering.streamed_scene import StreamedScene, StreamPolicy
-from rendering.timeline import STAGE_NAMES, WAITING, Passage, Sample, Span, Timeline, waiting
+from rendering.timeline import (
+    GIVEN_UP,
+    STAGE_NAMES,
+    WAITING,
+    Passage,
+    Sample,
+    Span,
+    Timeline,
+    waiting,
+)
 from scene_store.build import BuildOptions, build_store
 from scene_store.formats.ply import write_ply
 from scene_store.ledger import Budgets
@@ -37,6 +47,7 @@ from tests.schedules import COSTS, HEADSET, WALKER, machine, shipped
 from tests.trace_rules import broken_rules
 
 WAIT_S = 20.0
+HELD_MS = 5.0
 BALL = scenes.random_scene(7, 1500, 1)
 TIMELINE = Timeline(
     ("cpu:0", "idle"),
@@ -221,6 +232,7 @@ def test_frames_that_were_given_up_are_told_apart() -> None:
         def render(self, *args: Any, **more: Any) -> Any:
             held.set()
             gate.wait(WAIT_S)
+            time.sleep(1e-3 * HELD_MS)
             return super().render(*args, **more)
 
     with RenderEngine(Held(), BALL) as engine:
@@ -236,3 +248,6 @@ def test_frames_that_were_given_up_are_told_apart() -> None:
         trace = recorded(engine, 1)
     complete = [e["args"]["complete"] for e in trace["traceEvents"] if e["ph"] == "b"]
     assert complete == [False, True] and broken_rules(trace) == []
+    in_vain = [e for e in trace["traceEvents"] if e["name"] == GIVEN_UP]
+    assert [e["args"]["frame"] for e in in_vain] == [0], "the device was not idle then"
+    assert in_vain[0]["dur"] >= HELD_MS * 1e3

@@ -126,7 +126,7 @@ def test_on_a_panel_all_of_the_picture_is_inside() -> None:
     spans = [Span("cpu:0", stage, 10.0 * n, 10.0 * n + 9, n) for n, stage in enumerate(STAGE_NAMES)]
     lanes = ["cpu:0", "browser-12"]
     root = ET.fromstring(
-        to_svg(spans, lanes, Window(0.0, 90.0), names={"browser-12": "page"}, style=PANEL)
+        to_svg(spans, lanes, Window(0.0, 100.0), names={"browser-12": "page"}, style=PANEL)
     )
     _, _, width, height = map(float, (root.get("viewBox") or "").split())
     assert width == PANEL.width and root.get("width") is None

@@ -86,7 +86,9 @@ class DevicePanel:
         engine, now_s = self._engine, self._clock()
         self._follow(engine.schedule.name)
         note = self._note if now_s < self._note_until_s else ""
-        text = devices_html(engine.schedule, engine.devices, engine.decision, engine.pictures, note)
+        text = devices_html(
+            engine.schedule, engine.devices, engine.decision, engine.pictures, engine.load, note
+        )
         if text != self._numbers_html:
             self._numbers_html = self._numbers.content = text
         if self._wanted.value and now_s >= self._next_s:

@@ -9,6 +9,7 @@ from enum import Enum
 from configs.schedules import shipped_texts
 from render_cache.byte_cache import CacheStats
 from rendering.assignment import RatedDevice, assign
+from rendering.demand import Load
 from rendering.device import Device
 from rendering.device_roster import SINGLE, DeviceRoster
 from rendering.elastic import Decision
@@ -95,12 +96,14 @@ def devices_html(
     devices: Sequence[DeviceStatus],
     decision: Decision | None,
     pictures: CacheStats,
+    load: Load | None = None,
     note: str = "",
 ) -> str:
     """The schedule, a line for each device, and what is kept of finished pictures.
 
     Args:
         decision: Why so many devices are in use, where their number changes.
+        load: How busy they are.
         note: What a control was answered.
     """
     about = schedule.about or describe(schedule)
@@ -109,12 +112,19 @@ def devices_html(
     rows = [_device_row(status, at[status.device.name]) for status in devices]
     parts.append(_table(rows))
     if decision is not None:
-        parts.append(_line(("Overloaded: " if decision.overloaded else "") + decision.reason))
+        parts.append(_line(f"{decision.reason}."))
+    if load is not None and load.overloaded:
+        parts.append(_line(busy_line(load), "Pictures in motion get coarser until all fit"))
     parts.append(_table([_fact_row(*row) for row in cache_rows(pictures)]))
     if note:
         parts.append(_line(note))
     style = "margin:0 14px 6px;font-size:0.8em;line-height:1.5;font-variant-numeric:tabular-nums"
     return f'<div style="{style}">{"".join(parts)}</div>'
+
+
+def busy_line(load: Load) -> str:
+    """That there is more to draw than devices."""
+    return f"Busy: views in motion want {load.wanted / load.capacity:.1f} times what there is."
 
 
 def cache_rows(pictures: CacheStats) -> tuple[tuple[str, str, str], ...]:

@@ -14,6 +14,7 @@ import pytest
 import viser
 
 from render_cache.byte_cache import CacheStats
+from rendering.demand import Load
 from rendering.device import Device, cpu_devices
 from rendering.elastic import Decision
 from rendering.engine import DeviceStatus, RenderEngine
@@ -97,9 +98,14 @@ def test_the_schedule_is_told_in_a_line_and_what_comes_from_elsewhere_is_harmles
 
 def test_why_so_many_devices_are_in_use_is_told() -> None:
     held = Decision(2, "30 fps are held")
-    assert ">30 fps are held<" in devices_html(BANDS, FOUR, held, NOTHING)
-    late = Decision(2, "8 of 8 frames took over 33 ms", overloaded=True)
-    assert ">Overloaded: 8 of 8 frames" in devices_html(BANDS, FOUR, late, NOTHING)
+    assert ">30 fps are held.<" in devices_html(BANDS, FOUR, held, NOTHING)
+
+
+def test_that_there_is_too_much_to_draw_is_told() -> None:
+    busy = devices_html(BANDS, FOUR, None, NOTHING, Load(3.5, 2, overloaded=True))
+    assert ">Busy: views in motion want 1.8 times what there is.<" in busy
+    for load in (Load(1.5, 2, overloaded=False), None):
+        assert "Busy" not in devices_html(BANDS, FOUR, None, NOTHING, load)
 
 
 def test_what_is_kept_of_pictures_is_told() -> None:
