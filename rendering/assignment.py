@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 from rendering.schedule import (
     DeviceChoice,
@@ -16,6 +16,9 @@ from rendering.schedule import (
     SplitBy,
 )
 from splat.errors import SettingsError
+
+CutRows = Callable[[tuple[int, ...], Sequence[float]], Sequence[float]]
+"""From pictures and the ends of shares of their cost, but the last, to shares of their rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +131,12 @@ def assign(schedule: Schedule, devices: Sequence[RatedDevice]) -> Assignment:
 
 
 def parts_of(
-    schedule: Schedule, group: Group, eyes: int, tile_rows: int, repeated: float = 0.0
+    schedule: Schedule,
+    group: Group,
+    eyes: int,
+    tile_rows: int,
+    repeated: float = 0.0,
+    cut_rows: CutRows | None = None,
 ) -> tuple[Part, ...]:
     """What each device of a group draws of a frame; together all of it, and nothing twice.
 
@@ -137,17 +145,20 @@ def parts_of(
             level divides it among all, or the lead draws it alone.
         tile_rows: Of each picture.
         repeated: Share of drawing that each part repeats (``Costs.repeated``), for BALANCED.
+        cut_rows: Where the cost is, for bands that are BALANCED: what parts repeat is in that.
     """
     levels = [level for level in schedule.split if level.by is not SplitBy.FRAME]
     pictures = tuple(range(eyes))
     by_eye = bool(levels) and levels[0].by is SplitBy.EYE
     below = next((level for level in levels if level.by is not SplitBy.EYE), None)
     if not by_eye or eyes == 1 or len(group.devices) == 1:
-        return _divide(schedule.shares, below, group.devices, pictures, tile_rows, repeated)
+        return _divide(
+            schedule.shares, below, group.devices, pictures, tile_rows, repeated, cut_rows
+        )
     return tuple(
         part
         for eye, team in zip(pictures, balanced_groups(group.devices, eyes), strict=True)
-        for part in _divide(schedule.shares, below, team, (eye,), tile_rows, repeated)
+        for part in _divide(schedule.shares, below, team, (eye,), tile_rows, repeated, cut_rows)
     )
 
 
@@ -226,6 +237,7 @@ def _divide(
     eyes: tuple[int, ...],
     tile_rows: int,
     repeated: float,
+    cut_rows: CutRows | None,
 ) -> tuple[Part, ...]:
     """One set of pictures among devices, by bands or shards, or whole."""
     if level is None:
@@ -233,6 +245,9 @@ def _divide(
     used = devices[: level.parts or None]
     shares = shares_of([device.weight for device in used], rule, repeated)
     if level.by is SplitBy.BAND:
+        if cut_rows is not None and rule is Shares.BALANCED:
+            cuts = cut_rows(eyes, list(accumulate(shares))[:-1])
+            shares = [end - first for first, end in pairwise([0.0, *cuts, 1.0])]
         parts = [
             Part(device, eyes, rows)
             for device, rows in zip(used, whole_rows(shares, tile_rows), strict=True)

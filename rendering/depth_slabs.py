@@ -5,10 +5,9 @@ into intervals that touch and do not overlap thus divides the scene, and the pic
 composited front to back, are the picture of the whole (``rendering.layers``): sort-last rendering
 (Molnar et al. 1994) without any Gaussian being drawn twice or in the wrong order.
 
-Where to cut is measured. Slabs of equally many Gaussians do not take equally long: near ones cover
-more pixels, and what would be hidden in the whole picture is drawn in a slab behind. So the cost
-of Gaussians by depth is learnt from the frames before, as load balancers of sort-last renderers do
-(Eilemann et al. 2009).
+Where to cut is measured (``rendering.part_costs``). Slabs of equally many Gaussians do not take
+equally long: near ones cover more pixels, and what would be hidden in the whole picture is drawn in
+a slab behind.
 """
 
 from __future__ import annotations
@@ -20,12 +19,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from rendering.part_costs import PartCosts
 from splat.camera import Camera, Float64Array
 
-BINS = 64  # of the costs, each of as many Gaussians
-DAMPING = 0.5  # of what is learnt from one frame: times of frames are noisy
 ROUNDING = 1e-12  # of sums of shares
-MOST_CHANGE = 4.0  # of a cost by one frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,56 +69,8 @@ class DepthMasses:
         return depth
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class SlabCosts:
-    """What drawing takes, by depth: a cost for each of ``BINS`` equal shares of the Gaussians.
-
-    Attributes:
-        bins: [BINS] float64, from near to far, adding up to 1.
-    """
-
-    bins: Float64Array
-
-    @classmethod
-    def even(cls) -> SlabCosts:
-        """Every Gaussian costs the same, for all that is known."""
-        return cls(np.full(BINS, 1.0 / BINS))
-
-    def masses(self, shares: Sequence[float]) -> list[float]:
-        """Where to cut so that slabs have such shares of the cost: shares of the Gaussians.
-
-        Args:
-            shares: Ends of the slabs but the last, ascending, in [0, 1].
-        """
-        ends = np.concatenate([[0.0], np.cumsum(self.bins)])
-        cuts: list[float] = np.interp(shares, ends, np.linspace(0.0, 1.0, BINS + 1)).tolist()
-        return cuts
-
-    def after(self, slabs: Sequence[Slab], times: Sequence[float]) -> SlabCosts:
-        """What is known after a frame.
-
-        Args:
-            slabs: All of the picture's, none empty.
-            times: What each took, or would have taken on one and the same device.
-        """
-        total = sum(times)
-        if not total > 0:
-            return self
-        edges = np.linspace(0.0, 1.0, BINS + 1)
-        factors = np.zeros(BINS)
-        for slab, time in zip(slabs, times, strict=True):
-            low, high = slab.masses
-            inside = np.clip((np.minimum(edges[1:], high) - np.maximum(edges[:-1], low)), 0, None)
-            expected = float(inside @ self.bins) * BINS
-            ratio = time / total / expected if expected > 0 else 1.0
-            ratio = min(MOST_CHANGE, max(1.0 / MOST_CHANGE, ratio))
-            factors += inside * BINS * ratio**DAMPING
-        bins = self.bins * factors
-        return SlabCosts(bins / bins.sum())
-
-
 def cut_in_slabs(
-    camera: Camera, masses: DepthMasses, costs: SlabCosts, shares: Sequence[float]
+    camera: Camera, masses: DepthMasses, costs: PartCosts, shares: Sequence[float]
 ) -> tuple[Slab | None, ...]:
     """The slabs of a view, near to far; None for one in which no depth is left.
 
@@ -131,7 +80,7 @@ def cut_in_slabs(
     """
     if not len(masses.depths):
         return (Slab(camera.near, camera.far), *[None] * len(shares))
-    ends = costs.masses(shares)
+    ends = costs.cuts(shares)
     borders = [masses.depth_at(end) for end in ends]
     return slabs_between(camera, borders, [0.0, *ends, 1.0])
 

@@ -28,13 +28,13 @@ from rendering.device import Device
 from rendering.device_speed import work_of
 from rendering.drawable import Drawable
 from rendering.frame import Frame, FrameRequest, FrameStats, PartStats
-from rendering.frame_pieces import CutInSlabs, Piece, joined, pieces_of, slab_times
+from rendering.frame_pieces import CutInSlabs, Piece, joined, part_times, pieces_of
 from rendering.job import Job
+from rendering.part_balance import PartBalance
 from rendering.picture_cache import PictureCache
 from rendering.scene_holder import SceneHolder
-from rendering.schedule import Schedule, SplitBy
-from rendering.slab_balance import SlabBalance
-from rendering.timeline import GIVEN_UP, JOIN
+from rendering.schedule import Schedule, Shares, SplitBy
+from rendering.timeline import JOIN
 from splat.errors import BelvedereError, RenderCancelled
 
 
@@ -127,7 +127,8 @@ class Line(Protocol):
     pictures: PictureCache
     crew: Crew
     outbox: Outbox
-    slabs: SlabBalance
+    slabs: PartBalance
+    bands: PartBalance
 
     def now_s(self) -> float:
         """Seconds of the engine's clock."""
@@ -162,9 +163,16 @@ class Begin(FrameJob):
             kept = self._kept(drawable)
             missing = [eye for eye in range(len(frame.request.cameras)) if eye not in kept]
             cut = self._cut_of(drawable)
-            pieces = pieces_of(frame.schedule, frame.group, frame.request, missing, cut)
+            pieces = pieces_of(
+                frame.schedule, frame.group, frame.request, missing, cut, self._cut_rows
+            )
             return Plan([lease.pop_all()], drawable, kept, pieces)
         raise AssertionError("no scene suppresses errors")
+
+    def _cut_rows(self, eye: int, shares: Sequence[float]) -> Sequence[float]:
+        """Where bands end that have such shares of the cost."""
+        with self.line.crew.lock:
+            return self.line.bands.of(self.frame.request.client, eye).cuts(shares)
 
     def _cut_of(self, drawable: Drawable) -> CutInSlabs | None:
         """Cuts the views of the request in slabs of depth, if that is wanted and possible."""
@@ -255,9 +263,6 @@ class Draw(FrameJob):
     def failed(self, error: BelvedereError, seconds: float) -> None:
         """The frame cannot be completed."""
         self.frame.fail(error)
-        if not self.tried:  # else it was another device's
-            now_s, stages = self.line.now_s(), ((GIVEN_UP, 1e3 * seconds),)
-            self.frame.parts.append(PartStats(self._piece.device, now_s - seconds, now_s, stages))
         self._ended(seconds)
 
     def _ended(self, seconds: float, device: str = "") -> None:
@@ -324,13 +329,17 @@ class Join(FrameJob):
         self._close(error, seconds)
 
     def _learn(self) -> None:
-        """What slabs of depth cost, for the client's next frame."""
-        frame = self.frame
+        """What slabs of depth cost, and balanced bands, for the client's next frame."""
+        frame, line = self.frame, self.line
         if frame.plan is None or not frame.as_planned:
             return
         drawn = [frame.drawn[number] for number in range(len(frame.plan.pieces))]
-        for eye, (slabs, times) in slab_times(frame.plan.pieces, drawn, frame.group).items():
-            self.line.slabs.learn(frame.request.client, eye, slabs, times)
+        for layers, balance in ((True, line.slabs), (False, line.bands)):
+            if not layers and frame.schedule.shares is not Shares.BALANCED:
+                continue
+            times = part_times(frame.plan.pieces, drawn, frame.group, layers=layers)
+            for eye, (spans, took) in times.items():
+                balance.learn(frame.request.client, eye, spans, took)
 
     def _close(self, outcome: Frame | BelvedereError, seconds: float) -> None:
         frame, line = self.frame, self.line

@@ -13,11 +13,11 @@ from rendering.fairness import Urgency
 from rendering.frame import Frame, FrameRequest, FrameStats
 from rendering.frame_jobs import Begin, FrameWork, resolve
 from rendering.job import Job
+from rendering.part_balance import PartBalance
 from rendering.picture_cache import PictureCache
 from rendering.recorder import FrameRecord, Recorder
 from rendering.scene_holder import SceneHolder
 from rendering.scheduler import MOST_WAITING, FairQueue
-from rendering.slab_balance import SlabBalance
 from splat.errors import BelvedereError, RenderError
 
 
@@ -34,7 +34,7 @@ class FrameLine:
         crew: Who does the jobs. To be set before anything is asked for.
         outbox: What is not delivered.
         recorder: What is remembered of frames that have ended.
-        slabs: What is known of the costs by depth.
+        slabs, bands: What is known of the costs by depth, and from the top of pictures down.
     """
 
     crew: Crew
@@ -47,7 +47,7 @@ class FrameLine:
         clock: Callable[[], float],
     ) -> None:
         self.scenes, self.pictures, self.roster = scenes, pictures, roster
-        self.outbox, self.slabs = Outbox(), SlabBalance()
+        self.outbox, self.slabs, self.bands = Outbox(), PartBalance(), PartBalance()
         self.recorder = Recorder()
         self._clock = clock
         self._queue: FairQueue[FrameRequest] = FairQueue()

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from rendering.assignment import Group, Part, parts_of
+from rendering.assignment import CutRows, Group, Part, parts_of
 from rendering.base import (
     TILE_PX,
     CancelFlag,
@@ -27,11 +27,14 @@ from rendering.device import Device
 from rendering.drawable import Drawable
 from rendering.frame import FrameRequest
 from rendering.layers import LAYERED, composited, layer_settings
+from rendering.part_costs import Span
 from rendering.schedule import Schedule, Split, SplitBy
 from splat.stereo import is_pair
 
 CutInSlabs = Callable[[int, Sequence[float]], tuple[Slab | None, ...]]
 """From an eye, and the ends of all its shares but the last, to slabs; None for empty ones."""
+CutInBands = Callable[[int, Sequence[float]], Sequence[float]]
+"""From an eye, and the ends of shares of its cost, but the last, to shares of its rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +46,14 @@ class EyePart:
         rows: First and end.
         whole: Whether these are all that the request wants.
         slab: Of depth, to be drawn as a layer; None for all of what is there.
+        span: Of what is cut, the rows or the Gaussians by depth, from and to, in [0, 1].
     """
 
     eye: int
     rows: tuple[int, int]
     whole: bool
     slab: Slab | None = None
+    span: Span = (0.0, 1.0)
 
     def settings(self, request: FrameRequest, device: Device) -> RasterSettings:
         """How to draw it, on a device."""
@@ -135,12 +140,15 @@ def pieces_of(
     request: FrameRequest,
     eyes: Sequence[int],
     cut: CutInSlabs | None = None,
+    cut_rows: CutInBands | None = None,
 ) -> tuple[Piece, ...]:
     """Some pictures of a request, divided among a group by a schedule.
 
     Args:
         eyes: Which cameras; those whose pictures are at hand are not drawn.
         cut: Cuts views in slabs; None where the scene cannot be drawn so.
+        cut_rows: Cuts them in bands that are BALANCED; None for even costs. Eyes that are cut
+            alike are cut as the first of them.
 
     Raises:
         ValueError: If the request wants rows that a picture lacks.
@@ -152,7 +160,11 @@ def pieces_of(
     in_layers = cut is not None and request.settings.outputs in LAYERED
     if not in_layers:
         schedule = _in_bands(schedule)
-    shares = _parts(schedule, group, len(eyes), tile_rows)
+
+    def cut_places(places: tuple[int, ...], ends: Sequence[float]) -> Sequence[float]:
+        return ends if cut_rows is None else cut_rows(eyes[places[0]], ends)
+
+    shares = _parts(schedule, group, len(eyes), tile_rows, cut_places)
     drawn: dict[str, list[EyePart]] = {part.device.name: [] for part in shares}
     for place, eye in enumerate(eyes):
         mine = [part for part in shares if place in part.eyes]
@@ -175,9 +187,11 @@ def _in_bands(schedule: Schedule) -> Schedule:
     return schedule if levels == schedule.split else replace(schedule, split=levels)
 
 
-def _parts(schedule: Schedule, group: Group, eyes: int, tile_rows: int) -> tuple[Part, ...]:
+def _parts(
+    schedule: Schedule, group: Group, eyes: int, tile_rows: int, cut_rows: CutRows
+) -> tuple[Part, ...]:
     if eyes <= 2 or not schedule.has(SplitBy.EYE):
-        return parts_of(schedule, group, eyes, tile_rows)
+        return parts_of(schedule, group, eyes, tile_rows, cut_rows=cut_rows)
     # More pictures than anybody has eyes, such as the sides of a panorama: dealt out.
     devices = group.devices[:eyes]
     return tuple(
@@ -190,7 +204,11 @@ def _band(eye: int, wanted: tuple[int, int], tiles: tuple[int, int]) -> EyePart 
     """Tile rows of an eye's picture, None if it has none of them, being less tall than others."""
     first = wanted[0] + tiles[0] * TILE_PX
     end = min(wanted[0] + tiles[1] * TILE_PX, wanted[1])
-    return EyePart(eye, (first, end), (first, end) == wanted) if first < end else None
+    if first >= end:
+        return None
+    height = wanted[1] - wanted[0]
+    span = (first - wanted[0]) / height, (end - wanted[0]) / height
+    return EyePart(eye, (first, end), (first, end) == wanted, span=span)
 
 
 def _layers(
@@ -203,7 +221,7 @@ def _layers(
     slabs = cut(eye, [share.chunks[1] for share in shares[:-1]])
     if sum(slab is not None for slab in slabs) == 1:
         return [None if slab is None else whole for slab in slabs]
-    return [None if slab is None else replace(whole, slab=slab) for slab in slabs]
+    return [None if slab is None else replace(whole, slab=slab, span=slab.masses) for slab in slabs]
 
 
 def joined(
@@ -258,16 +276,21 @@ def _joined_stats(parts: Sequence[RasterStats]) -> RasterStats:
     )
 
 
-def slab_times(
-    pieces: Sequence[Piece], drawn: Sequence[Sequence[RasterImage]], group: Group
-) -> dict[int, tuple[list[Slab], list[float]]]:
-    """By eye that was drawn in layers, its slabs, and what each takes of a device of weight 1."""
+def part_times(
+    pieces: Sequence[Piece],
+    drawn: Sequence[Sequence[RasterImage]],
+    group: Group,
+    *,
+    layers: bool,
+) -> dict[int, tuple[list[Span], list[float]]]:
+    """By eye that was drawn in layers, or in bands, their spans, and what each takes of a device
+    of weight 1."""
     weights = {device.name: device.weight for device in group.devices}
-    times: dict[int, tuple[list[Slab], list[float]]] = {}
+    times: dict[int, tuple[list[Span], list[float]]] = {}
     for piece, images in zip(pieces, drawn, strict=True):
         for part, image in zip(piece.parts, images, strict=True):
-            if part.slab is not None:
-                slabs, took = times.setdefault(part.eye, ([], []))
-                slabs.append(part.slab)
+            if (part.slab is not None) == layers:
+                spans, took = times.setdefault(part.eye, ([], []))
+                spans.append(part.span)
                 took.append(weights[piece.device] * sum(image.stats.stage_ms.values()))
     return times

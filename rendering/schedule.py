@@ -62,8 +62,8 @@ class Shares(str, Enum):
 
     EQUAL: all alike; frames strictly in turn.
     MEASURED: by the weights of the devices; a frame goes to the fastest group that is free.
-    BALANCED: so that all end together: by weight, less what each part repeats; frames as
-    MEASURED.
+    BALANCED: so that all end together: by weight, less what each part repeats, and, in the engine,
+    by what parts took in the frames before (``rendering.part_costs``); frames as MEASURED.
     """
 
     EQUAL = "equal"

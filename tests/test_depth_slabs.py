@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 
@@ -13,15 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rendering.depth_slabs import (
-    BINS,
     DepthMasses,
     Slab,
-    SlabCosts,
     cut_in_slabs,
     slabs_between,
     spread,
 )
-from rendering.slab_balance import MOST_VIEWS, SlabBalance
+from rendering.part_costs import PartCosts
 from splat.camera import Camera
 from tests import scenes
 
@@ -83,7 +79,7 @@ def test_slabs_in_which_nothing_can_be_are_none(borders: list[float]) -> None:
 
 def test_a_view_of_nothing_is_one_slab() -> None:
     nothing = DepthMasses.of(np.empty(0), np.empty(0))
-    first, *others = cut_in_slabs(CAMERA, nothing, SlabCosts.even(), [0.3, 0.6])
+    first, *others = cut_in_slabs(CAMERA, nothing, PartCosts.even(), [0.3, 0.6])
     assert first is not None and first.seen_by(CAMERA).far == CAMERA.far
     assert others == [None, None]
 
@@ -91,7 +87,7 @@ def test_a_view_of_nothing_is_one_slab() -> None:
 def test_slabs_have_the_shares_that_they_are_given() -> None:
     depths = np.random.default_rng(2).uniform(1, 90, 10_000)
     masses = DepthMasses.of(depths, np.ones(10_000))
-    slabs = cut_in_slabs(CAMERA, masses, SlabCosts.even(), [0.5, 0.7])
+    slabs = cut_in_slabs(CAMERA, masses, PartCosts.even(), [0.5, 0.7])
     shares = [
         np.mean([holds(slab.seen_by(CAMERA), depth) for depth in depths.astype(F32)[:2000]])
         for slab in slabs
@@ -110,70 +106,3 @@ def test_chunks_are_spread_over_their_depths() -> None:
     masses = spread(np.array([0.0, 10.0]), np.array([8.0, 10.0]), np.array([1.0, 1.0]))
     assert masses.depths.tolist() == [1, 3, 5, 7, 10, 10, 10, 10]
     assert masses.below.tolist() == [0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1]
-
-
-def settle(
-    cost_below: Callable[[float], float], weights: list[float], frames: int = 25, noise: float = 0.0
-) -> list[float]:
-    """What slabs take in the end, if the Gaussians below a share cost ``cost_below(share)``."""
-    random = np.random.default_rng(4)
-    shares = (np.cumsum(weights) / np.sum(weights))[:-1].tolist()
-    costs, times = SlabCosts.even(), []
-    for _ in range(frames):
-        ends = [0.0, *costs.masses(shares), 1.0]
-        slabs = [Slab(1.0, 2.0, pair) for pair in pairwise(ends)]
-        took = np.diff([cost_below(end) for end in ends])
-        times = (took / weights).tolist()
-        costs = costs.after(
-            slabs, (took * random.uniform(1 - noise, 1 + noise, len(took))).tolist()
-        )
-    assert costs.bins.sum() == pytest.approx(1.0) and len(costs.bins) == BINS
-    return times
-
-
-@pytest.mark.parametrize("weights", [[1.0, 1.0], [1.0, 0.4], [1.0, 1.0, 0.5, 0.25]])
-@pytest.mark.parametrize("power", [0.25, 1.0, 4.0])
-def test_slabs_end_together_after_some_frames(weights: list[float], power: float) -> None:
-    """Where near Gaussians cost more than far ones, and the other way round."""
-    times = settle(lambda share: share**power, weights)
-    assert max(times) < 1.1 * min(times)
-
-
-def test_slabs_end_about_together_where_times_are_noisy() -> None:
-    times = settle(lambda share: share**0.5, [1.0, 1.0], noise=0.3)
-    assert max(times) < 1.5 * min(times)
-
-
-def test_one_frame_that_hung_does_not_spoil_the_balance() -> None:
-    ends = [Slab(1.0, 2.0, (0.0, 0.5)), Slab(2.0, 3.0, (0.5, 1.0))]
-    after = SlabCosts.even().after(ends, [1e9, 1.0])
-    (cut,) = after.masses([0.5])
-    assert 0.25 < cut < 0.5
-    assert SlabCosts.even().after(ends, [0.0, 0.0]).masses([0.5]) == [0.5]
-
-
-def test_costs_are_of_a_client_and_an_eye() -> None:
-    balance = SlabBalance()
-    slabs = [Slab(2.0, 3.0, (0.5, 1.0)), Slab(1.0, 2.0, (0.0, 0.5))]
-    balance.learn("a", 1, slabs, [1.0, 3.0])
-    assert balance.of("a", 1).masses([0.5])[0] < 0.5
-    for client, eye in (("a", 0), ("b", 1)):
-        assert balance.of(client, eye).masses([0.5]) == [0.5]
-
-
-def test_of_parts_of_a_picture_nothing_is_learnt() -> None:
-    balance = SlabBalance()
-    balance.learn("a", 0, [Slab(1.0, 2.0, (0.0, 0.5))], [1.0])
-    balance.learn("a", 0, [Slab(1.0, 2.0, (0.5, 1.0)), Slab(3.0, 4.0, (0.0, 0.4))], [1.0, 2.0])
-    assert len(balance) == 0
-
-
-def test_views_that_nobody_draws_are_forgotten() -> None:
-    balance = SlabBalance()
-    slabs = [Slab(1.0, math.inf, (0.0, 0.5)), Slab(2.0, 3.0, (0.5, 1.0))]
-    for number in range(MOST_VIEWS + 9):
-        balance.learn("first", 0, slabs, [2.0, 1.0])
-        balance.learn(str(number), 0, slabs, [2.0, 1.0])
-    assert len(balance) == MOST_VIEWS
-    assert balance.of("first", 0).masses([0.5])[0] < 0.5
-    assert balance.of("0", 0).masses([0.5]) == [0.5]
