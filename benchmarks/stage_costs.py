@@ -3,7 +3,8 @@
 Of every view the whole picture is drawn, its upper and its lower half, and its near and its far
 Gaussians alone, in turn. A half picture is a camera of half the height with its principal point
 moved: the engine projects, sorts and composites for it what it would for a band of tile rows. What
-a half takes beyond half of the time is what every part repeats.
+a half takes beyond half of the time is what every part repeats. Two eyes are drawn at once, as
+while a head moves; what they take beyond one is what the second eye adds.
 """
 
 from __future__ import annotations
@@ -21,18 +22,28 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.stereo import eye_distance
 from benchmarks.streaming import StreamedEngine, ample_budgets
 from benchmarks.subject import Advance, Sampling, Subject, ignore_progress
 from configs.settings import ViewerSettings
-from rendering.base import TILE_PX, PagingRasterizer, RasterImage, RasterSettings, RasterStats
+from rendering.base import (
+    TILE_PX,
+    PagingRasterizer,
+    PairRasterizer,
+    RasterImage,
+    RasterSettings,
+    RasterStats,
+)
 from rendering.cost_model import Costs, JoinCost, StageCost, StageTimes, repeated_share
 from rendering.frame import FrameRequest, FrameStats
 from rendering.layers import composited
-from rendering.stages import DRAWING, STAGES, Stage
+from rendering.stages import DRAWING, DRAWN_ONCE, STAGES, Stage
 from rendering.streamed_scene import StreamPolicy
 from scene_store.store import open_store
 from splat.camera import Camera
+from splat.stereo import StereoRig
 from viewer.images import color_to_uint8
+from viewer.pacing import PacingPolicy
 
 HOPS = 200
 EYE_DISTANCE = 1e-3  # of the view's depth; the cost of choosing for two eyes hardly depends on it
@@ -52,7 +63,8 @@ def stage_costs(
         advance: Called after each view.
     """
     views = subject.path.spread(sampling.cameras)
-    meter = _Meter(subject.rasterizer, subject.prepared, RasterSettings(threads=1))
+    rig = StereoRig(eye_distance(subject.asked))
+    meter = _Meter(subject.rasterizer, subject.prepared, rig, RasterSettings(threads=1))
     halves = _halves(subject)
     for view in views[:1]:  # warms the caches and the engine's buffers
         meter.measure(view, halves(view))
@@ -84,9 +96,14 @@ class _Meter:
     """Draws wholes and halves in turn, and keeps their times."""
 
     def __init__(
-        self, rasterizer: PagingRasterizer, prepared: Any, settings: RasterSettings
+        self,
+        rasterizer: PagingRasterizer,
+        prepared: Any,
+        rig: StereoRig,
+        settings: RasterSettings,
     ) -> None:
         self._rasterizer, self._prepared, self._settings = rasterizer, prepared, settings
+        self._rig = rig
         self.forget()
 
     def forget(self) -> None:
@@ -94,6 +111,7 @@ class _Meter:
         self._whole: list[FrameStats] = []
         self._bands: list[FrameStats] = []
         self._shards: list[FrameStats] = []
+        self._eyes: list[FrameStats] = []
         self.encode_ms: list[float] = []
         self.blend_ms: list[float] = []
 
@@ -103,6 +121,11 @@ class _Meter:
         for band in two_bands(view):
             self._draw(self._prepared, band, self._bands)
         near, far = (self._draw(half, view, self._shards) for half in halves)
+        if isinstance(self._rasterizer, PairRasterizer):
+            reuse = PacingPolicy().moving_settings(self._settings).reuse
+            settings = replace(self._settings, reuse=reuse)
+            eyes = self._rasterizer.render_pair(self._prepared, *self._rig.eyes(view), settings)
+            self._eyes.append(FrameStats(0.0, 0.0, tuple(eye.stats for eye in eyes)))
         assert whole.color is not None
         color = whole.color
         self.encode_ms.append(_timed_ms(lambda: _encode(color)))
@@ -111,14 +134,20 @@ class _Meter:
 
     def drawing(self) -> dict[Stage, StageCost]:
         """Of project, sort and composite."""
-        whole, bands, shards = (
-            StageTimes.of(frames).ms for frames in (self._whole, self._bands, self._shards)
+        whole, bands, shards, eyes = (
+            StageTimes.of(frames).ms
+            for frames in (self._whole, self._bands, self._shards, self._eyes or self._whole)
         )
         return {
             stage: StageCost(
                 whole[stage],
                 band=repeated_share(whole[stage], bands[stage], 0.5),
                 shard=repeated_share(whole[stage], shards[stage], 0.5),
+                second_eye=(
+                    min(1.0, max(0.0, 2.0 * eyes[stage] / whole[stage] - 1.0))
+                    if stage in DRAWN_ONCE
+                    else 1.0
+                ),
             )
             for stage in DRAWING
         }

@@ -29,6 +29,7 @@ from rendering.frame import FrameRequest
 from rendering.layers import LAYERED, composited, layer_settings
 from rendering.part_costs import Span
 from rendering.schedule import Schedule, Split, SplitBy
+from rendering.stages import DRAWN_ONCE
 from splat.stereo import is_pair
 
 CutInSlabs = Callable[[int, Sequence[float]], tuple[Slab | None, ...]]
@@ -88,10 +89,12 @@ class Piece:
     Attributes:
         device: Whom it is for; any other could do it.
         parts: At least one, one after the other.
+        shares_eyes: Whether two eyes may be drawn at once.
     """
 
     device: str
     parts: tuple[EyePart, ...]
+    shares_eyes: bool = True
 
     def draw(
         self,
@@ -122,7 +125,9 @@ class Piece:
     def _second_eye(self, place: int, request: FrameRequest) -> int | None:
         """Which part is the same of the other eye, if what they have in common may be reused."""
         part, reuse = self.parts[place], request.settings.reuse
-        if part.slab is not None or not (reuse.drift_px > 0 and reuse.angle_rad > 0):
+        if not (self.shares_eyes and reuse.drift_px > 0 and reuse.angle_rad > 0):
+            return None
+        if part.slab is not None:
             return None
         camera = request.cameras[part.eye]
         for other in range(place + 1, len(self.parts)):
@@ -175,7 +180,8 @@ def pieces_of(
         for share, part in zip(mine, parts, strict=True):
             if part is not None:
                 drawn[share.device.name].append(part)
-    return tuple(Piece(device, tuple(parts)) for device, parts in drawn.items() if parts)
+    once = all(stage in schedule.shared for stage in DRAWN_ONCE)
+    return tuple(Piece(device, tuple(parts), once) for device, parts in drawn.items() if parts)
 
 
 def _in_bands(schedule: Schedule) -> Schedule:

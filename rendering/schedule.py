@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from rendering.stages import DRAWING, SHAREABLE, STAGES, Stage
+from rendering.stages import DRAWING, DRAWN_ONCE, SHAREABLE, STAGES, Stage
 
 
 class SplitBy(str, Enum):
@@ -150,7 +150,9 @@ class Schedule:
             passed all such stages.
         helpers: So many of the devices, the slowest, draw nothing and do what overlaps apart
             from drawing: choosing and decoding ahead, encoding behind.
-        shared: Stages that a device does once for both eyes, beside those that are always so.
+        shared: Stages that a device does once for both eyes, beside those that are always so, if
+            the request allows it (``RasterSettings.reuse``). The CPU engine shares projection and
+            sorting together, or neither.
 
     Raises:
         ScheduleProblem: If it makes no sense.
@@ -163,7 +165,7 @@ class Schedule:
     shares: Shares = Shares.MEASURED
     overlap: tuple[Stage, ...] = ()
     helpers: int = 0
-    shared: tuple[Stage, ...] = ()
+    shared: tuple[Stage, ...] = DRAWN_ONCE
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "overlap", tuple(s for s in STAGES if s in self.overlap))

@@ -29,7 +29,7 @@ from rendering.schedule import (
     Split,
     SplitBy,
 )
-from rendering.stages import STAGES, Stage
+from rendering.stages import DRAWN_ONCE, STAGES, Stage
 from splat.errors import SettingsError
 
 KEYS = ("name", "about", "split", "devices", "shares", "overlap", "helpers", "shared")
@@ -64,8 +64,8 @@ def schedule_text(schedule: Schedule) -> str:
         values["overlap"] = _stages_value(schedule.overlap)
     if schedule.helpers:
         values["helpers"] = schedule.helpers
-    if schedule.shared:
-        values["shared"] = _stages_value(schedule.shared)
+    if schedule.shared != DRAWN_ONCE:
+        values["shared"] = _stages_value(schedule.shared) if schedule.shared else NONE
     return marked_yaml.dump(values)
 
 
@@ -82,7 +82,7 @@ def _schedule(top: Marked) -> Schedule:
             fields["shares"].choice(Shares) if "shares" in fields else Shares.MEASURED,
             _stages(fields["overlap"]) if "overlap" in fields else (),
             fields["helpers"].whole(0, MAX_DEVICES) if "helpers" in fields else 0,
-            _stages(fields["shared"]) if "shared" in fields else (),
+            _stages(fields["shared"]) if "shared" in fields else DRAWN_ONCE,
         )
     except ScheduleProblem as error:
         raise _located(top, error) from None

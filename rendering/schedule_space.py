@@ -37,8 +37,6 @@ def schedule_space(
         eyes: Of the requests, at most.
         fidelity: The worst that will do.
     """
-    shared = tuple(stage for stage in STAGES if costs[stage].second_eye < 1.0)
-    sharing = tuple(s for s in shared if s in (Stage.PROJECT, Stage.SORT)) if eyes > 1 else ()
     for choice, devices in device_choices(machine.devices):
         for helpers in range(min(MOST_HELPERS, len(devices) - 1) + 1):
             drawing = len(devices) - helpers
@@ -47,7 +45,7 @@ def schedule_space(
                     continue
                 for shares in share_rules(devices[:drawing], split):
                     name = _name(split, overlap, drawing, helpers, shares)
-                    yield Schedule(name, "", split, choice, shares, overlap, helpers, sharing)
+                    yield Schedule(name, "", split, choice, shares, overlap, helpers)
 
 
 def device_choices(

@@ -26,4 +26,5 @@ STAGES = tuple(Stage)
 FRONT = (Stage.SELECT, Stage.FETCH, Stage.DECODE)
 DRAWING = (Stage.PROJECT, Stage.SORT, Stage.COMPOSITE)
 AHEAD, BEHIND = FRONT, (Stage.ENCODE,)
-SHAREABLE = (*FRONT, Stage.PROJECT, Stage.SORT)
+DRAWN_ONCE = (Stage.PROJECT, Stage.SORT)  # of two eyes, where a request allows it
+SHAREABLE = (*FRONT, *DRAWN_ONCE)

@@ -124,9 +124,10 @@ def test_devices_draw_pairs_of_bands(
     assert (rasterizer.singles, rasterizer.pairs) == (0, pairs)
 
 
-def test_devices_with_an_eye_each_share_nothing() -> None:
+@pytest.mark.parametrize("schedule", [EYES, replace(SINGLE, shared=())])
+def test_devices_with_an_eye_each_share_nothing(schedule: Schedule) -> None:
     rasterizer = Counting()
-    with RenderEngine(rasterizer, BALL, devices=cpu_devices(2, 2), schedule=EYES) as engine:
+    with RenderEngine(rasterizer, BALL, devices=cpu_devices(2, 2), schedule=schedule) as engine:
         frame = ask(engine, 1, LEFT, RIGHT, settings=CLOSE)
     native = NativeRasterizer()
     scene = native.prepare(BALL)

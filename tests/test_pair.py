@@ -71,7 +71,9 @@ def test_a_giant_before_one_eye_does_not_show_to_the_other(
     rasterizer: PairRasterizer, scale: float
 ) -> None:
     """It is anything but the same to both, and reaches further than any picture."""
-    scene = rasterizer.prepare(gaussians([(0, 0, 0.02), (0, 0, 2)], scales=[[scale] * 3, [0.1] * 3]))
+    scene = rasterizer.prepare(
+        gaussians([(0, 0, 0.02), (0, 0, 2)], scales=[[scale] * 3, [0.1] * 3])
+    )
     view = camera(width=45, height=33, focal=30.0)
     left, right = StereoRig(0.3).eyes(view)
     pair = rasterizer.render_pair(scene, left, right, USUAL)

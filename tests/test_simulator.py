@@ -97,7 +97,8 @@ def test_eyes_that_share_project_once() -> None:
     }
     shared = Schedule("a", shared=(Stage.PROJECT,))
     assert latency(shared, machine(1.0), BOTH, Costs(stages)) == 12.5 + 10.0
-    assert latency(Schedule("a"), machine(1.0), BOTH, Costs(stages)) == 20.0 + 10.0
+    alone = Schedule("a", shared=())
+    assert latency(alone, machine(1.0), BOTH, Costs(stages)) == 20.0 + 10.0
 
 
 # Many frames
