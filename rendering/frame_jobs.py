@@ -34,7 +34,7 @@ from rendering.part_balance import PartBalance
 from rendering.picture_cache import PictureCache
 from rendering.scene_holder import SceneHolder
 from rendering.schedule import Schedule, Shares, SplitBy
-from rendering.timeline import JOIN
+from rendering.timeline import GIVEN_UP, JOIN
 from splat.errors import BelvedereError, RenderCancelled
 
 
@@ -263,6 +263,9 @@ class Draw(FrameJob):
     def failed(self, error: BelvedereError, seconds: float) -> None:
         """The frame cannot be completed."""
         self.frame.fail(error)
+        if not self.tried:  # else it was another device's
+            now_s, stages = self.line.now_s(), ((GIVEN_UP, 1e3 * seconds),)
+            self.frame.parts.append(PartStats(self._piece.device, now_s - seconds, now_s, stages))
         self._ended(seconds)
 
     def _ended(self, seconds: float, device: str = "") -> None:
