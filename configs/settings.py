@@ -60,7 +60,8 @@ class RenderSettings:
         elastic: Use only as many of the devices as those who move need for full pictures at
             ``viewer.target_fps``; all otherwise.
         picture_cache: Memory for finished pictures, bytes: views that are asked for again,
-            by whomever, are not drawn again.
+            by whomever, are not drawn again. Of a streamed scene it comes out of
+            ``stream.device_budget``, and is at most an eighth of that.
     """
 
     engine: Literal["native", "reference"] = "native"
@@ -128,8 +129,8 @@ class StreamSettings:
     Attributes:
         host_budget: Host memory for encoded chunks, bytes; None for a share of what is
             available.
-        device_budget: Memory for the chunks that can be drawn, bytes; on a CPU it is host
-            memory, too. None for a share of what is available.
+        device_budget: Memory for the chunks that can be drawn and for finished pictures, bytes;
+            on a CPU it is host memory, too. None for a share of what is available.
         max_gaussians: No picture is drawn from more.
         fade_ms: How long a change of detail takes to show; 0 for at once.
         moving_error_px: Detail of a moving picture whose absence would not show by more than

@@ -147,6 +147,10 @@ class RenderEngine(Closing):
         """What is kept of finished pictures."""
         return self._pictures.stats()
 
+    def set_picture_bytes(self, budget_bytes: int) -> None:
+        """Other memory for finished pictures, in force at once."""
+        self._pictures.set_budget(budget_bytes)
+
     @property
     def recorder(self) -> Recorder:
         """What is remembered of the last frames, for timelines and traces; tell it what else was

@@ -48,6 +48,10 @@ class PictureCache:
             for array in arrays:
                 array.flags.writeable = False
 
+    def set_budget(self, budget_bytes: int) -> None:
+        """Another budget, in force at once."""
+        self._pictures.set_budget(budget_bytes)
+
     def clear(self) -> None:
         """Forget all pictures."""
         self._pictures.clear()

@@ -34,12 +34,7 @@ class SceneHolder:
     def __init__(
         self, rasterizer: Rasterizer, scene: Gaussians | DrawableScene, devices: Sequence[Device]
     ) -> None:
-        memories = sorted({device.memory for device in devices})
-        if len(memories) > 1:
-            raise SettingsError(
-                f"devices with memories of their own ({', '.join(memories)}) cannot draw one"
-                " frame together yet; use those of one"
-            )
+        _require_one_memory(devices)
         self._rasterizer = rasterizer
         self._scene = self._drawable(scene)
         self._replacing = threading.Lock()
@@ -103,3 +98,15 @@ class SceneHolder:
         if isinstance(scene, Gaussians):
             return ResidentScene(self._rasterizer, scene)
         return scene
+
+
+def _require_one_memory(devices: Sequence[Device]) -> None:
+    by_memory: dict[str, list[str]] = {}
+    for device in devices:
+        by_memory.setdefault(device.memory, []).append(device.name)
+    if len(by_memory) > 1:
+        where = "; ".join(f"{memory}: {', '.join(names)}" for memory, names in by_memory.items())
+        raise SettingsError(
+            f"devices: a scene is in one memory, but these are of {len(by_memory)} ({where}); use"
+            " those of one of them"
+        )

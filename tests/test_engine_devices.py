@@ -358,9 +358,13 @@ def test_helpers_draw_nothing() -> None:
 
 
 def test_devices_with_memories_of_their_own_are_refused() -> None:
-    devices = (Device("cpu:0"), Device("cuda:0", memory="cuda:0"))
-    with pytest.raises(SettingsError, match="memories of their own"):
+    devices = (Device("cpu:0"), Device("cuda:0", memory="GPU 0"), Device("cpu:1"))
+    with pytest.raises(SettingsError) as info:
         RenderEngine(NativeRasterizer(), BALL, devices=devices)
+    assert str(info.value) == (
+        "devices: a scene is in one memory, but these are of 2 (host: cpu:0, cpu:1; GPU 0: cuda:0);"
+        " use those of one of them"
+    )
 
 
 def test_several_clients_share_several_devices() -> None:

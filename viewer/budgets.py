@@ -1,4 +1,4 @@
-"""How much memory a streamed scene may take, where the user did not say."""
+"""How much memory a streamed scene may take, where the user did not say, and what for."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from viewer.text import memory_size
 USABLE_SHARE = 0.6
 HOST_SHARE = 0.2  # of what is usable: encoded chunks are small, and the disk is near
 MOST_HOST_BYTES = 4 << 30
+PICTURES_SHARE = 1 / 8  # of the device's budget, that finished pictures may have at most
 UNKNOWN_BYTES = 4 << 30  # taken to be available where the system does not tell
 
 
@@ -42,6 +43,23 @@ def choose_budgets(
         # A host budget beyond its share comes out of the unused rest, as far as that goes.
         device = max(usable - host, (free - host) // 2, 0)
     return Budgets(host, device)
+
+
+def picture_share(budgets: Budgets, most: int, least: Budgets) -> int:
+    """Of the device's budget, the bytes for finished pictures; all others are for chunks.
+
+    Args:
+        budgets: Of a scene.
+        most: That pictures are to have at all (``render.picture_cache``).
+        least: What chunks cannot do without; pictures give way to that.
+    """
+    share = int(PICTURES_SHARE * budgets.device_bytes)
+    return max(0, min(most, share, budgets.device_bytes - least.device_bytes))
+
+
+def beside_pictures(budgets: Budgets, pictures: int) -> Budgets:
+    """What is left for chunks."""
+    return Budgets(budgets.host_bytes, budgets.device_bytes - pictures)
 
 
 def needs_of_whole(count: int, sh_degree: int, drawable_bytes: float) -> Budgets:

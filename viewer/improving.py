@@ -214,7 +214,9 @@ class _Changes:
         self._ready, self._choice, self._settings = ready, choice, settings
         stream = settings.stream
         budgets = choose_budgets(stream.host_budget, stream.device_budget, available_bytes())
-        self._shares = SharedBudgets(budgets)
+        self._shares = SharedBudgets(
+            budgets, pictures=ready.engine, most_pictures=settings.render.picture_cache
+        )
         self._before: StreamedScene | None = None
 
     @property

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs.settings import Settings
+from rendering.streamed_scene import least_budgets
 from scene_store.chunk_sources import can_stream
 from scene_store.loading import in_morton_order
 from scene_store.manifest import PAGE_GRANULARITY
@@ -24,7 +25,13 @@ from scene_store.sketch import Sketch, sketch_scene
 from scene_store.statistics import likely_up
 from splat.errors import SceneError, SceneFormatError
 from splat.gaussians import Gaussians
-from viewer.budgets import is_over, needs_of_whole, unkept_line
+from viewer.budgets import (
+    beside_pictures,
+    is_over,
+    needs_of_whole,
+    picture_share,
+    unkept_line,
+)
 from viewer.downloads import at_hand
 from viewer.engines import create_engine, create_rasterizer
 from viewer.scenes import (
@@ -39,7 +46,7 @@ from viewer.scenes import (
 from viewer.shared_budgets import SharedBudgets
 from viewer.start_view import choose_start_view
 from viewer.store_cache import StoreCache
-from viewer.streams import OpenedStream, open_stream, reads_within, streamed
+from viewer.streams import OpenedStream, open_stream, reads_within, stream_budgets, streamed
 
 if TYPE_CHECKING:
     from rendering.engine import RenderEngine
@@ -301,8 +308,14 @@ def _resident(opened: OpenedScene, choice: SceneChoice, settings: Settings) -> R
 
 def _stream(opened: OpenedStream, choice: SceneChoice, settings: Settings) -> Ready:
     rasterizer = create_rasterizer(settings.render.engine, streamed=True)
-    scene = streamed(opened, rasterizer, settings.stream)
-    shown = shown_stream(opened, scene)
+    most = settings.render.picture_cache
+    try:
+        budgets = stream_budgets(opened, settings.stream)
+        pictures = picture_share(budgets, most, least_budgets(opened.source, rasterizer))
+    except BaseException:
+        opened.source.close()
+        raise
+    scene = streamed(opened, rasterizer, settings.stream, beside_pictures(budgets, pictures))
     engine = create_engine(
         settings.render,
         rasterizer,
@@ -310,6 +323,7 @@ def _stream(opened: OpenedStream, choice: SceneChoice, settings: Settings) -> Re
         streamed=True,
         target_fps=settings.viewer.target_fps,
     )
+    shown = shown_stream(opened, scene, SharedBudgets(budgets, scene, engine, most))
     return Ready(shown, engine, opened.meta.count, choice, [])
 
 
@@ -334,11 +348,11 @@ def shown_stream(
     Args:
         opened: What it is made of.
         scene: What is drawn.
-        shares: The budgets, if there is or will be another form of the scene beside it.
+        shares: The budgets, if there is or will be something beside it.
     """
     from viewer.client import ShownScene
 
-    shares = SharedBudgets.of(scene) if shares is None else shares
+    shares = SharedBudgets(scene.budgets, scene) if shares is None else shares
     budgets = shares.budgets
     available = available_bytes() or 0
     return ShownScene(

@@ -1,7 +1,8 @@
-"""The budgets of a scene that is shown, hard for all forms of it that are in memory together.
+"""The budgets of a scene that is shown, hard for all that is in memory of it together.
 
 While its store is built a scene has one form after the other (``viewer.improving``), and during
-a change two: what is shown, and what is coming. People see and set the budgets of both.
+a change two: what is shown, and what is coming. Finished pictures (``rendering.picture_cache``) are
+in the device's budget, too, as far as chunks can spare it. People see and set the budgets of all.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ import threading
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
-from rendering.streamed_scene import StreamedScene
+from render_cache.byte_cache import CacheStats
 from scene_store.ledger import Budgets
 from scene_store.residency_stats import ResidencyStats
 from splat.errors import BudgetError
+from viewer.budgets import beside_pictures, picture_share
 from viewer.text import memory_size
 
 NOTHING = Budgets(0, 0)
@@ -37,40 +39,65 @@ class Budgeted(Protocol):
         """What is held."""
 
 
+class KeepsPictures(Protocol):
+    """Who keeps finished pictures: ``rendering.engine.RenderEngine``."""
+
+    @property
+    def pictures(self) -> CacheStats:
+        """What is kept."""
+
+    def set_picture_bytes(self, budget_bytes: int) -> None:
+        """Another limit, in force at once."""
+
+
 Form = TypeVar("Form", bound=Budgeted)
 
 
 class SharedBudgets:
-    """Divides budgets between what is shown of a scene and what is to take its place.
+    """Divides budgets between finished pictures, what is shown of a scene, and what is to take its
+    place. Pictures that get less do so before chunks get more, and the other way round.
 
     Args:
         budgets: All there is to divide.
-        shown: What is shown, if it has budgets at all; it has all of these.
+        shown: What is shown, if it has budgets at all; it has all that pictures leave.
+        pictures: Who keeps finished ones, of this scene alone.
+        most_pictures: Bytes that they may have (``viewer.budgets.picture_share``).
     """
 
-    def __init__(self, budgets: Budgets, shown: Budgeted | None = None) -> None:
+    def __init__(
+        self,
+        budgets: Budgets,
+        shown: Budgeted | None = None,
+        pictures: KeepsPictures | None = None,
+        most_pictures: int = 0,
+    ) -> None:
         self._lock = threading.RLock()
         self._budgets = budgets
         self._shown = shown
         self._coming: Budgeted | None = None
         self._more_to_come = False
-
-    @classmethod
-    def of(cls, scene: StreamedScene) -> SharedBudgets:
-        """Those of a scene that has one form."""
-        return cls(scene.budgets, scene)
+        self._pictures = pictures
+        self._most_pictures = most_pictures if pictures is not None else 0
+        self._picture_bytes = 0
+        self._allow_pictures(self._picture_share(budgets, self._least_shown))
 
     @property
     def budgets(self) -> Budgets:
-        """Of all forms together."""
+        """Of all forms together, and of finished pictures."""
         return self._budgets
 
     @property
     def held_bytes(self) -> int:
-        """Memory that all forms have taken."""
+        """Memory that all forms have taken, and finished pictures."""
         with self._lock:
             held = [each.stats() for each in (self._shown, self._coming) if each is not None]
-        return sum(each.host_bytes + each.device_bytes for each in held)
+            pictures = self.held_by_pictures
+        return sum(each.host_bytes + each.device_bytes for each in held) + pictures
+
+    @property
+    def held_by_pictures(self) -> int:
+        """Of the device's memory, what finished pictures have taken."""
+        return 0 if self._pictures is None else self._pictures.pictures.held_bytes
 
     def set_budgets(self, budgets: Budgets) -> None:
         """Other budgets, in force at once.
@@ -79,17 +106,14 @@ class SharedBudgets:
             BudgetError: If they are too small for what is in memory; the old ones stay.
         """
         with self._lock:
-            if self._coming is not None:
-                share = share_of(budgets, self._coming.least_budgets, self._least_shown)
-                if share is None:
-                    raise BudgetError(_TOO_SMALL_FOR_BOTH.format(*self._least_of_both()))
-                self._coming.set_budgets(share)
-                self._set_shown(_rest(budgets, share))
-            elif self._more_to_come and self._shown is not None:
-                least = self._shown.least_budgets
-                self._shown.set_budgets(share_of(budgets, least) or budgets)
-            else:
-                self._set_shown(budgets)
+            before, pictures = self._picture_bytes, self._picture_share(budgets, self._least_held)
+            self._allow_pictures(min(before, pictures))
+            try:
+                self._divide(beside_pictures(budgets, pictures))
+            except BudgetError:
+                self._allow_pictures(before)
+                raise
+            self._allow_pictures(pictures)
             self._budgets = budgets
 
     def admit(self, least: Budgets, make: Callable[[Budgets], Form]) -> Form | None:
@@ -103,11 +127,15 @@ class SharedBudgets:
             None if there is not enough for both; then nothing changes.
         """
         with self._lock:
-            share = share_of(self._budgets, least, self._least_shown)
+            both = _together(least, self._least_shown)
+            pictures = min(self._picture_bytes, self._picture_share(self._budgets, both))
+            chunks = beside_pictures(self._budgets, pictures)
+            share = share_of(chunks, least, self._least_shown)
             if share is None:
                 return None
             self._more_to_come = True
-            self._set_shown(_rest(self._budgets, share))
+            self._allow_pictures(pictures)
+            self._set_shown(_rest(chunks, share))
             coming = make(share)
             self._coming = coming
             return coming
@@ -134,7 +162,9 @@ class SharedBudgets:
                 )
             empty()
             self._shown = None
-            last = make(self._budgets)
+            pictures = self._picture_share(self._budgets, least)
+            self._allow_pictures(pictures)
+            last = make(beside_pictures(self._budgets, pictures))
             self._shown, self._more_to_come = last, False
             return last
 
@@ -157,24 +187,47 @@ class SharedBudgets:
     def leave_all_to(self, last: Budgeted) -> None:
         """It is all there is in memory, and nothing else will be."""
         with self._lock:
-            last.set_budgets(self._budgets)
             self._shown, self._coming, self._more_to_come = last, None, False
+            self.set_budgets(self._budgets)
+
+    def _divide(self, chunks: Budgets) -> None:
+        """Give all forms their share of what is for chunks."""
+        if self._coming is not None:
+            share = share_of(chunks, self._coming.least_budgets, self._least_shown)
+            if share is None:
+                raise BudgetError(_TOO_SMALL_FOR_BOTH.format(*self._least_of_both()))
+            self._coming.set_budgets(share)
+            self._set_shown(_rest(chunks, share))
+        elif self._more_to_come and self._shown is not None:
+            least = self._shown.least_budgets
+            self._shown.set_budgets(share_of(chunks, least) or chunks)
+        else:
+            self._set_shown(chunks)
+
+    def _picture_share(self, budgets: Budgets, least: Budgets) -> int:
+        return picture_share(budgets, self._most_pictures, least)
+
+    def _allow_pictures(self, budget_bytes: int) -> None:
+        self._picture_bytes = budget_bytes
+        if self._pictures is not None:
+            self._pictures.set_picture_bytes(budget_bytes)
 
     @property
     def _least_shown(self) -> Budgets:
         return NOTHING if self._shown is None else self._shown.least_budgets
+
+    @property
+    def _least_held(self) -> Budgets:
+        coming = NOTHING if self._coming is None else self._coming.least_budgets
+        return _together(coming, self._least_shown)
 
     def _set_shown(self, budgets: Budgets) -> None:
         if self._shown is not None:
             self._shown.set_budgets(budgets)
 
     def _least_of_both(self) -> tuple[str, str]:
-        assert self._coming is not None
-        coming, shown = self._coming.least_budgets, self._least_shown
-        return (
-            memory_size(coming.host_bytes + shown.host_bytes),
-            memory_size(coming.device_bytes + shown.device_bytes),
-        )
+        least = self._least_held
+        return memory_size(least.host_bytes), memory_size(least.device_bytes)
 
 
 _TOO_SMALL_FOR_BOTH = (
@@ -207,3 +260,7 @@ def _part(total: int, least: int, others_least: int) -> int | None:
 
 def _rest(budgets: Budgets, share: Budgets) -> Budgets:
     return Budgets(budgets.host_bytes - share.host_bytes, budgets.device_bytes - share.device_bytes)
+
+
+def _together(one: Budgets, other: Budgets) -> Budgets:
+    return Budgets(one.host_bytes + other.host_bytes, one.device_bytes + other.device_bytes)

@@ -136,17 +136,22 @@ def streamed(
     """
     try:
         if budgets is None:
-            budgets = choose_budgets(
-                stream.host_budget,
-                stream.device_budget,
-                available_bytes(),
-                overhead_bytes(opened.source),
-            )
+            budgets = stream_budgets(opened, stream)
         policy = StreamPolicy(stream.max_gaussians, 1e-3 * stream.fade_ms)
         return StreamedScene(opened.source, rasterizer, budgets, policy)
     except BaseException:
         opened.source.close()
         raise
+
+
+def stream_budgets(opened: OpenedStream, stream: StreamSettings) -> Budgets:
+    """Those of the settings, or shares of what the machine has.
+
+    Raises:
+        BudgetError: If they are more than there is, or less than reading takes.
+    """
+    available, overhead = available_bytes(), overhead_bytes(opened.source)
+    return choose_budgets(stream.host_budget, stream.device_budget, available, overhead)
 
 
 def overhead_bytes(source: ChunkSource) -> int:

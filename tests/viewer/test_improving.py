@@ -31,6 +31,7 @@ from tests import scenes
 from tests.viewer.test_stream_panel import moved
 from viewer import improving
 from viewer.background import Background
+from viewer.budgets import beside_pictures, picture_share
 from viewer.client import BrowserView, ShownScene
 from viewer.improving import _Changes, _show_closer, is_as_good, is_worth_showing
 from viewer.opening import Ready, cached_store, open_first
@@ -44,7 +45,16 @@ WAIT_S = 60.0
 MIB = 1 << 20
 STREAM = StreamSettings(store_from=1000, host_budget=64 * MIB, device_budget=128 * MIB)
 SETTINGS = Settings(stream=STREAM)
-HALF, ALL = Budgets(32 * MIB, 64 * MIB), Budgets(64 * MIB, 128 * MIB)
+ALL = Budgets(64 * MIB, 128 * MIB)
+
+
+def chunks_of(device_mib: int, forms: int = 1) -> Budgets:
+    """What each form has of budgets; an eighth of the device's is for finished pictures."""
+    device = device_mib * MIB
+    return Budgets(64 * MIB // forms, (device - device // 8) // forms)
+
+
+HALF = chunks_of(128, forms=2)
 
 
 class _Stopped(Exception):
@@ -195,7 +205,7 @@ def test_what_is_finished_is_shown_then_all_of_it(choice: SceneChoice, ready: Re
         opened = cached_store(choice, SETTINGS, kept)
         assert opened is not None and changes.to_store(opened) == ""
         last = server.shown[-1]
-        assert last.stream is not None and last.stream.budgets == ALL
+        assert last.stream is not None and last.stream.budgets == chunks_of(128)
         assert last.stream.policy.max_gaussians == 12_345, "what a user has set is kept"
         assert last.start is ready.shown.start, "so the camera stays"
         assert is_seen(ready)
@@ -311,7 +321,8 @@ def test_no_picture_on_the_way_to_the_store_is_worse_and_the_budgets_hold(
             if len(server.shown) == 1:
                 assert all(scene.budgets == HALF for scene in scenes_now)
                 assert sum(each.host_bytes for each in held) <= ALL.host_bytes
-                assert sum(each.device_bytes for each in held) <= ALL.device_bytes
+                on_device = sum(each.device_bytes for each in held)
+                assert on_device + ready.engine.pictures.held_bytes <= ALL.device_bytes
         monkeypatch.undo()
         before.close()
         assert drawn.count(finished) > 3, "it was shown while the store was read"
@@ -392,7 +403,7 @@ def test_one_slider_moved_twice_changes_its_own_budget_and_no_other(
         moved(panel._device, device)
         shown = server.shown[-1]
         assert shown.shares.budgets == Budgets(64 * MIB, device * MIB)
-        assert shown.stream.budgets == Budgets(32 * MIB, device // 2 * MIB)
+        assert shown.stream.budgets == chunks_of(device, forms=2)
         changes.to_unfinished(UnfinishedStore(ready.store, sketch), sketch)
         assert server.shown[-1].stream.budgets == shown.stream.budgets
         view._scene = server.shown[-1]
@@ -401,7 +412,7 @@ def test_one_slider_moved_twice_changes_its_own_budget_and_no_other(
         opened = cached_store(choice, SETTINGS, kept)
         assert opened is not None and changes.to_store(opened) == ""
         last = server.shown[-1]
-        assert last.stream.budgets == Budgets(64 * MIB, 90 * MIB)
+        assert last.stream.budgets == chunks_of(90)
         assert last.most_memory >= 90 * MIB
         ready.close()
 
@@ -449,7 +460,9 @@ def test_without_room_for_two_forms_the_store_comes_when_the_other_is_gone(
         slow: Any = SlowSource(opened.source, lambda: in_use.append(pool.pages_in_use))
         assert changes.to_store(OpenedStream(opened.title, slow, opened.start)) == ""
         last = server.shown[-1]
-        assert last.stream.budgets == last.shares.budgets == little
+        assert last.shares.budgets == little
+        pictures = picture_share(little, SETTINGS.render.picture_cache, last.stream.least_budgets)
+        assert last.stream.budgets == beside_pictures(little, pictures) and pictures > 0
         assert is_seen(ready)
         assert in_use and not any(in_use), "nothing is read while the other is there"
         ready.close()

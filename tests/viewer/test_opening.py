@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 import re
 import signal
@@ -17,9 +18,15 @@ import numpy as np
 import pytest
 
 from configs.settings import Settings, StreamSettings
+from rendering.base import RasterSettings
+from rendering.frame import FrameRequest
 from scene_store.build import BuildOptions, build_store
+from scene_store.formats.ply import write_ply
+from scene_store.ledger import Budgets
+from scene_store.manifest import Profile
 from splat.camera import Camera
 from splat.errors import BudgetError
+from tests.scenes import random_scene
 from tests.viewer.test_serving import line_with, viewing
 from tests.viewer.wire import camera_message, open_socket, unpacked
 from viewer.background import Background
@@ -307,3 +314,35 @@ def test_a_first_look_shows_the_scene(wall_ply: Path) -> None:
         camera: Camera = start.camera(64, 48, 0.01)
         assert np.isfinite(camera.position).all()
         assert "a first look: 1,600 of 1,600" in ready.shown.facts
+
+
+def test_chunks_and_finished_pictures_keep_to_one_device_budget(tmp_path: Path) -> None:
+    """Views are asked for again and again, of a scene that does not fit."""
+    ball = random_scene(5, 20_000, 1)
+    write_ply(tmp_path / "ball.ply", [ball], len(ball), 1)
+    options = BuildOptions(profile=Profile.LOSSLESS, page_gaussians=1024, threads=1)
+    build_store([tmp_path / "ball.ply"], tmp_path / "ball.bvs", options)
+    budget = 2 << 20
+    settings = Settings(stream=StreamSettings(device_budget=budget, fade_ms=0))
+    choice = SceneChoice.of(str(tmp_path / "ball.bvs"), 0, None, None, 60.0)
+    raster = RasterSettings(threads=1)
+    with contextlib.ExitStack() as stack:
+        ready = open_first(choice, settings, stack, silent)
+        stack.callback(ready.close)
+        stream, shares = ready.shown.stream, ready.shown.shares
+        assert stream is not None and shares is not None
+        assert shares.budgets.device_bytes == budget
+        assert stream.budgets.device_bytes == budget - budget // 8
+        most, hits = 0, 0
+        for sequence in range(60):
+            angle = sequence // 2 % 20 / 3
+            eye = (5 * math.sin(angle), 0.0, 5 * math.cos(angle))
+            camera = Camera.look_at(eye, (0, 0, 0), (0, -1, 0), fov_y_rad=0.8, width=96, height=64)
+            ready.engine.submit(FrameRequest("a", sequence, (camera,), raster)).result(20)
+            held = stream.stats().device_bytes + ready.engine.pictures.held_bytes
+            assert held <= budget and shares.held_by_pictures <= budget // 8
+            most, hits = max(most, held), ready.engine.pictures.hits
+            stream.wait_until_settled(5)
+        assert hits > 0 and most > 0.8 * budget, "both are in use"
+        shares.set_budgets(Budgets(shares.budgets.host_bytes, budget // 2))
+        assert ready.engine.pictures.held_bytes <= budget // 16

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from render_cache.byte_cache import CacheStats
 from scene_store.ledger import Budgets
 from splat.errors import BudgetError
+from viewer.budgets import PICTURES_SHARE, picture_share
 from viewer.shared_budgets import SharedBudgets, share_of
 
 ALL, LEAST = Budgets(1000, 4000), Budgets(10, 20)
@@ -120,6 +123,148 @@ def test_what_has_no_room_beside_it_comes_when_the_other_is_gone() -> None:
     assert happened == ["empty", Budgets(25, 45)]
     shares.set_budgets(ALL)
     assert last.budgets == ALL and first.budgets == Budgets(12, 22)
+
+
+class Memory:
+    """Whoever has a share of the device's budget, and the most that all had together."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.shares = limit, dict[str, int]()
+
+    def set(self, name: str, device_bytes: int) -> None:
+        self.shares[name] = device_bytes
+        assert sum(self.shares.values()) <= self.limit, self.shares
+
+
+@dataclass
+class Part:
+    """A form whose share is watched."""
+
+    memory: Memory
+    name: str
+    budgets: Budgets
+    least_budgets: Budgets
+
+    def __post_init__(self) -> None:
+        self.memory.set(self.name, self.budgets.device_bytes)
+
+    def set_budgets(self, budgets: Budgets) -> None:
+        if not fits(self.least_budgets, budgets):
+            raise BudgetError("too small")
+        self.budgets = budgets
+        self.memory.set(self.name, budgets.device_bytes)
+
+    def stats(self) -> Any:
+        return self.budgets
+
+    def close(self) -> None:
+        self.memory.set(self.name, 0)
+
+
+class Pictures:
+    """Keeps as many pictures as it may."""
+
+    def __init__(self, memory: Memory) -> None:
+        self.memory = memory
+
+    @property
+    def pictures(self) -> CacheStats:
+        return CacheStats(held_bytes=self.memory.shares.get("pictures", 0))
+
+    def set_picture_bytes(self, budget_bytes: int) -> None:
+        self.memory.set("pictures", budget_bytes)
+
+
+@given(st.integers(0, 10_000), st.integers(0, 10_000), st.integers(0, 10_000))
+def test_pictures_have_a_part_of_the_device_that_chunks_can_spare(
+    device: int, most: int, least: int
+) -> None:
+    share = picture_share(Budgets(0, device), most, Budgets(0, least))
+    assert 0 <= share <= min(most, PICTURES_SHARE * device)
+    assert share <= max(0, device - least)
+    if device - least >= PICTURES_SHARE * device and most >= PICTURES_SHARE * device:
+        assert share == int(PICTURES_SHARE * device)
+
+
+@settings(max_examples=200)
+@given(
+    st.integers(1000, 5000),
+    st.integers(0, 2000),
+    st.lists(
+        st.tuples(
+            st.sampled_from(["admit", "take over", "give up", "last", "alone", "set"]),
+            st.integers(1, 3000),
+        ),
+        max_size=12,
+    ),
+)
+def test_pictures_and_all_forms_together_never_exceed_the_device_budget(
+    device: int, most_pictures: int, steps: list[tuple[str, int]]
+) -> None:
+    memory = Memory(device)
+    shares = SharedBudgets(Budgets(1000, device), None, Pictures(memory), most_pictures)
+    shown: Part | None = None
+    coming: Part | None = None
+    for number, (step, size) in enumerate(steps):
+        least = Budgets(1, size)
+
+        def make(budgets: Budgets, name: str = str(number), least: Budgets = least) -> Part:
+            return Part(memory, name, budgets, least)
+
+        if step == "admit" and coming is None:
+            coming = shares.admit(least, make)
+        elif step == "take over" and coming is not None:
+            before, shown, taken = shown, coming, coming
+            shares.take_over(taken, before.close if before else lambda: None)
+            coming = None
+        elif step == "give up" and coming is not None:
+            shares.give_up()
+            coming.close()
+            coming = None
+        elif step == "last" and shown is not None and coming is None:
+            shares.leave_all_to(shown)
+            expected = picture_share(shares.budgets, most_pictures, shown.least_budgets)
+            assert memory.shares["pictures"] == expected
+            assert shown.budgets.device_bytes == device - expected
+        elif step == "alone" and coming is None:
+            with contextlib.suppress(BudgetError):
+                shown = shares.admit_alone(least, shown.close if shown else lambda: None, make)
+        elif step == "set":
+            # A smaller number counts when it is accepted; what is held until then is the old one.
+            before_shares = dict(memory.shares)
+            memory.limit = max(device, size)
+            try:
+                shares.set_budgets(Budgets(1000, size))
+                device = size
+            except BudgetError:
+                assert memory.shares == before_shares
+            memory.limit = device
+            assert sum(memory.shares.values()) <= device == shares.budgets.device_bytes
+
+
+def test_what_is_held_counts_finished_pictures() -> None:
+    memory = Memory(1600)
+    form = Part(memory, "form", Budgets(100, 1400), Budgets(1, 1))
+    shares = SharedBudgets(Budgets(100, 1600), form, Pictures(memory), 1000)
+    assert memory.shares == {"form": 1400, "pictures": 200}
+    assert shares.held_by_pictures == 200 and shares.held_bytes == 100 + 1400 + 200
+    shares.set_budgets(Budgets(100, 800))
+    assert memory.shares == {"form": 700, "pictures": 100}
+
+
+def test_pictures_give_way_to_what_chunks_cannot_do_without() -> None:
+    memory = Memory(1600)
+    form = Part(memory, "form", Budgets(100, 1400), Budgets(1, 900))
+    shares = SharedBudgets(Budgets(100, 1600), form, Pictures(memory), 1000)
+    coming = shares.admit(
+        Budgets(1, 650), lambda budgets: Part(memory, "coming", budgets, Budgets(1, 650))
+    )
+    assert coming is not None and memory.shares["pictures"] == 50
+    shares.take_over(coming, form.close)
+    shares.leave_all_to(coming)
+    assert memory.shares == {"form": 0, "coming": 1400, "pictures": 200}
+    shares.set_budgets(Budgets(100, 650))
+    assert memory.shares["pictures"] == 0
 
 
 def test_budgets_of_one_form_are_its_own() -> None:
