@@ -14,6 +14,7 @@ from viewer.pacing import (
     PacingPolicy,
     full_size,
     moving_size,
+    time_for_picture_ms,
 )
 from viewer.reductions import WHOLE
 
@@ -146,6 +147,33 @@ def test_browsers_in_motion_share_the_time() -> None:
         return widths[-1]
 
     assert settled_width(0.25) < 0.6 * settled_width(1.0)
+
+
+def test_the_time_for_a_picture_is_a_share_of_the_interval() -> None:
+    assert time_for_picture_ms(1.0, 20.0, 50.0) == 50.0
+    assert time_for_picture_ms(0.25, 20.0, 50.0) == 12.5
+    # Encoding holds up this browser alone, which still has no more than the interval.
+    assert time_for_picture_ms(0.25, 20.0, 50.0, encode_ms=5.0) == 17.5
+    assert time_for_picture_ms(0.95, 20.0, 50.0, encode_ms=5.0) == 50.0
+    # Who can take but five a second needs a quarter of the devices for full ones.
+    assert time_for_picture_ms(0.25, 5.0, 50.0) == 50.0
+
+
+def test_requests_say_what_is_wanted_and_how_much_they_are_reduced() -> None:
+    pacer, plan = Pacer(POLICY), None
+    for step in range(60):
+        pacer.change(step, CANVAS)
+        plan = start(pacer, step)
+        pacer.drawn(plan, 80 * plan.reduction.scale**2)
+    assert plan is not None and plan.rate_hz == pytest.approx(POLICY.target_fps)
+    assert plan.reduced_to == pytest.approx(plan.reduction.scale**2, rel=0.4)
+    assert 0.2 < plan.reduced_to < 0.7
+    for step in range(60, 90):
+        pacer.sent(step)
+        pacer.acknowledged(step + 0.2)
+        pacer.change(step + 0.5, CANVAS)
+        plan = start(pacer, step + 0.5)
+    assert plan.rate_hz == pytest.approx(5.0, rel=0.05), "what the link can bring"
 
 
 def test_the_largest_resolution_can_be_lowered() -> None:
