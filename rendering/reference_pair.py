@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from render_cache.reuse import ReuseLimits
-from rendering.base import RasterSettings
+from rendering.base import ALPHA_CUT, RasterSettings
 from rendering.camera_models import to_screen
 from rendering.reference_project import ProjectedReference, ReferenceScene, project
-from splat.bounds import MAX_SIGMAS
 from splat.camera import Camera
 from splat.stereo import is_pair
 
@@ -33,7 +32,7 @@ def project_second(
     both = first.index[torch.isin(first.index, second.index)]
     first, second = (eye[torch.isin(eye.index, both)] for eye in (first, second))
     bases = 1 if settings.sh_degree == 0 else scene.sh.shape[1]
-    shared = outline_drift_px(scene, both, left, right) <= settings.reuse.drift_px
+    shared = outline_drift_px(scene, first, left, right) <= settings.reuse.drift_px
     if bases > 1:
         shared &= _sine(scene, both, left, right) <= _sine_of(settings.reuse)
 
@@ -45,17 +44,21 @@ def project_second(
     return replace(second, **{name: own_or(name) for name in taken})
 
 
-def outline_drift_px(scene: ReferenceScene, index: Tensor, left: Camera, right: Camera) -> Tensor:
+def outline_drift_px(
+    scene: ReferenceScene, first: ProjectedReference, left: Camera, right: Camera
+) -> Tensor:
     """[n] upper bound of how far the outlines of Gaussians differ between two eyes, pixels.
 
-    ``k ‖M′ − M‖ σ`` of ``render_cache.reuse``: J alone differs, and only in its first row.
+    ``k ‖M′ − M‖ σ`` of ``render_cache.reuse``: J alone differs, and only in its first row; alpha
+    falls to ALPHA_CUT at k deviations.
     """
+    k = (2 * (first.opacities / ALPHA_CUT).log()).clamp(min=0).sqrt()
     rows = []
     for eye in (left, right):
         viewmat = torch.from_numpy(eye.viewmat.copy())
-        _, J = to_screen(scene.means[index] @ viewmat[:3, :3].T + viewmat[:3, 3], eye)
+        _, J = to_screen(scene.means[first.index] @ viewmat[:3, :3].T + viewmat[:3, 3], eye)
         rows.append(J[:, 0])
-    drift: Tensor = MAX_SIGMAS * scene.scales[index].amax(dim=1) * (rows[1] - rows[0]).norm(dim=1)
+    drift: Tensor = k * scene.scales[first.index].amax(dim=1) * (rows[1] - rows[0]).norm(dim=1)
     return drift
 
 

@@ -2,8 +2,8 @@
 // where they are along their common x axis and in the principal point's cx.
 //
 // Depths, rows and vertical extents are the same for both. Their conics differ by the row of
-// J W that holds x/z: M₀ = fx/z (r₀ − a r₂), so ‖M₀′ − M₀‖ = fx/z |a′ − a|, and no outline, at
-// most kMaxSigmas deviations out, moves by more than that times the largest deviation
+// J W that holds x/z: M₀ = fx/z (r₀ − a r₂), so ‖M₀′ − M₀‖ = fx/z |a′ − a|, and no outline, k
+// deviations out, moves by more than k times that times the largest deviation
 // (render_cache/reuse.py, of which this is the case of one axis, Gaussian by Gaussian). Their
 // colours differ by the directions they are seen from: the sine of the angle is at most the
 // eyes' distance over the Gaussian's. Where both are within the limits, the second eye sees the
@@ -16,14 +16,15 @@ namespace belvedere::BELVEDERE_ISA {
 
 // Lanes whose outlines are as good as the same for both eyes.
 BELVEDERE_INLINE Mask same_outline(const CameraLanes& cam, const CameraLanes& other,
-                                   const GeometryBlock& g, int lane, const V3& p, VF other_px,
-                                   float drift_px) {
-  const VF inv_z = 1.0f / p.z;
-  const VF a = clamp(p.x * inv_z, -cam.limit_left, cam.limit_right);
+                                   const GeometryBlock& g, int lane, const Lanes& seen,
+                                   VF other_px, float drift_px) {
+  const VF inv_z = 1.0f / seen.p.z;
+  const VF k = sqrt((2.0f / kLog2E) * (seen.log2_opacity - kLog2AlphaCut));
+  const VF a = clamp(seen.p.x * inv_z, -cam.limit_left, cam.limit_right);
   const VF b = clamp(other_px * inv_z, -other.limit_left, other.limit_right);
   const VF largest =
       max(max(load(&g.scale[0][lane]), load(&g.scale[1][lane])), load(&g.scale[2][lane]));
-  return greater_equal(splat(drift_px), kMaxSigmas * largest * abs(cam.fx * inv_z * (b - a)));
+  return greater_equal(splat(drift_px), k * largest * abs(cam.fx * inv_z * (b - a)));
 }
 
 inline std::uint32_t project_chunk_pair(const ProjectTask& task, const SecondEye& second,
@@ -60,7 +61,7 @@ inline std::uint32_t project_chunk_pair(const ProjectTask& task, const SecondEye
       const VF u = fma(other.fx, px * (1.0f / p.p.z), other.cx);
       const Mask sees = both(p.alive, greater_equal(p.x1, p.x0));
       Mask shared = both(p.alive, greater(splat(kLargestPixels), abs(u)));
-      shared = both(shared, both(same_outline(cam, other, g, lane, p.p, px, second.drift_px),
+      shared = both(shared, both(same_outline(cam, other, g, lane, p, px, second.drift_px),
                                  greater_equal(dot(p.d, p.d), nearest2)));
       VF x0, x1;
       columns_of(other, u, p.extent_x, x0, x1);
