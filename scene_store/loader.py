@@ -14,7 +14,8 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from types import TracebackType
@@ -188,9 +189,21 @@ class Loader(Closing):
                 must not call the loader.
             client: Whose view it is; it replaces the client's last one.
         """
+        with self.still() as (resident, lost):
+            return self.hold(choose(resident, lost), client=client)
+
+    @contextmanager
+    def still(self) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
+        """Nothing comes or goes in the block, which should be short: what is resident, and what
+        is lost, each [N]. Whoever holds several loaders still takes them in the same order."""
         with self._lock:
             self._require_open()
-            demand = choose(self._residency.resident, self._residency.lost)
+            yield self._residency.resident, self._residency.lost
+
+    def hold(self, demand: Demand, *, client: Hashable = None) -> Lease:
+        """What ``frame`` does with a demand; for one that was chosen while this was ``still``."""
+        with self._lock:
+            self._require_open()
             chunks = np.array(demand.draw, np.intp)
             self._residency.lease(chunks)
             self._carry_out(
@@ -254,9 +267,13 @@ class Loader(Closing):
 
     # --- The end -----------------------------------------------------------------------------
 
-    def close(self) -> None:
+    def close(self, *, wait: bool = True) -> None:
         """Stops within a second. A read that does not heed its flag is left to itself: what it
-        brings is forgotten. Pages stay as they are; the pool is the caller's."""
+        brings is forgotten. Pages stay as they are; the pool is the caller's.
+
+        Args:
+            wait: For the threads; otherwise they end when they are done.
+        """
         with self._lock:
             self._closed = True
             self._residency.failure_log.tell(math.inf)
@@ -265,6 +282,8 @@ class Loader(Closing):
             self._encoded.clear()
             for condition in (self._work_to_read, self._work_to_decode, self._settled):
                 condition.notify_all()
+        if not wait:
+            return
         deadline = time.monotonic() + CLOSING_TIME_S
         for thread in self.threads:
             if thread is not threading.current_thread():

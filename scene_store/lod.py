@@ -6,6 +6,9 @@ what the limits allow, whatever is in memory; the *drawn* cut follows it as far 
 are resident, so that a coarse parent stands in for children still on their way. What the walk
 missed, in its own order, is the fetch queue.
 
+Devices with memories of their own draw one cut, too: what one of them needs and lacks is drawn
+coarsely by all (``select_in_pools``).
+
 The next node to be refined is the one that gains most for each Gaussian that it adds: what it
 loses of the picture, in squared pixels, over the growth of the cut. A limit of Gaussians is
 so spent where it shows. Its projected error says whether a node is to be refined at all.
@@ -18,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +33,7 @@ from splat.camera import Camera, CameraModel, Float64Array
 
 _MODELS = tuple(CameraModel)
 ChunkIndices = NDArray[np.int32]
+MOST_POOLS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +104,7 @@ class LodCut:
         drawn_gaussians, ideal_gaussians: Sizes of the two cuts.
         error_px: Largest projected error of the drawn cut; 0 if it draws nothing.
         complete: Whether the drawn cut is the ideal one.
+        needed_by: [T] uint64, of each that was touched the pools that need it: bit i for the i-th.
     """
 
     draw: ChunkIndices
@@ -110,6 +115,26 @@ class LodCut:
     ideal_gaussians: int
     error_px: float
     complete: bool
+    needed_by: NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
+
+    def needed_in(self, pool: int) -> ChunkIndices:
+        """Of what was touched, what a pool needs."""
+        needed: ChunkIndices = self.touched[(self.needed_by >> np.uint64(pool)) & np.uint64(1) == 1]
+        return needed
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pool:
+    """The memory of devices that draw a part of a frame.
+
+    Attributes:
+        resident: [N] bool, closed under ancestors: what it holds.
+        cameras: What its devices look through: it needs what these see of the cut, such as a slab
+            of depth. None for all that the frame shows.
+    """
+
+    resident: NDArray[np.bool_]
+    cameras: tuple[Camera, ...] | None = None
 
 
 def select_lod(
@@ -138,10 +163,34 @@ def select_lod(
             among them is not refined; a lost root is left out.
         foveation: Weight of scales by the angle from each camera's axis.
     """
+    return select_in_pools(tree, cameras, (Pool(resident),), limits, lost=lost, foveation=foveation)
+
+
+def select_in_pools(
+    tree: LodTree,
+    cameras: Sequence[Camera],
+    pools: Sequence[Pool],
+    limits: LodLimits = LodLimits(),
+    *,
+    lost: NDArray[np.bool_] | None = None,
+    foveation: Foveation | None = None,
+) -> LodCut:
+    """Choose one cut for all devices of a frame, whatever memory they have.
+
+    As ``select_lod``, but a node can be drawn if it is in every pool that needs it, and is wanted
+    if it is not. Pages are counted in each pool by itself, all roots in each. Where a pool has no
+    room for a node's children, the node stays, and so do others that need that pool;
+    refinement goes on where it does not.
+
+    Args:
+        pools: 1 to ``MOST_POOLS``, each of ``limits.max_pages``.
+    """
     gone = np.zeros(len(tree), np.bool_) if lost is None else lost
-    if resident.shape != (len(tree),) or gone.shape != (len(tree),):
+    if any(flags.shape != (len(tree),) for flags in (gone, *(pool.resident for pool in pools))):
         raise ValueError("residency must say one thing for each node of the tree")
-    views = pack_views(cameras, foveation)
+    views = [(place, camera) for place, pool in enumerate(pools) for camera in pool.cameras or ()]
+    if any(pool.cameras == () for pool in pools):
+        raise ValueError("a pool of devices that see nothing is none")
     return LodCut(
         *_store.select(
             tree.lo,
@@ -153,14 +202,16 @@ def select_lod(
             tree.first_child,
             tree.child_count,
             len(tree.roots),
-            np.ascontiguousarray(resident, np.bool_),
+            np.stack([pool.resident for pool in pools]),
             np.ascontiguousarray(gone, np.bool_),
-            views,
+            pack_views(cameras, foveation),
             MAX_SIGMAS,
             limits.error_px,
             min(limits.max_gaussians, 2**62),
-            min(limits.max_pages, 2**62),
+            np.full(len(pools), min(limits.max_pages, 2**62), np.int64),
             limits.page_gaussians,
+            pack_views([camera for _, camera in views], None),
+            np.array([place for place, _ in views], np.int32),
         )
     )
 

@@ -97,6 +97,18 @@ def select(
     max_sigmas: float,
     error_px: float,
     max_gaussians: int,
-    max_pages: int,
+    max_pages: NDArray[np.int64],
     page_gaussians: int,
-) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], int, int, int, float, bool]: ...
+    pool_views: NDArray[np.float64],
+    pool_of_view: NDArray[np.int32],
+) -> tuple[
+    NDArray[np.int32],
+    NDArray[np.int32],
+    NDArray[np.int32],
+    int,
+    int,
+    int,
+    float,
+    bool,
+    NDArray[np.uint64],
+]: ...

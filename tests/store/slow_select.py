@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from scene_store.lod import Foveation, LodCut, LodLimits, focal_px
-from scene_store.tree import LodTree
+from scene_store.lod import Foveation, LodCut, LodLimits, Pool, focal_px
+from scene_store.tree import NO_PARENT, LodTree
 from splat.bounds import BoxesInView, ViewVolume
 from splat.camera import Camera, CameraModel, Float64Array
 
@@ -64,20 +64,48 @@ def slow_select(
     foveation: Foveation | None = None,
 ) -> LodCut:
     """See ``select_lod``."""
+    return slow_select_in_pools(
+        tree, cameras, [Pool(resident)], limits, lost=lost, foveation=foveation
+    )
+
+
+def slow_select_in_pools(
+    tree: LodTree,
+    cameras: Sequence[Camera],
+    pools: Sequence[Pool],
+    limits: LodLimits,
+    *,
+    lost: NDArray[np.bool_] | None = None,
+    foveation: Foveation | None = None,
+) -> LodCut:
+    """See ``select_in_pools``."""
     gone = np.zeros(len(tree), np.bool_) if lost is None else lost
     scales = projected_scales(tree, cameras, foveation)
-    walk = _Walk(tree, scales, resident, gone, limits)
+    walk = _Walk(tree, scales, [needs(tree, pool) for pool in pools], pools, gone, limits)
     walk.begin()
     while walk.refine_best():
         pass
     return walk.cut()
 
 
+def needs(tree: LodTree, pool: Pool) -> NDArray[np.bool_]:
+    """[N] what the devices of a pool may see, but for what is in nothing that they see."""
+    if pool.cameras is None:
+        return np.ones(len(tree), np.bool_)
+    seen = np.zeros(len(tree), np.bool_)
+    for camera in pool.cameras:
+        seen |= ViewVolume.of(camera).may_see(tree.lo, tree.hi, tree.max_scale)
+    for node, parent in enumerate(tree.parent.tolist()):
+        seen[node] &= parent == NO_PARENT or seen[parent]
+    return seen
+
+
 @dataclass(eq=False)
 class _Walk:
     tree: LodTree
     scales: Float64Array
-    resident: NDArray[np.bool_]
+    needed: list[NDArray[np.bool_]]
+    pools: Sequence[Pool]
     lost: NDArray[np.bool_]
     limits: LodLimits
     heap: list[tuple[float, int]] = field(default_factory=list)
@@ -86,15 +114,15 @@ class _Walk:
     touched: set[int] = field(default_factory=set)
     want: list[int] = field(default_factory=list)
     culled: int = 0
-    pages: int = 0
+    full: set[int] = field(default_factory=set)
 
     def begin(self) -> None:
         roots = [int(root) for root in self.tree.roots if not self.lost[root]]
-        self.pages = self.pages_of(roots)
+        self.pages = [self.pages_of(roots)] * len(self.pools)
         visible = self.seen(roots)
         self.culled = len(roots) - len(visible)
         self.meet(visible)
-        self.drawn = {node for node in self.ideal if self.resident[node]}
+        self.drawn = {node for node in self.ideal if self.drawable(node)}
 
     def refine_best(self) -> bool:
         """Replaces the node that gains most by its children; False at the end."""
@@ -107,15 +135,21 @@ class _Walk:
             return True
         if not self.fits(self.ideal, node, children):
             return False
-        pages = self.pages + self.pages_of(children)
-        if children and pages > self.limits.max_pages:
-            return False
+        needing = [pool for pool, needed in enumerate(self.needed) if needed[children].any()]
+        pages = [
+            before + self.pages_of([child for child in children if needed[child]])
+            for before, needed in zip(self.pages, self.needed, strict=True)
+        ]
+        over = {pool for pool in needing if pages[pool] > self.limits.max_pages}
+        if over or not self.full.isdisjoint(needing):
+            self.full |= over
+            return len(self.full) < len(self.pools)
         self.pages = pages
         self.ideal.discard(node)
         self.meet(children)
         if (
             node in self.drawn
-            and self.resident[children].all()
+            and all(self.drawable(child) for child in children)
             and self.fits(self.drawn, node, children)
         ):
             self.drawn.discard(node)
@@ -126,10 +160,17 @@ class _Walk:
         self.ideal.update(nodes)
         self.touched.update(nodes)
         nearest = sorted(nodes, key=lambda node: (-self.scales[node], node))
-        self.want += [node for node in nearest if not self.resident[node]]
+        self.want += [node for node in nearest if not self.drawable(node)]
         for node in nodes:
             if self.tree.child_count[node] and self.error_px(node) >= self.limits.error_px:
                 heapq.heappush(self.heap, (-self.gain(node), node))
+
+    def drawable(self, node: int) -> bool:
+        return all(
+            pool.resident[node]
+            for pool, needed in zip(self.pools, self.needed, strict=True)
+            if needed[node]
+        )
 
     def gain(self, node: int) -> float:
         """Squared pixels that are lost at the node, for each Gaussian that its children add."""
@@ -166,4 +207,11 @@ class _Walk:
             ideal_gaussians=self.size(self.ideal),
             error_px=max((self.error_px(node) for node in self.drawn), default=0.0),
             complete=self.drawn == self.ideal,
+            needed_by=np.array(
+                [
+                    sum(1 << pool for pool, needed in enumerate(self.needed) if needed[node])
+                    for node in sorted(self.touched)
+                ],
+                np.uint64,
+            ),
         )

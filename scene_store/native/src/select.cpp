@@ -1,12 +1,9 @@
 // The walk of level-of-detail selection (scene_store/lod.py, which says what it decides).
-//
-// Visibility repeats splat/bounds.py term by term, in double and without fused products, so
-// that both come to the same bits. Only nodes that the walk meets are tested.
+// Only nodes that it meets are tested for visibility.
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/tuple.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <queue>
 #include <stdexcept>
@@ -15,6 +12,7 @@
 #include <vector>
 
 #include "bindings.h"
+#include "view.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -26,113 +24,11 @@ using Floats = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
 using Doubles = nb::ndarray<const double, nb::c_contig, nb::device::cpu>;
 using Ints = nb::ndarray<const std::int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Bools = nb::ndarray<const bool, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using NewInts = nb::ndarray<nb::numpy, std::int32_t, nb::ndim<1>>;
-
-// The constants of splat/bounds.py.
-constexpr double kFisheyeMaxTheta = 145.0 * (3.141592653589793 / 180.0);
-constexpr double kPositionSlack = 1e-5;
-constexpr double kAngleSlack = 1e-4;
-constexpr double kMaxStretchedTheta = 3.0;
+using Flags = nb::ndarray<const bool, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Longs = nb::ndarray<const std::int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 void require(bool ok, const char* what) {
   if (!ok) throw std::invalid_argument(what);
-}
-
-// One camera as `pack_views` of lod.py lays it out: doubles only.
-struct View {
-  double model;  // 0 pinhole, 1 ortho, 2 fisheye
-  double position[3];
-  double rotation[3][3];
-  double near, far, position_slack;
-  double planes[6][5];  // normal, offset, reach
-  double left, right, top, bottom;
-  double rect_radius;
-  double focal;
-  double inner_cosine, outer_cosine, edge_weight;
-
-  bool ortho() const { return model == 1; }
-  bool fisheye() const { return model == 2; }
-};
-constexpr std::size_t kViewDoubles = 55;
-static_assert(sizeof(View) == kViewDoubles * sizeof(double));
-
-struct Vector {
-  double x, y, z;
-};
-
-double dot(const double* a, const Vector& b) { return a[0] * b.x + a[1] * b.y + a[2] * b.z; }
-double absolute_dot(const double* a, const Vector& b) {
-  return std::fabs(a[0]) * b.x + std::fabs(a[1]) * b.y + std::fabs(a[2]) * b.z;
-}
-double norm(const Vector& a) { return std::sqrt(a.x * a.x + a.y * a.y + a.z * a.z); }
-
-// A node's box relative to a camera's position, world axes.
-struct Box {
-  Vector centre, half;
-
-  double distance() const {
-    return norm({std::max(std::fabs(centre.x) - half.x, 0.0),
-                 std::max(std::fabs(centre.y) - half.y, 0.0),
-                 std::max(std::fabs(centre.z) - half.z, 0.0)});
-  }
-  double farthest() const {
-    return norm({std::fabs(centre.x) + half.x, std::fabs(centre.y) + half.y,
-                 std::fabs(centre.z) + half.z});
-  }
-};
-
-double stretch(double theta) {
-  const double safe = std::max(theta, 1e-6);
-  return safe / std::sin(safe);
-}
-
-bool in_planes(const View& view, const Box& box, double max_scale) {
-  const double slack =
-      view.position_slack + kPositionSlack * (box.half.x + box.half.y + box.half.z);
-  for (const auto& plane : view.planes) {
-    const double least = dot(plane, box.centre) - absolute_dot(plane, box.half);
-    if (!(least <= plane[3] + plane[4] * max_scale + slack)) return false;
-  }
-  return true;
-}
-
-bool in_fisheye(const View& view, const Box& box, double max_scale, double max_sigmas) {
-  const double nearest = box.distance(), radius = norm(box.half), distance = norm(box.centre);
-  const double slack = view.position_slack + kPositionSlack * radius;
-  if (!(nearest <= view.far + slack && box.farthest() >= view.near - slack)) return false;
-  if (distance <= radius + slack) return true;
-  const double x = dot(view.rotation[0], box.centre), y = dot(view.rotation[1], box.centre);
-  const double z = dot(view.rotation[2], box.centre);
-  const double across = std::sqrt(x * x + y * y), theta = std::atan2(across, z);
-  const double cap = std::asin(std::min(radius / distance, 1.0)) + kAngleSlack;
-  const double lowest = theta - cap;
-  if (!(lowest <= kFisheyeMaxTheta)) return false;
-  const double reach = (max_sigmas * max_scale / std::max(nearest, view.near)) *
-                       stretch(std::min(theta + cap, kFisheyeMaxTheta + kAngleSlack));
-  if (!(lowest <= view.rect_radius + std::sqrt(2.0) * reach)) return false;
-  if (theta + cap > kMaxStretchedTheta) return true;
-  const double spread = cap * stretch(std::min(theta + cap, kMaxStretchedTheta)) + reach;
-  const double safe_across = across > 0 ? across : 1.0;
-  const double qx = theta * x / safe_across, qy = theta * y / safe_across;
-  return qx - spread <= view.right && qx + spread >= view.left && qy - spread <= view.bottom &&
-         qy + spread >= view.top;
-}
-
-// Foveation: the weight at the point of the box's sphere that is nearest to the axis.
-double weight(const View& view, const Box& box) {
-  if (view.edge_weight == 1.0) return 1.0;
-  const double distance = norm(box.centre), radius = norm(box.half);
-  if (distance <= radius) return 1.0;
-  const double cosine =
-      std::min(std::max(dot(view.rotation[2], box.centre) / distance, -1.0), 1.0);
-  const double sine = std::sqrt(1.0 - cosine * cosine);
-  const double cap_sine = radius / distance;
-  const double cap_cosine = std::sqrt(1.0 - cap_sine * cap_sine);
-  const double nearest =
-      cosine >= cap_cosine ? 1.0 : cosine * cap_cosine + sine * cap_sine;
-  const double share = std::min(
-      std::max((nearest - view.outer_cosine) / (view.inner_cosine - view.outer_cosine), 0.0), 1.0);
-  return view.edge_weight + (1.0 - view.edge_weight) * share;
 }
 
 struct Tree {
@@ -144,11 +40,21 @@ struct Tree {
 
 struct Limits {
   double error_px;
-  std::int64_t max_gaussians, max_pages, page_gaussians;
+  std::int64_t max_gaussians, page_gaussians;
 };
+
+// The memory of some devices: what it holds, and what they see of the scene.
+struct Pool {
+  const bool* resident;
+  std::int64_t max_pages;
+  std::vector<View> views;  // none for all that the frame shows
+};
+using Pools = std::uint64_t;  // a set of them
+constexpr std::size_t kMostPools = 64;
 
 struct Cut {
   std::vector<std::int32_t> draw, want, touched;
+  std::vector<Pools> needed_by;  // of each that was touched
   std::int64_t culled = 0, drawn_gaussians = 0, ideal_gaussians = 0;
   double error_px = 0;
   bool complete = true;
@@ -156,10 +62,15 @@ struct Cut {
 
 class Walk {
  public:
-  Walk(const Tree& tree, const std::vector<View>& views, double max_sigmas, const bool* resident,
-       const bool* lost, const Limits& limits)
-      : tree_(tree), views_(views), max_sigmas_(max_sigmas), resident_(resident), lost_(lost),
-        limits_(limits), role_(tree.size, kUntouched), scales_(tree.size, kUntested) {}
+  Walk(const Tree& tree, const std::vector<View>& views, double max_sigmas,
+       const std::vector<Pool>& pools, const bool* lost, const Limits& limits)
+      : tree_(tree), views_(views), max_sigmas_(max_sigmas), pools_(pools), lost_(lost),
+        limits_(limits), every_(all_of(pools.size())), role_(tree.size, kUntouched),
+        scales_(tree.size, kUntested), pages_(pools.size(), 0) {
+    is_divided_ = std::any_of(pools.begin(), pools.end(),
+                              [](const Pool& pool) { return !pool.views.empty(); });
+    if (is_divided_) needed_by_.assign(tree.size, 0);
+  }
 
   Cut run() {
     begin();
@@ -187,13 +98,16 @@ class Walk {
     visible_.clear();
     for (std::int32_t root = 0; root < tree_.roots; ++root) {
       if (lost_[root]) continue;
-      pages_ += pages_of(root);  // roots are pinned, seen or not
+      for (auto& pages : pages_) pages += pages_of(root);  // roots are pinned, seen or not
       if (seen(root)) visible_.push_back(root);
       else ++cut_.culled;
     }
-    for (const std::int32_t root : visible_) cut_.ideal_gaussians += tree_.count[root];
     for (const std::int32_t root : visible_) {
-      if (resident_[root]) draw(root);
+      cut_.ideal_gaussians += tree_.count[root];
+      find_needed_by(root, every_);
+    }
+    for (const std::int32_t root : visible_) {
+      if (drawable(root)) draw(root);
     }
     meet_visible();
   }
@@ -209,25 +123,73 @@ class Walk {
       if (seen(child)) visible_.push_back(child);
     }
     cut_.culled += tree_.child_count[node] - static_cast<std::int64_t>(visible_.size());
-    const auto any_of = [&](const bool* flags, bool wanted) {
-      return std::any_of(visible_.begin(), visible_.end(),
-                         [&](std::int32_t child) { return flags[child] == wanted; });
-    };
-    if (any_of(lost_, true)) return true;
+    if (std::any_of(visible_.begin(), visible_.end(),
+                    [&](std::int32_t child) { return lost_[child]; }))
+      return true;
     const std::int64_t growth = growth_of(node);
     if (!fits(cut_.ideal_gaussians, growth)) return false;
-    std::int64_t pages = pages_;
-    for (const std::int32_t child : visible_) pages += pages_of(child);
-    if (!visible_.empty() && pages > limits_.max_pages) return false;
-    pages_ = pages;
+    for (const std::int32_t child : visible_) find_needed_by(child, needed_by(node));
+    if (!take_pages()) return full_ != every_;  // others may still have room
     cut_.ideal_gaussians += growth;
-    if ((role_[node] & kDrawn) && !any_of(resident_, false) && fits(cut_.drawn_gaussians, growth)) {
+    if ((role_[node] & kDrawn) &&
+        std::all_of(visible_.begin(), visible_.end(),
+                    [&](std::int32_t child) { return drawable(child); }) &&
+        fits(cut_.drawn_gaussians, growth)) {
       role_[node] &= ~kDrawn;
       cut_.drawn_gaussians -= tree_.count[node];
       for (const std::int32_t child : visible_) draw(child);
     }
     role_[node] &= ~kIdeal;
     meet_visible();
+    return true;
+  }
+
+  // Takes the pages of the visible nodes in every pool that needs them; none, if one is full then.
+  bool take_pages() {
+    std::vector<std::int64_t> pages = pages_;
+    Pools needing = 0;
+    for (const std::int32_t child : visible_) {
+      needing |= needed_by(child);
+      for (std::size_t pool = 0; pool < pages.size(); ++pool) {
+        if (needed_by(child) >> pool & 1) pages[pool] += pages_of(child);
+      }
+    }
+    Pools over = needing & full_;  // what is less urgent does not pass what did not fit
+    for (std::size_t pool = 0; pool < pages.size(); ++pool) {
+      if ((needing >> pool & 1) && pages[pool] > pools_[pool].max_pages) over |= Pools{1} << pool;
+    }
+    full_ |= over;
+    if (over) return false;
+    pages_ = std::move(pages);
+    return true;
+  }
+
+  static Pools all_of(std::size_t pools) {
+    return pools < kMostPools ? (Pools{1} << pools) - 1 : ~Pools{0};
+  }
+
+  Pools needed_by(std::int32_t node) const { return is_divided_ ? needed_by_[node] : every_; }
+
+  // Who sees nothing of a parent sees nothing of its children, whatever rounding says.
+  void find_needed_by(std::int32_t node, Pools parents) {
+    if (!is_divided_) return;
+    Pools needing = 0;
+    for (std::size_t pool = 0; pool < pools_.size(); ++pool) {
+      const auto& views = pools_[pool].views;
+      if ((parents >> pool & 1) &&
+          (views.empty() || std::any_of(views.begin(), views.end(), [&](const View& view) {
+             return in_view(view, box_of(node, view), tree_.max_scale[node]);
+           })))
+        needing |= Pools{1} << pool;
+    }
+    needed_by_[node] = needing;
+  }
+
+  bool drawable(std::int32_t node) const {
+    const Pools needing = needed_by(node);
+    for (std::size_t pool = 0; pool < pools_.size(); ++pool) {
+      if ((needing >> pool & 1) && !pools_[pool].resident[node]) return false;
+    }
     return true;
   }
 
@@ -258,18 +220,10 @@ class Walk {
 
   // Pixels of a world unit, the most over the cameras that see the node; kUnseen if none does.
   double projected_scale(std::int32_t node) const {
-    const float *lo = tree_.lo + 3 * node, *hi = tree_.hi + 3 * node;
     double largest = kUnseen;
     for (const View& view : views_) {
-      const auto centre = [&](int k) {
-        return 0.5 * (static_cast<double>(lo[k]) + hi[k]) - view.position[k];
-      };
-      const auto half = [&](int k) { return 0.5 * (static_cast<double>(hi[k]) - lo[k]); };
-      const Box box{{centre(0), centre(1), centre(2)}, {half(0), half(1), half(2)}};
-      const double reach = tree_.max_scale[node];
-      if (!(view.fisheye() ? in_fisheye(view, box, reach, max_sigmas_)
-                           : in_planes(view, box, reach)))
-        continue;
+      const Box box = box_of(node, view);
+      if (!in_view(view, box, tree_.max_scale[node])) continue;
       double scale = view.focal;
       if (!view.ortho()) {
         scale = scale / std::max(box.distance(), view.near);
@@ -278,6 +232,19 @@ class Walk {
       largest = std::max(largest, scale);
     }
     return largest;
+  }
+
+  Box box_of(std::int32_t node, const View& view) const {
+    const float *lo = tree_.lo + 3 * node, *hi = tree_.hi + 3 * node;
+    const auto centre = [&](int k) {
+      return 0.5 * (static_cast<double>(lo[k]) + hi[k]) - view.position[k];
+    };
+    const auto half = [&](int k) { return 0.5 * (static_cast<double>(hi[k]) - lo[k]); };
+    return {{centre(0), centre(1), centre(2)}, {half(0), half(1), half(2)}};
+  }
+
+  bool in_view(const View& view, const Box& box, double reach) const {
+    return view.fisheye() ? in_fisheye(view, box, reach, max_sigmas_) : in_planes(view, box, reach);
   }
 
   // The visible nodes join the ideal cut.
@@ -290,7 +257,7 @@ class Walk {
     }
     const auto first = static_cast<std::ptrdiff_t>(cut_.want.size());
     for (const std::int32_t node : visible_) {
-      if (!resident_[node]) cut_.want.push_back(node);
+      if (!drawable(node)) cut_.want.push_back(node);
     }
     std::sort(cut_.want.begin() + first, cut_.want.end(), [&](std::int32_t a, std::int32_t b) {
       return scales_[a] != scales_[b] ? scales_[a] > scales_[b] : a < b;
@@ -306,6 +273,7 @@ class Walk {
     for (std::size_t node = 0; node < tree_.size; ++node) {
       if (!role_[node]) continue;
       cut_.touched.push_back(static_cast<std::int32_t>(node));
+      cut_.needed_by.push_back(needed_by(static_cast<std::int32_t>(node)));
       const bool drawn = role_[node] & kDrawn;
       if (drawn != static_cast<bool>(role_[node] & kIdeal)) cut_.complete = false;
       if (!drawn) continue;
@@ -321,13 +289,18 @@ class Walk {
   const Tree& tree_;
   const std::vector<View>& views_;
   const double max_sigmas_;
-  const bool *resident_, *lost_;
+  const std::vector<Pool>& pools_;
+  const bool* lost_;
   const Limits limits_;
+  const Pools every_;
   std::vector<std::uint8_t> role_;
   std::vector<double> scales_;  // pixels of a world unit; kUnseen, kUntested
   std::priority_queue<Open> open_;
   std::vector<std::int32_t> visible_;  // of the roots or of one node's children
-  std::int64_t pages_ = 0;
+  bool is_divided_ = false;       // whether a pool needs less than all that is shown
+  std::vector<Pools> needed_by_;  // of nodes that were met, if so
+  std::vector<std::int64_t> pages_;  // taken of each pool
+  Pools full_ = 0;
   Cut cut_;
 };
 
@@ -361,20 +334,39 @@ Tree tree_from(const Floats& lo, const Floats& hi, const Floats& max_scale, cons
           loss.data(), count.data(), first_child.data(), child_count.data(), roots};
 }
 
-NewInts to_array(std::vector<std::int32_t>&& values) {
-  auto* owned = new std::vector<std::int32_t>(std::move(values));
-  nb::capsule owner(owned, [](void* p) noexcept {
-    delete static_cast<std::vector<std::int32_t>*>(p);
-  });
-  return NewInts(owned->data(), {owned->size()}, owner);
+template <typename T>
+nb::ndarray<nb::numpy, T, nb::ndim<1>> to_array(std::vector<T>&& values) {
+  auto* owned = new std::vector<T>(std::move(values));
+  nb::capsule owner(owned, [](void* p) noexcept { delete static_cast<std::vector<T>*>(p); });
+  return {owned->data(), {owned->size()}, owner};
+}
+
+std::vector<Pool> pools_from(const Flags& resident, const Longs& max_pages, const Doubles& views,
+                             const Ints& pool_of_view) {
+  const std::size_t count = max_pages.shape(0);
+  require(count > 0 && count <= kMostPools && resident.shape(0) == count, "1 to 64 pools");
+  std::vector<Pool> pools(count);
+  for (std::size_t i = 0; i < count; ++i) {
+    pools[i].resident = resident.data() + i * resident.shape(1);
+    pools[i].max_pages = max_pages.data()[i];
+  }
+  const std::vector<View> packed = views_from(views);
+  require(pool_of_view.shape(0) == packed.size(), "one pool for each of its views");
+  for (std::size_t i = 0; i < packed.size(); ++i) {
+    const std::int32_t pool = pool_of_view.data()[i];
+    require(pool >= 0 && static_cast<std::size_t>(pool) < count, "there is no such pool");
+    pools[pool].views.push_back(packed[i]);
+  }
+  return pools;
 }
 
 auto select(const Floats& lo, const Floats& hi, const Floats& max_scale, const Floats& error,
             const Floats& loss, const Ints& count, const Ints& first_child,
-            const Ints& child_count, int roots, const Bools& resident, const Bools& lost, const Doubles& packed_views,
-            double max_sigmas, double error_px, std::int64_t max_gaussians,
-            std::int64_t max_pages, std::int64_t page_gaussians) {
-  require(resident.shape(0) == count.shape(0) && lost.shape(0) == count.shape(0),
+            const Ints& child_count, int roots, const Flags& resident, const Bools& lost,
+            const Doubles& packed_views, double max_sigmas, double error_px,
+            std::int64_t max_gaussians, const Longs& max_pages, std::int64_t page_gaussians,
+            const Doubles& pool_views, const Ints& pool_of_view) {
+  require(resident.shape(1) == count.shape(0) && lost.shape(0) == count.shape(0),
           "one flag for each node");
   require(page_gaussians > 0, "a page must hold a Gaussian");
   Cut cut;
@@ -383,21 +375,24 @@ auto select(const Floats& lo, const Floats& hi, const Floats& max_scale, const F
     const Tree tree =
         tree_from(lo, hi, max_scale, error, loss, count, first_child, child_count, roots);
     const std::vector<View> views = views_from(packed_views);
-    const Limits limits{error_px, max_gaussians, max_pages, page_gaussians};
-    cut = Walk(tree, views, max_sigmas, resident.data(), lost.data(), limits).run();
+    const std::vector<Pool> pools = pools_from(resident, max_pages, pool_views, pool_of_view);
+    const Limits limits{error_px, max_gaussians, page_gaussians};
+    cut = Walk(tree, views, max_sigmas, pools, lost.data(), limits).run();
   }
   return std::make_tuple(to_array(std::move(cut.draw)), to_array(std::move(cut.want)),
                          to_array(std::move(cut.touched)), cut.culled, cut.drawn_gaussians,
-                         cut.ideal_gaussians, cut.error_px, cut.complete);
+                         cut.ideal_gaussians, cut.error_px, cut.complete,
+                         to_array(std::move(cut.needed_by)));
 }
 
 }  // namespace
 
 void bind_select(nb::module_& m) {
   m.def("select", &select, "lo"_a, "hi"_a, "max_scale"_a, "error"_a, "loss"_a, "count"_a,
-        "first_child"_a, "child_count"_a, "roots"_a, "resident"_a, "lost"_a, "views"_a, "max_sigmas"_a,
-        "error_px"_a, "max_gaussians"_a, "max_pages"_a, "page_gaussians"_a,
-        "One cut through the tree for all views; see scene_store/lod.py.");
+        "first_child"_a, "child_count"_a, "roots"_a, "resident"_a, "lost"_a, "views"_a,
+        "max_sigmas"_a, "error_px"_a, "max_gaussians"_a, "max_pages"_a, "page_gaussians"_a,
+        "pool_views"_a, "pool_of_view"_a,
+        "One cut through the tree for all views and pools; see scene_store/lod.py.");
 }
 
 }  // namespace belvedere::store
