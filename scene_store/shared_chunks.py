@@ -1,0 +1,311 @@
+"""One source for several memories: what one of them has read or decoded, another need not.
+
+Devices that draw together want the same chunks at about the same time. Each memory has a loader
+and a residency of its own; all loaders read from one ``SharedChunks``, which keeps what came last
+for a while, and has nobody do what somebody else is at.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from typing import Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scene_store.chunks import (
+    ChunkSource,
+    DecodedChunks,
+    EncodedChunk,
+    ReadOutcome,
+    in_batches,
+    never_cancelled,
+)
+from scene_store.ledger import ChunkCosts
+from splat.errors import ChunkReadError
+from splat.gaussians import Gaussians
+
+POLL_S = 0.02  # between two looks at whether a chunk that somebody else reads is still wanted
+HELD_CHUNKS = 8  # of the largest, decoded: more than the decoders of two memories are at
+DECODED = EncodedChunk(())  # in the place of the bytes of a chunk that is decoded already
+
+Value = TypeVar("Value")
+
+
+class SharedChunks:
+    """Another source, for several loaders at a time; a ``BatchSource``.
+
+    What happens to a chunk is what the source makes of it. Whoever asks for a chunk that another
+    thread is reading or decoding waits for that, and does it again only if it came to nothing, or
+    to more than could be kept.
+
+    Args:
+        source: The scene; who made this closes it.
+        held_bytes: The most that is kept, encoded and decoded.
+
+    Attributes:
+        meta, tree, sh_degree, page_gaussians: The source's.
+    """
+
+    def __init__(self, source: ChunkSource, held_bytes: int) -> None:
+        self._source = in_batches(source)
+        self.meta, self.tree = source.meta, source.tree
+        self.sh_degree, self.page_gaussians = source.sh_degree, source.page_gaussians
+        self.encoded_bytes = source.encoded_bytes
+        self._lock = threading.Lock()
+        self._room = _Room(held_bytes)
+        self._encoded: _Flights[EncodedChunk] = _Flights("encoded", self._room)
+        self._decoded: _Flights[Gaussians] = _Flights("decoded", self._room)
+
+    @property
+    def held_bytes(self) -> int:
+        """What is kept."""
+        return self._room.held_bytes
+
+    def set_held_bytes(self, most: int) -> None:
+        """Another bound, in force at once."""
+        with self._lock:
+            self._room.bound(most)
+
+    def read(
+        self, chunk: int, cancelled: Callable[[], bool] = never_cancelled
+    ) -> EncodedChunk | None:
+        """See ``ChunkSource``."""
+        (outcome,) = self.read_many([chunk], lambda _: cancelled())
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    def decode(self, chunk: int, encoded: EncodedChunk) -> Gaussians:
+        """See ``ChunkSource``."""
+        decoded = self.decode_many([chunk], [encoded])
+        if decoded.errors:
+            raise decoded.errors[0]
+        first, count = decoded.rows[0].tolist()
+        return decoded.gaussians[first : first + count]
+
+    def read_batches(self, chunks: Sequence[int], most_bytes: int) -> list[list[int]]:
+        """See ``BatchSource``."""
+        return self._source.read_batches(chunks, most_bytes)
+
+    def read_many(
+        self, chunks: Sequence[int], cancelled: Callable[[int], bool]
+    ) -> list[ReadOutcome]:
+        """See ``BatchSource``. A chunk that is decoded is not read."""
+        outcomes: dict[int, ReadOutcome] = {}
+        missing = list(chunks)
+        while missing:
+            with self._lock:
+                outcomes.update((c, DECODED) for c in missing if self._decoded.get(c) is not None)
+                missing = [chunk for chunk in missing if chunk not in outcomes]
+                found, mine, theirs = self._encoded.claim(missing)
+            outcomes.update(found)
+            if mine:
+                outcomes.update(self._read(mine, cancelled))
+            for chunk, flight in theirs.items():
+                while not flight.wait(POLL_S) and not cancelled(chunk):
+                    pass
+                if cancelled(chunk):
+                    outcomes[chunk] = None
+            missing = [chunk for chunk in theirs if chunk not in outcomes]
+        return [outcomes[chunk] for chunk in chunks]
+
+    def _read(self, mine: list[int], cancelled: Callable[[int], bool]) -> dict[int, ReadOutcome]:
+        outcomes: list[ReadOutcome] = [None] * len(mine)
+        try:
+            outcomes = self._source.read_many(mine, cancelled)
+        finally:
+            with self._lock:
+                for chunk, outcome in zip(mine, outcomes, strict=True):
+                    if isinstance(outcome, EncodedChunk):
+                        self._encoded.put(chunk, outcome, outcome.nbytes)
+                self._encoded.landed(mine)
+        return dict(zip(mine, outcomes, strict=True))
+
+    def decode_many(self, chunks: Sequence[int], encoded: Sequence[EncodedChunk]) -> DecodedChunks:
+        """See ``BatchSource``."""
+        parts: dict[int, Gaussians] = {}
+        errors: dict[int, BaseException] = {}
+        given = dict(zip(chunks, encoded, strict=True))
+        missing = list(chunks)
+        while missing:
+            with self._lock:
+                found, mine, theirs = self._decoded.claim(missing)
+            parts.update(found)
+            if mine:
+                # Never waits for anybody: who does has done its own share before.
+                decoded = self._decode(mine, given)
+                if len(mine) == len(chunks):
+                    return decoded
+                _take(decoded, mine, parts, errors)
+            for flight in theirs.values():
+                flight.wait()
+            missing = list(theirs)
+        return _together([parts.get(c) for c in chunks], chunks, errors, self.sh_degree)
+
+    def _decode(self, mine: list[int], given: dict[int, EncodedChunk]) -> DecodedChunks:
+        """Chunks that are for this thread; others hear of it. Valid as the source's are."""
+        try:
+            errors: dict[int, BaseException] = {}
+            encoded: dict[int, EncodedChunk] = {}
+            for place, chunk in enumerate(mine):
+                outcome = self._bytes_of(chunk, given[chunk])
+                if isinstance(outcome, EncodedChunk):
+                    encoded[place] = outcome
+                else:
+                    errors[place] = outcome
+            if not encoded:
+                nothing = Gaussians.empty(self.sh_degree)
+                return DecodedChunks(nothing, np.zeros((len(mine), 2), np.int64), errors)
+            good = list(encoded)
+            decoded = self._source.decode_many(
+                [mine[place] for place in good], list(encoded.values())
+            )
+            errors.update((good[place], error) for place, error in decoded.errors.items())
+            rows = np.zeros((len(mine), 2), np.int64)
+            rows[good] = decoded.rows
+            whole = DecodedChunks(decoded.gaussians, rows, errors)
+            self._keep(mine, whole)
+            return whole
+        finally:
+            with self._lock:
+                self._decoded.landed(mine)
+
+    def _bytes_of(self, chunk: int, encoded: EncodedChunk) -> EncodedChunk | BaseException:
+        """What is to be decoded; read once more if what had been decoded is gone meanwhile."""
+        if encoded is not DECODED:
+            return encoded
+        (outcome,) = self._source.read_many([chunk], lambda _: False)
+        if outcome is None:
+            return ChunkReadError("the scene", chunk, "the read was abandoned", transient=True)
+        return outcome
+
+    def _keep(self, chunks: Sequence[int], decoded: DecodedChunks) -> None:
+        """Copies, as the source's arrays are another batch's next."""
+        for place, (chunk, (first, count)) in enumerate(
+            zip(chunks, decoded.rows.tolist(), strict=True)
+        ):
+            if place in decoded.errors:
+                continue
+            copy = Gaussians.concatenate([decoded.gaussians[first : first + count]])
+            with self._lock:
+                self._encoded.drop(chunk)
+                self._decoded.put(chunk, copy, copy.nbytes)
+
+    def close(self) -> None:
+        """Forget what is kept. The source is not closed."""
+        with self._lock:
+            self._room.bound(0)
+
+
+def held_bytes_of(costs: ChunkCosts, host_bytes: int, memories: int, least_bytes: int) -> int:
+    """How much a ``SharedChunks`` may keep of a budget.
+
+    Args:
+        costs: Of its chunks.
+        host_bytes: The budget, of which every one of ``memories`` needs ``least_bytes``.
+    """
+    spare = max(0, host_bytes - memories * least_bytes)
+    return min(HELD_CHUNKS * int(costs.decoded.max()), spare // 2)
+
+
+class _Room:
+    """Values of several kinds in one bound of bytes: the oldest goes first."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most = most_bytes
+        self._entries: OrderedDict[Hashable, tuple[object, int]] = OrderedDict()
+        self.held_bytes = 0
+
+    def get(self, key: Hashable) -> object | None:
+        entry = self._entries.get(key)
+        return None if entry is None else entry[0]
+
+    def put(self, key: Hashable, value: object, nbytes: int) -> None:
+        self.drop(key)
+        if nbytes <= self._most:
+            self._make_room(nbytes)
+            self._entries[key] = (value, nbytes)
+            self.held_bytes += nbytes
+
+    def drop(self, key: Hashable) -> None:
+        entry = self._entries.pop(key, None)
+        if entry is not None:
+            self.held_bytes -= entry[1]
+
+    def bound(self, most_bytes: int) -> None:
+        self._most = most_bytes
+        self._make_room(0)
+
+    def _make_room(self, nbytes: int) -> None:
+        while self._entries and self.held_bytes + nbytes > self._most:
+            self.drop(next(iter(self._entries)))
+
+
+class _Flights(Generic[Value]):
+    """What is kept of one kind, and what threads are at. Guarded by the owner's lock."""
+
+    def __init__(self, kind: str, room: _Room) -> None:
+        self._kind, self._room = kind, room
+        self._under_way: dict[int, threading.Event] = {}
+
+    def get(self, chunk: int) -> Value | None:
+        return self._room.get((self._kind, chunk))  # type: ignore[return-value]
+
+    def put(self, chunk: int, value: Value, nbytes: int) -> None:
+        self._room.put((self._kind, chunk), value, nbytes)
+
+    def drop(self, chunk: int) -> None:
+        self._room.drop((self._kind, chunk))
+
+    def claim(
+        self, chunks: Sequence[int]
+    ) -> tuple[dict[int, Value], list[int], dict[int, threading.Event]]:
+        """What is there; what is to be done by who asks, until ``landed``; and what others do."""
+        found: dict[int, Value] = {}
+        mine: list[int] = []
+        theirs: dict[int, threading.Event] = {}
+        for chunk in chunks:
+            value = self.get(chunk)
+            if value is not None:
+                found[chunk] = value
+            elif chunk in self._under_way:
+                theirs[chunk] = self._under_way[chunk]
+            else:
+                mine.append(chunk)
+                self._under_way[chunk] = threading.Event()
+        return found, mine, theirs
+
+    def landed(self, chunks: Sequence[int]) -> None:
+        for chunk in chunks:
+            self._under_way.pop(chunk).set()
+
+
+def _take(
+    decoded: DecodedChunks,
+    chunks: Sequence[int],
+    parts: dict[int, Gaussians],
+    errors: dict[int, BaseException],
+) -> None:
+    """Copies of what was decoded, by chunk."""
+    for place, chunk in enumerate(chunks):
+        if place in decoded.errors:
+            errors[chunk] = decoded.errors[place]
+        else:
+            first, count = decoded.rows[place].tolist()
+            parts[chunk] = Gaussians.concatenate([decoded.gaussians[first : first + count]])
+
+
+def _together(
+    parts: Sequence[Gaussians | None],
+    chunks: Sequence[int],
+    errors: dict[int, BaseException],
+    sh_degree: int,
+) -> DecodedChunks:
+    present = [Gaussians.empty(sh_degree) if part is None else part for part in parts]
+    counts: NDArray[np.int64] = np.array([len(part) for part in present], np.int64)
+    rows = np.stack([np.cumsum(counts) - counts, counts], axis=1)
+    by_place = {place: errors[chunk] for place, chunk in enumerate(chunks) if chunk in errors}
+    return DecodedChunks(Gaussians.concatenate(present), rows, by_place)
