@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from rendering.assignment import Group
 from rendering.base import RasterImage, RasterStats
+from rendering.demand import Load
 from rendering.device import Device, cpu_devices, parse_devices
 from rendering.device_health import DeviceHealth, FaultPolicy
-from rendering.device_roster import DeviceRoster
+from rendering.device_roster import SINGLE, DeviceRoster
 from rendering.device_speed import FEWEST, STALE_S, DeviceSpeeds, work_of
 from rendering.elastic import ElasticPolicy
 from rendering.schedule import DeviceChoice, Order, Pick, Schedule, Shares, Split, SplitBy
@@ -238,11 +239,11 @@ def test_devices_come_with_late_frames_and_go_with_early_ones() -> None:
     ready = names(3)
     assert roster.in_use(ready) == ("cpu:0",)
     for _ in range(4):
-        roster.frame_took(190.0, ready, 0.0)
+        roster.adapt(Load(1.9, 1, True), ready)
     assert roster.in_use(ready) == ("cpu:0", "cpu:1")
     assert took(roster.take_group("cpu:0", ready, ready, 0.0)) == ["cpu:0", "cpu:1"]
     for _ in range(8):
-        roster.frame_took(10.0, ready, 0.0)
+        roster.adapt(Load(0.1, 1, False), ready)
     assert roster.in_use(ready) == ("cpu:0",)
     assert roster.decision is not None and "1 devices take 20.0 ms" in roster.decision.reason
 
@@ -251,8 +252,17 @@ def test_alternating_frames_are_judged_by_how_often_they_end() -> None:
     policy = ElasticPolicy(target_fps=10, least=2, most=3, grow_after=4, shrink_after=8)
     roster = DeviceRoster(cpu_devices(3, 3), FRAMES, policy)
     for _ in range(4):
-        roster.frame_took(190.0, names(3), 0.0)
+        roster.adapt(Load(1.9, roster.group_count(names(3), 0.0), False), names(3))
     assert roster.in_use(names(3)) == ("cpu:0", "cpu:1")
     for _ in range(4):
-        roster.frame_took(290.0, names(3), 0.0)
+        roster.adapt(Load(2.9, roster.group_count(names(3), 0.0), True), names(3))
     assert roster.in_use(names(3)) == ("cpu:0", "cpu:1", "cpu:2")
+
+
+def test_no_more_devices_are_added_than_a_schedule_can_use() -> None:
+    policy = ElasticPolicy(target_fps=10, most=3, grow_after=4, shrink_after=8)
+    roster = DeviceRoster(cpu_devices(3, 3), SINGLE, policy)
+    for _ in range(9):
+        roster.adapt(Load(5.0, 1, True), names(3))
+    assert roster.in_use(names(3)) == ("cpu:0",)
+    assert roster.decision is not None and roster.decision.overloaded
