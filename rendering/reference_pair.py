@@ -28,37 +28,35 @@ def project_second(
         raise ValueError("only two pinhole cameras side by side are drawn as a pair")
     if not settings.reuse.drift_px > 0 < settings.reuse.angle_rad:
         raise ValueError("a pair needs limits above 0 for what its eyes share")
+    # Depths are the same, so these are the same Gaussians.
     first, second = (project(scene, eye, settings, anywhere=True) for eye in (left, right))
-    both = first.index[torch.isin(first.index, second.index)]
-    first, second = (eye[torch.isin(eye.index, both)] for eye in (first, second))
     bases = 1 if settings.sh_degree == 0 else scene.sh.shape[1]
-    shared = outline_drift_px(scene, first, left, right) <= settings.reuse.drift_px
+    shared = outline_drift_px(scene, first.index, left, right) <= settings.reuse.drift_px
     if bases > 1:
-        shared &= _sine(scene, both, left, right) <= _sine_of(settings.reuse)
+        shared &= _sine(scene, first.index, left, right) <= _sine_of(settings.reuse)
 
     def own_or(name: str) -> Tensor:
         firsts, seconds = getattr(first, name), getattr(second, name)
         return torch.where(shared.reshape(-1, *[1] * (firsts.ndim - 1)), firsts, seconds)
 
     taken = ("conics", "colors", "opacities", "extents")
-    return replace(second, **{name: own_or(name) for name in taken})
+    seen = replace(second, **{name: own_or(name) for name in taken})
+    return seen[seen.opacities >= ALPHA_CUT]
 
 
-def outline_drift_px(
-    scene: ReferenceScene, first: ProjectedReference, left: Camera, right: Camera
-) -> Tensor:
+def outline_drift_px(scene: ReferenceScene, index: Tensor, left: Camera, right: Camera) -> Tensor:
     """[n] upper bound of how far the outlines of Gaussians differ between two eyes, pixels.
 
     ``k ‖M′ − M‖ σ`` of ``render_cache.reuse``: J alone differs, and only in its first row; alpha
-    falls to ALPHA_CUT at k deviations.
+    falls to ALPHA_CUT at k deviations, if no opacity is compensated.
     """
-    k = (2 * (first.opacities / ALPHA_CUT).log()).clamp(min=0).sqrt()
+    k = (2 * (scene.opacities[index] / ALPHA_CUT).log()).sqrt()
     rows = []
     for eye in (left, right):
         viewmat = torch.from_numpy(eye.viewmat.copy())
-        _, J = to_screen(scene.means[first.index] @ viewmat[:3, :3].T + viewmat[:3, 3], eye)
+        _, J = to_screen(scene.means[index] @ viewmat[:3, :3].T + viewmat[:3, 3], eye)
         rows.append(J[:, 0])
-    drift: Tensor = k * scene.scales[first.index].amax(dim=1) * (rows[1] - rows[0]).norm(dim=1)
+    drift: Tensor = k * scene.scales[index].amax(dim=1) * (rows[1] - rows[0]).norm(dim=1)
     return drift
 
 

@@ -83,7 +83,9 @@ def project(
     *,
     anywhere: bool = False,
 ) -> ProjectedReference:
-    """Screen-space parameters of the Gaussians that may touch the image, or are ``anywhere``.
+    """Screen-space parameters of the Gaussians that may touch the image.
+
+    With ``anywhere``, of all in range, also of those whose compensated opacity is under the cut.
 
     EWA splatting (Zwicker et al. 2001) as in 3DGS (Kerbl et al. 2023), with the extents of
     the exact ellipse at which alpha reaches ALPHA_CUT.
@@ -117,7 +119,7 @@ def project(
     size = torch.tensor([camera.width, camera.height], dtype=torch.float64)
     # Pixel centres are 0.5 … size − 0.5.
     touches = (means2d + extents >= 0.5) & (means2d - extents <= size - 0.5)
-    kept = ((touches.all(dim=1) | anywhere) & (reach >= 0)).nonzero()[:, 0]
+    kept = ((touches.all(dim=1) & (reach >= 0)) | anywhere).nonzero()[:, 0]
     return ProjectedReference(
         index=index[kept],
         means2d=means2d[kept],

@@ -307,7 +307,8 @@ struct Lanes {
   VF unit;
   VF extent_x, extent_y;
   VF x0, x1, y0, y1;  // pixel centres inside the box, clipped to the image
-  Mask alive;  // drawn, if there is a pixel centre between x0 and x1
+  Mask in_range;  // of depths, with enough opacity before it is compensated
+  Mask alive;     // drawn, if there is a pixel centre between x0 and x1
 };
 
 // Pixel columns of a box about `u`.
@@ -316,7 +317,7 @@ BELVEDERE_INLINE void columns_of(const CameraLanes& cam, VF u, VF extent_x, VF& 
   x1 = min(floor(u + extent_x - 0.5f), cam.width - 1.0f);
 }
 
-// Returns whether any lane is alive; if none is, `out` is not complete.
+// Returns whether any lane is alive; if none is in range, `out` is not complete.
 template <CameraModel model>
 BELVEDERE_INLINE bool project_lanes(const CameraParams& camera, const CameraLanes& cam,
                                     float kept_dilation_px2, const GeometryBlock& g, int lane,
@@ -338,6 +339,7 @@ BELVEDERE_INLINE bool project_lanes(const CameraParams& camera, const CameraLane
   VF log2_opacity = load(&g.log2_opacity[lane]) + log2_weight;
   Mask alive = both(s.inside, greater_equal(log2_opacity, splat(kLog2AlphaCut)));
   alive = both(alive, both(greater_equal(out.depth, cam.near), greater_equal(cam.far, out.depth)));
+  out.in_range = alive;
   if (!any(alive)) return false;
 
   V3 q0, q1;

@@ -5,9 +5,8 @@
 // J W that holds x/z: M₀ = fx/z (r₀ − a r₂), so ‖M₀′ − M₀‖ = fx/z |a′ − a|, and no outline, k
 // deviations out, moves by more than k times that times the largest deviation
 // (render_cache/reuse.py, of which this is the case of one axis, Gaussian by Gaussian). Their
-// colours differ by the directions they are seen from: the sine of the angle is at most the
-// eyes' distance over the Gaussian's. Where both are within the limits, the second eye sees the
-// first one's splat at its own x; elsewhere each eye gets a splat of its own.
+// colours differ by the directions they are seen from: the // eyes' distance over the Gaussian's. Where both are within the limits, the second eye sees the
+// first one's splat, if there is one, at its own x; elsewhere each eye gets a splat of its own.
 #pragma once
 
 #include "project.h"
@@ -16,11 +15,13 @@ namespace belvedere::BELVEDERE_ISA {
 
 // Lanes whose outlines are as good as the same for both eyes.
 BELVEDERE_INLINE Mask same_outline(const CameraLanes& cam, const CameraLanes& other,
-                                   const GeometryBlock& g, int lane, const Lanes& seen,
-                                   VF other_px, float drift_px) {
-  const VF inv_z = 1.0f / seen.p.z;
-  const VF k = sqrt((2.0f / kLog2E) * (seen.log2_opacity - kLog2AlphaCut));
-  const VF a = clamp(seen.p.x * inv_z, -cam.limit_left, cam.limit_right);
+                                   const GeometryBlock& g, int lane, float log2_weight,
+                                   const V3& p, VF other_px, float drift_px) {
+  const VF inv_z = 1.0f / p.z;
+  // Before compensation, which differs between the eyes: what is faint to one need not be to both.
+  const VF log2_opacity = load(&g.log2_opacity[lane]) + log2_weight;
+  const VF k = sqrt((2.0f / kLog2E) * (log2_opacity - kLog2AlphaCut));
+  const VF a = clamp(p.x * inv_z, -cam.limit_left, cam.limit_right);
   const VF b = clamp(other_px * inv_z, -other.limit_left, other.limit_right);
   const VF largest =
       max(max(load(&g.scale[0][lane]), load(&g.scale[1][lane])), load(&g.scale[2][lane]));
@@ -46,11 +47,10 @@ inline std::uint32_t project_chunk_pair(const ProjectTask& task, const SecondEye
     const GeometryBlock& g = scene.geometry[block];
     for (int lane = 0; lane < kPackLanes; lane += kLanes) {
       Lanes p;
-      // Depths are the same, and what lies beyond near, far or the cut is so for both.
-      if (!project_lanes<CameraModel::kPinhole>(*task.camera, cam, task.kept_dilation_px2, g,
-                                                lane, draw.log2_weight, p)) {
-        continue;
-      }
+      project_lanes<CameraModel::kPinhole>(*task.camera, cam, task.kept_dilation_px2, g, lane,
+                                           draw.log2_weight, p);
+      // Depths are the same, and what lies beyond near, far or the cut does so for both.
+      if (!any(p.in_range)) continue;
       const std::uint32_t index =
           draw.first_index + static_cast<std::uint32_t>((block - first) * kPackLanes) + lane;
       const VF mean[3] = {load(&g.mean[0][lane]), load(&g.mean[1][lane]), load(&g.mean[2][lane])};
@@ -60,13 +60,15 @@ inline std::uint32_t project_chunk_pair(const ProjectTask& task, const SecondEye
       const VF px = dot(other.row[0], d);
       const VF u = fma(other.fx, px * (1.0f / p.p.z), other.cx);
       const Mask sees = both(p.alive, greater_equal(p.x1, p.x0));
-      Mask shared = both(p.alive, greater(splat(kLargestPixels), abs(u)));
-      shared = both(shared, both(same_outline(cam, other, g, lane, p, px, second.drift_px),
-                                 greater_equal(dot(p.d, p.d), nearest2)));
+      const Mask alike = both(
+          same_outline(cam, other, g, lane, draw.log2_weight, p.p, px, second.drift_px),
+          greater_equal(dot(p.d, p.d), nearest2));
+      const Mask shared = both(both(p.alive, alike), greater(splat(kLargestPixels), abs(u)));
       VF x0, x1;
       columns_of(other, u, p.extent_x, x0, x1);
       const Mask other_sees = both(shared, greater_equal(x1, x0));
-      const std::uint32_t shared_bits = bits(shared), alive_bits = bits(p.alive);
+      const std::uint32_t shared_bits = bits(shared);
+      const std::uint32_t differ_bits = bits(p.in_range) & ~bits(alike);
       const std::uint32_t by_first = bits(sees), by_second = bits(other_sees);
       VF rgb[3];
       if (by_first | by_second) shade_lanes(draw, block, lane, sh_degree, p.d, rgb);
@@ -79,13 +81,13 @@ inline std::uint32_t project_chunk_pair(const ProjectTask& task, const SecondEye
         written += write_splats(p, rgb, p.u, splat(kNowhere), p.x0, p.x1, index, survivors,
                                 splats + written);
       }
-      if (!(alive_bits & ~shared_bits)) continue;
+      if (!differ_bits) continue;
       Lanes q;
       if (!project_lanes<CameraModel::kPinhole>(*second.camera, other, task.kept_dilation_px2, g,
                                                 lane, draw.log2_weight, q)) {
         continue;
       }
-      const std::uint32_t own = bits(both(q.alive, greater_equal(q.x1, q.x0))) & ~shared_bits;
+      const std::uint32_t own = bits(both(q.alive, greater_equal(q.x1, q.x0))) & differ_bits;
       if (!own) continue;
       shade_lanes(draw, block, lane, sh_degree, q.d, rgb);
       written += write_splats(q, rgb, splat(kNowhere), q.u, q.x0, q.x1, index, own, splats + written);
