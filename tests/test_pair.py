@@ -257,6 +257,20 @@ def test_bands_are_the_rows_of_the_whole() -> None:
             assert bytes_of(image) == bytes_of(eye.rows(*rows))
 
 
+@pytest.mark.parametrize("size", [1e-3, 0.02])
+def test_what_lies_between_far_eyes_is_not_drawn(size: float) -> None:
+    """What both see tens of tiles apart is in the tiles of either, not in those between."""
+    rng = np.random.default_rng(1)
+    means = rng.uniform((-1, -1, 1.9), (1, 1, 2.1), (2000, 3))
+    native = make_native()
+    scene = native.prepare(gaussians(means, scales=[[size, size, size]] * 2000))
+    left, right = StereoRig(1.5).eyes(camera(width=1500, height=600, focal=700.0))
+    how = replace(USUAL, reuse=ReuseLimits(1e3, 1e3))
+    alone = [native.render(scene, eye, how).stats.tile_pairs for eye in (left, right)]
+    pair, _ = native.render_pair(scene, left, right, how)
+    assert pair.stats.tile_pairs <= 1.05 * sum(alone)
+
+
 def test_times_add_up_to_those_of_the_pair() -> None:
     native = make_native()
     left, right = native.render_pair(native.prepare(random_scene(2, 3000)), *eyes_of(), USUAL)

@@ -39,6 +39,26 @@ inline bool TileBins::append_to(std::size_t tile, const Splat& splat) {
   return true;
 }
 
+namespace {
+
+struct Columns {
+  int first, last;
+};
+
+// Those of the tiles [tx0, tx1] that have a pixel centre from `left` to `right`.
+inline Columns columns_between(float left, float right, int tx0, int tx1) {
+  // Pixel centres lie half a pixel in; 0.01 px covers the rounding of the span.
+  // The comparisons are false for NaN, which therefore covers the whole row.
+  constexpr float kMost = 65535.0f;
+  float first = (left - 0.51f) / kTileSize, last = (right - 0.49f) / kTileSize;
+  first = first > 0.0f ? first : 0.0f;
+  last = last < kMost ? last : kMost;
+  return {std::max(static_cast<int>(first < kMost ? first : kMost), tx0),
+          std::min(static_cast<int>(last > -1.0f ? last : -1.0f), tx1)};
+}
+
+}  // namespace
+
 // False if the arena is exhausted.
 template <bool pair>
 inline bool TileBins::append_to_all(const Splat& s) {
@@ -52,31 +72,32 @@ inline bool TileBins::append_to_all(const Splat& s) {
   }
   // An ellipse whose box is one row or column of tiles touches all of them.
   const bool exact = s.tx0 != s.tx1 && s.ty0 != s.ty1;
-  // Where two eyes see it, the tiles between are taken to be touched, too.
+  // Where two eyes see it less than a tile apart, what is between is taken to be touched, too.
   float left_x = s.x, right_x = s.x;
+  bool apart = false;
   if constexpr (pair) {
     left_x = std::min(s.x, s.other_x);
     right_x = std::max(s.x, s.other_x);
     if (right_x >= kNowhere) right_x = left_x;
+    apart = right_x - left_x > kTileSize;
   }
   for (int ty = ty0; ty <= ty1; ++ty) {
-    int first = tx0, last = tx1;
-    if (exact) {
-      const float top = static_cast<float>(ty * kTileSize);
-      const Span span = span_of_band(s, left_x, right_x, top + 0.5f, top + kTileSize - 0.5f);
-      if (span.empty) continue;
-      // Pixel centres lie half a pixel in; 0.01 px covers the rounding of the span.
-      // The comparisons are false for NaN, which therefore covers the whole row.
-      constexpr float kMost = 65535.0f;
-      float left = (span.left - 0.51f) / kTileSize, right = (span.right - 0.49f) / kTileSize;
-      left = left > 0.0f ? left : 0.0f;
-      right = right < kMost ? right : kMost;
-      first = std::max(static_cast<int>(left < kMost ? left : kMost), tx0);
-      last = std::min(static_cast<int>(right > -1.0f ? right : -1.0f), tx1);
-    }
     const std::size_t row = static_cast<std::size_t>(ty - window_.ty0) * window_.columns;
-    for (int tx = first; tx <= last; ++tx) {
-      if (!append_to(row + (tx - window_.tx0), s)) return false;
+    const float top = static_cast<float>(ty * kTileSize);
+    int tx = tx0;  // the first tile that does not have it yet
+    for (int place = 0; place <= int{apart}; ++place) {
+      const float from = place ? right_x : left_x, to = apart ? from : right_x;
+      Columns columns{tx0, tx1};
+      if (exact) {
+        const Span span = span_of_band(s, from, to, top + 0.5f, top + kTileSize - 0.5f);
+        if (span.empty) break;
+        columns = columns_between(span.left, span.right, tx0, tx1);
+      } else if (apart) {
+        columns = columns_between(from - s.extent_x, from + s.extent_x, tx0, tx1);
+      }
+      for (tx = std::max(tx, columns.first); tx <= columns.last; ++tx) {
+        if (!append_to(row + (tx - window_.tx0), s)) return false;
+      }
     }
   }
   return true;
