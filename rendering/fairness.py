@@ -134,8 +134,8 @@ class DeficitTurns:
         waiting = {name: entry for name, entry in self._accounts.items() if entry.waiting}
         if not waiting:
             return None
-        if all(entry.balance_s <= 0 for entry in waiting.values()):
-            self._begin_round()
+        while all(entry.balance_s <= 0 for entry in waiting.values()):
+            self._begin_round()  # twice at most, where the sum of a debt and incomes rounds to 0
         client = min(
             (name for name, entry in waiting.items() if entry.balance_s > 0),
             key=lambda name: (waiting[name].urgency, waiting[name].place),
