@@ -138,11 +138,7 @@ def test_idleness_is_no_credit() -> None:
 def test_a_debt_that_whole_rounds_just_pay_is_followed_by_another_round() -> None:
     for urgency in Urgency:
         for ms in range(1, 2001):
-            turns = DeficitTurns(QUANTUM_S)
-            turns.enter("alone", urgency)
-            for _ in range(3):
-                assert serve(turns, ms / 1000) == "alone"
-                turns.enter("alone", urgency)
+            assert greedy({"alone": (urgency, ms / 1000)}, 3)[1] == ["alone"] * 3
 
 
 def test_debts_are_kept_while_others_wait() -> None:
