@@ -76,7 +76,7 @@ def export(
     eyes.check(targets.layout, camera_choice)
     targets.check(shown)
     if trace is not None:
-        check_trace(trace, targets.paths)
+        check_trace(trace, targets.paths, choice.path)
     size = eyes.size_of(camera_choice)
     if size is not None:
         targets.check_size(*size)

@@ -76,7 +76,7 @@ def serve(
     choose_policy(settings.viewer.host, settings.viewer.token)
     find_port(settings.viewer, explicit=explicit_port)
     if trace is not None:
-        check_trace(trace, ())
+        check_trace(trace, scene=choice.path)
     kept = contextlib.ExitStack()  # what must outlast the drawing
     opening = Background(
         lambda progress: open_first(choice, settings, kept, progress), dispose=Ready.close

@@ -33,17 +33,20 @@ def trace_text(engine: RenderEngine, scene: str = "") -> str:
     return chrome_trace_text(chrome_trace(timeline, about=about))
 
 
-def check_trace(path: Path, others: Iterable[Path]) -> None:
+def check_trace(path: Path, others: Iterable[Path] = (), scene: Path | None = None) -> None:
     """Sees, before any work is done, whether a trace can be written.
 
     Args:
         others: What else will be written.
+        scene: What is drawn, if it is a file.
 
     Raises:
         OutputError: If it cannot.
     """
     if any(os.path.realpath(path) == os.path.realpath(other) for other in others):
         raise OutputError(f"{path}: --trace cannot be the same file as a picture")
+    if scene is not None and os.path.realpath(path) == os.path.realpath(scene):
+        raise OutputError(f"{path}: --trace would replace the scene; name another file")
     check_writable(path)
 
 

@@ -80,6 +80,17 @@ def test_every_view_of_a_panorama_is_a_frame(ball_ply: Path, tmp_path: Path) -> 
     assert np.all(np.diff(sorted(e["id"] for e in frames)) == 1)
 
 
+def test_a_trace_does_not_replace_the_scene(
+    ball_ply: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alias = tmp_path / "alias.ply"
+    alias.symlink_to(ball_ply)
+    words = ["-o", str(tmp_path / "a.png"), "--trace", str(alias)]
+    assert main(["export", str(ball_ply), *words]) == 2
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1 and "would replace the scene" in line
+
+
 @pytest.mark.parametrize(
     ("target", "said"),
     [("none/trace.json", "cannot write"), ("a.png", "--trace cannot be the same file")],

@@ -129,6 +129,15 @@ def test_a_trace_that_cannot_be_written_is_refused_before_anything_is_served(
     assert out.startswith(f"belvedere: error: {target}: cannot write: ")
 
 
+def test_a_trace_does_not_replace_the_scene(wall_ply: Path) -> None:
+    with viewing(wall_ply, "--port", 0, "--trace", wall_ply) as process:
+        out, _ = process.communicate(timeout=10)
+    assert process.returncode == 2
+    assert out == (
+        f"belvedere: error: {wall_ply}: --trace would replace the scene; name another file\n"
+    )
+
+
 def test_a_trace_that_can_no_longer_be_written_is_an_error_in_the_end(
     wall_ply: Path, tmp_path: Path
 ) -> None:
