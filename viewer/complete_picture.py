@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -67,7 +68,7 @@ def draw_complete(
         give_up_s: Chunks that still do not come after so long a silence count as lost.
     """
     request = FrameRequest(CLIENT, 0, tuple(cameras), settings, coming=tuple(coming))
-    with _completed(scene, request, lambda: give_up_s) as drawable:
+    with _completed(scene, request, lambda heard_s: _silent_for(heard_s, give_up_s)) as drawable:
         images = tuple(rasterizer.render(drawable.scene, camera, settings) for camera in cameras)
         assert drawable.stream is not None
         return CompletePicture(images, drawable.stream, failures_of(scene))
@@ -95,6 +96,7 @@ class CompleteScene:
         self._turn = threading.Lock()
         self._counting = threading.Lock()
         self._held = 0
+        self._let_go_s = -math.inf  # the last time that a frame did
         self._over = threading.Event()
 
     @property
@@ -112,7 +114,7 @@ class CompleteScene:
         with ExitStack() as lease:
             with self._turn:
                 drawable = lease.enter_context(
-                    _completed(self.scene, request, self._patience_s, self._over)
+                    _completed(self.scene, request, self._is_in_vain, self._over)
                 )
                 self._count(1)
                 lease.callback(self._count, -1)
@@ -131,13 +133,20 @@ class CompleteScene:
         self.stop()
         self.scene.close()
 
-    def _patience_s(self) -> float:
+    def _is_in_vain(self, heard_s: float) -> bool:
         with self._counting:
-            return GIVE_UP_BESIDE_S if self._held else self._give_up_s
+            patience_s = GIVE_UP_BESIDE_S if self._held else self._give_up_s
+            return _silent_for(max(heard_s, self._let_go_s), patience_s)  # there may be room now
 
     def _count(self, change: int) -> None:
         with self._counting:
             self._held += change
+            if change < 0:
+                self._let_go_s = time.monotonic()
+
+
+def _silent_for(heard_s: float, patience_s: float) -> bool:
+    return time.monotonic() - heard_s > patience_s
 
 
 NEVER = threading.Event()
@@ -147,16 +156,19 @@ NEVER = threading.Event()
 def _completed(
     scene: StreamedScene,
     request: FrameRequest,
-    patience_s: Callable[[], float],
+    is_in_vain: Callable[[float], bool],
     over: threading.Event = NEVER,
 ) -> Iterator[Drawable]:
-    """The scene when all that a request wants is there, or nothing came for so long."""
+    """The scene when all that a request wants is there, or more will not come.
+
+    Args:
+        is_in_vain: Whether to wait no longer, from when something came last.
+    """
     heard_s, present = time.monotonic(), -1
     while not over.is_set():
         with scene.acquire(request) as drawable:
             assert drawable.stream is not None
-            silent = time.monotonic() - heard_s > patience_s()
-            if drawable.stream.complete or silent:
+            if drawable.stream.complete or is_in_vain(heard_s):
                 yield drawable
                 return
         over.wait(SHORTEST_WAIT_S)

@@ -412,6 +412,24 @@ def test_while_others_are_drawn_silence_is_waited_out(ball_store: Path) -> None:
         thread.join(WAIT_S)
 
 
+def test_whoever_waited_for_others_has_its_own_time_when_they_are_done(ball_store: Path) -> None:
+    with silent(ball_store) as scene:
+        complete = CompleteScene(scene, give_up_s=0.6)
+        second_is_here = threading.Event()
+
+        def second() -> None:
+            with complete.acquire(FrameRequest("export", 2, (view(0.5),))):
+                second_is_here.set()
+
+        thread = threading.Thread(target=second)
+        with complete.acquire(FrameRequest("export", 1, (view(0.0),))):
+            thread.start()
+            time.sleep(1.0)
+        assert not second_is_here.wait(0.3), "there is room only now"
+        assert second_is_here.wait(WAIT_S)
+        thread.join(WAIT_S)
+
+
 def test_whoever_is_interrupted_amid_many_frames_does_not_wait_for_them(ball_store: Path) -> None:
     def draw_some() -> None:
         views = [(view(0.1 * i),) for i in range(500)]
