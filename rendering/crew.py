@@ -38,8 +38,9 @@ class Crew:
 
     Args:
         devices: Names apart.
-        rasterizer: What the first device draws with.
-        new_rasterizer: Called for every other device, and for each that starts anew.
+        rasterizers: What they draw with.
+        new_rasterizer: Called for each that starts anew, on its thread, before it takes jobs.
+        lost: Called for each that is lost, under the lock.
         find: Asked, under the lock, for a job for a device that is idle; None if there is none.
         policy: What happens when devices fail.
 
@@ -50,9 +51,10 @@ class Crew:
     def __init__(
         self,
         devices: Sequence[Device],
-        rasterizer: Rasterizer,
+        rasterizers: Sequence[Rasterizer],
         new_rasterizer: NewRasterizer,
         find: Find,
+        lost: Callable[[Device], None],
         policy: FaultPolicy = DEFAULT_FAULTS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -61,12 +63,12 @@ class Crew:
         self._policy = policy
         self._new_rasterizer = new_rasterizer
         self._find = find
+        self._lost = lost
         self._clock = clock
         self._orphans: deque[Job] = deque()
         self._suspects: dict[Job, list[tuple[Worker, Exception]]] = {}
         self._left_alone: list[Worker] = []  # lost, but their threads may still run
         self._stopped = threading.Event()
-        rasterizers = [rasterizer, *(new_rasterizer(device) for device in devices[1:])]
         self._workers = {
             device.name: Worker(device, own, self._serve)
             for device, own in zip(devices, rasterizers, strict=True)
@@ -107,6 +109,14 @@ class Crew:
         else:
             queue.append(job)
         self.lock.notify_all()
+
+    def succeed(self, before: Job, job: Job) -> None:
+        """A job takes the place of one that was displaced, and of what is known of who failed at
+        it. Under the lock."""
+        job.tried |= before.tried
+        self._suspects.setdefault(job, []).extend(self._suspects.pop(before, ()))
+        if not self._suspects[job]:
+            del self._suspects[job]
 
     def restart(self, device: str, why: str) -> None:
         """Give up what a device is doing, and start it anew at once; others do its jobs.
@@ -178,14 +188,30 @@ class Crew:
         return None
 
     def _pick(self, worker: Worker) -> Job | None:
-        if worker.queue:
+        if worker.queue and worker.queue[0].fits(worker.device):
             return worker.queue.popleft()
+        if worker.queue:
+            self._orphans.append(worker.queue.popleft())
+            return self._pick(worker)
         name = worker.device.name
         for job in self._orphans:
-            if job.must_end or name not in job.tried:
+            if job.must_end or (name not in job.tried and job.fits(worker.device)):
                 self._orphans.remove(job)
                 return job
+            if not self._may_be_done(job):
+                self._orphans.remove(job)
+                job.displaced()
+                return self._pick(worker)
         return self._find(name)
+
+    def _may_be_done(self, job: Job) -> bool:
+        """Whether one of those who are there and have not tried it has what it takes."""
+        others = [
+            worker.device
+            for name, worker in self._workers.items()
+            if worker.ready and name not in job.tried
+        ]
+        return not others or any(job.fits(device) for device in others)
 
     def _do(self, worker: Worker, job: Job) -> None:
         error: Exception | None = None
@@ -257,6 +283,7 @@ class Crew:
         if worker.cancel is not None:
             worker.cancel.set()
         self._left_alone = [other for other in self._left_alone if other.alive] + [worker]
+        self._lost(worker.device)
         self._orphans.extend(worker.queue)
         worker.queue.clear()
         pause_s = self._judge(name, error, now_s) if is_blamed else 0.0

@@ -68,6 +68,11 @@ class DepthMasses:
         depth: np.float32 = self.depths[min(at, len(self.depths) - 1)].astype(np.float32)
         return depth
 
+    def share_below(self, depth: float | np.float32) -> float:
+        """The share that is nearer than a depth."""
+        nearer = int(np.searchsorted(self.depths, depth))
+        return float(self.below[nearer - 1]) if nearer else 0.0
+
 
 def cut_in_slabs(
     camera: Camera, masses: DepthMasses, costs: PartCosts, shares: Sequence[float]

@@ -26,8 +26,8 @@ class Device:
     Attributes:
         name: Such as ``cpu:0``: schedules and timelines call it so.
         threads: Processor threads that it draws with at most; 0 for as many as a request says.
-        memory: Devices with the same word here draw from one scene in one memory, and so from
-            one cut under one lease. All of a machine's CPU devices do.
+        memory: Devices with the same word here draw from the same form of a scene. One that a
+            single device has is lost with it, but for the host's.
 
     Raises:
         ValueError: If the number of threads is below 0.
@@ -48,7 +48,9 @@ class Device:
         return min(wanted, self.threads) if wanted else self.threads
 
 
-def cpu_devices(count: int = 1, cores: int | None = None) -> tuple[Device, ...]:
+def cpu_devices(
+    count: int = 1, cores: int | None = None, *, own_memories: bool = False
+) -> tuple[Device, ...]:
     """The processor as one device, or divided among several.
 
     One device uses what a request allows it. Several get an even share of the cores each, at
@@ -57,6 +59,8 @@ def cpu_devices(count: int = 1, cores: int | None = None) -> tuple[Device, ...]:
     Args:
         count: Devices.
         cores: To divide; None for those that this process may use.
+        own_memories: Have each of several devices hold what it draws by itself, as GPUs do, and
+            lose it when it fails.
 
     Raises:
         SettingsError: If the count is out of range.
@@ -66,11 +70,21 @@ def cpu_devices(count: int = 1, cores: int | None = None) -> tuple[Device, ...]:
     if count == 1:
         return (Device("cpu:0"),)
     each, more = divmod(usable_cores() if cores is None else cores, count)
-    return tuple(Device(f"cpu:{i}", max(1, each + (i < more))) for i in range(count))
+    names = [f"cpu:{i}" for i in range(count)]
+    return tuple(
+        Device(name, max(1, each + (i < more)), name if own_memories else HOST_MEMORY)
+        for i, name in enumerate(names)
+    )
 
 
-def parse_devices(text: str, cores: int | None = None) -> tuple[Device, ...]:
+def parse_devices(
+    text: str, cores: int | None = None, *, own_memories: bool = False
+) -> tuple[Device, ...]:
     """The devices of an option or a setting: ``auto``, ``cpu`` or a number of CPU devices.
+
+    Args:
+        text: The setting.
+        cores, own_memories: As of ``cpu_devices``.
 
     Raises:
         SettingsError: If it is none of these.
@@ -83,4 +97,4 @@ def parse_devices(text: str, cores: int | None = None) -> tuple[Device, ...]:
         raise BackendUnavailable(f"devices: there is no engine for {word} yet; {REMEDY}")
     if not word.isascii() or not word.isdigit():
         raise SettingsError(f"devices: {text!r} is no number of devices; {REMEDY}")
-    return cpu_devices(int(word), cores)
+    return cpu_devices(int(word), cores, own_memories=own_memories)

@@ -66,10 +66,16 @@ class DeviceRoster:
             )
         devices = assign(schedule, [RatedDevice(name) for name in self._names]).devices
         self._schedule, self._of_use = schedule, len(devices)
+        self._frame_ms.clear()
 
     def in_use(self, ready: Collection[str]) -> tuple[str, ...]:
         """Devices that draw, if those that are ``ready`` can, in the order of the machine's."""
         return tuple(name for name in self._names if name in ready)[: self._in_use]
+
+    def drawing(self, ready: Collection[str], now_s: float) -> frozenset[str]:
+        """Devices that would draw, if those that are ``ready`` could."""
+        groups = self._assignment(ready, now_s).groups
+        return frozenset(device.name for group in groups for device in group.devices)
 
     def take_group(
         self, lead: str, ready: Collection[str], idle: Collection[str], now_s: float
@@ -100,21 +106,26 @@ class DeviceRoster:
         """Whether only as many devices are used as are needed."""
         return self._elastic is not None
 
-    def adapt(self, load: Load, ready: Collection[str]) -> None:
+    def adapt(self, load: Load, ready: Collection[str]) -> bool:
         """A frame of a camera in motion is done: perhaps more devices are needed, or fewer.
 
         What counts is the time that all wishes of a frame's time take, one after the other: where
         frames alternate, each takes as long as before, but they end more often.
+
+        Returns:
+            Whether others are used from now on.
         """
         if self._elastic is None:
-            return
+            return False
         self._frame_ms.append(self._elastic.target_ms * load.wanted / load.capacity)
         del self._frame_ms[: -self._elastic.shrink_after]
         available = min(len(ready), self._of_use)
         self.decision = self._elastic.decide(self._frame_ms, self._in_use, available)
-        if self.decision.wanted != self._in_use:
-            self._in_use = self.decision.wanted
-            self._frame_ms.clear()
+        if self.decision.wanted == self._in_use:
+            return False
+        self._in_use = self.decision.wanted
+        self._frame_ms.clear()
+        return True
 
     def _next_group(
         self, ready: Collection[str], idle: Collection[str], now_s: float

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Hashable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from abc import ABC, abstractmethod
+from collections.abc import Hashable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from rendering.base import Rasterizer
+from rendering.depth_slabs import DepthMasses, Slab
+from rendering.division import Division, EyeSlab
 from rendering.frame import FrameRequest, StreamStats
 from rendering.scene_parts import SceneParts
 from splat.camera import Camera
 from splat.errors import RenderError
-from splat.gaussians import Gaussians
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,12 +27,30 @@ class Drawable:
         key: Equal for two frames if they draw the same Gaussians in the same order with the
             same weights and tints; None if that is not known.
         parts: Where its Gaussians are; None if that is not known.
+        forms: The scene in each of the memories that it is drawn from, ``scene`` one of them, as
+            long as they are there; None where there is one memory.
+        slabs: What can be drawn of this form; None for any part.
     """
 
     scene: Any
     stream: StreamStats | None = None
     key: Hashable | None = None
     parts: SceneParts | None = None
+    forms: dict[str, Drawable] | None = None
+    slabs: frozenset[EyeSlab] | None = None
+
+    def in_memory(self, memory: str) -> Drawable | None:
+        """As devices of a memory draw it; None if it is not there."""
+        return self if self.forms is None else self.forms.get(memory)
+
+    def lose(self, memory: str) -> None:
+        """The memory is gone; who draws from it at the moment draws in vain."""
+        if self.forms is not None:
+            self.forms.pop(memory, None)
+
+    def holds(self, eye: int, slab: Slab | None) -> bool:
+        """Whether all is there of a part of a picture."""
+        return self.slabs is None or (slab is not None and (eye, slab) in self.slabs)
 
     def seen_by(self, camera: Camera) -> Any:
         """A scene for ``Rasterizer.render`` that holds all that a camera sees."""
@@ -40,6 +59,10 @@ class Drawable:
 
 class SceneClosed(RenderError):
     """The scene was closed before the frame began; its successor may draw it."""
+
+
+class MemoryGone(Exception):
+    """None of the memories that a frame is to be drawn from is there: their devices were lost."""
 
 
 class DrawableScene(Protocol):
@@ -63,60 +86,81 @@ class DrawableScene(Protocol):
         """Give everything back; frames still being drawn end as they are."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Level:
-    count: int
-    scene: Any
-    parts: SceneParts | None = None
-    key: Hashable = field(default_factory=object)  # no other level has this one
+class SceneInMemories(ABC):
+    """A ``DrawableScene`` that may be in several memories, each with a form of its own.
 
-
-class ResidentScene:
-    """A scene that is all in memory, perhaps in several levels of detail.
-
-    Args:
-        rasterizer: What will draw it.
-        gaussians: The scene; no reference to it is kept.
+    ``Drawable.forms`` has those that are there. Nobody draws from a memory that is gone; what a
+    frame still holds of it stays as long as the frame.
     """
 
-    def __init__(self, rasterizer: Rasterizer, gaussians: Gaussians) -> None:
-        self._rasterizer = rasterizer
-        # Finest first. Replaced as a whole, so that a frame sees one state of it; by one
-        # thread at a time, so that no change is lost.
-        self._levels: tuple[_Level, ...] = (self._prepare(gaussians),)
-        self._changing = threading.Lock()
-        self._closed = False
+    @property
+    @abstractmethod
+    def memories(self) -> tuple[str, ...]:
+        """Those that it was made for."""
 
     @property
+    @abstractmethod
     def detail_counts(self) -> tuple[int, ...]:
-        """Gaussians by level of detail, finest first."""
-        return tuple(level.count for level in self._levels)
+        """As of ``DrawableScene``."""
 
-    def add_coarser(self, gaussians: Gaussians) -> None:
-        """Have one more level of detail, coarser than those there are."""
-        level = self._prepare(gaussians)
-        with self._changing:
-            if not self._closed:
-                self._levels = (*self._levels, level)
+    @abstractmethod
+    def held_bytes(self, memory: str) -> tuple[int, int]:
+        """What it takes of a memory, and the most that it may; 0 if there is no bound."""
 
-    @contextmanager
-    def acquire(self, request: FrameRequest) -> Iterator[Drawable]:
-        """The level that the request asks for, or the coarsest."""
-        levels = self._levels
-        if self._closed:
-            raise SceneClosed("the scene is closed")
-        level = levels[min(request.detail, len(levels) - 1)]
-        yield Drawable(level.scene, key=level.key, parts=level.parts)
+    @abstractmethod
+    def acquire(self, request: FrameRequest) -> AbstractContextManager[Drawable]:
+        """As of ``DrawableScene``, from every memory.
 
+        Raises:
+            SceneClosed: If ``close`` was called.
+            MemoryGone: If no memory is left that frames can be drawn from.
+        """
+
+    @abstractmethod
+    def lose(self, memory: str) -> None:
+        """The memory is gone with its device. Returns at once."""
+
+    @abstractmethod
+    def renew(self, memory: str, rasterizer: Rasterizer, timeout_s: float) -> None:
+        """The memory is there again, empty: fill it, as far as that is quick.
+
+        Args:
+            rasterizer: What draws from it.
+            timeout_s: The most that may take.
+        """
+
+    @abstractmethod
     def forget(self, client: str) -> None:
-        """Nothing is kept of a client."""
+        """As of ``DrawableScene``."""
 
+    @abstractmethod
     def close(self) -> None:
-        """Memory goes with the last frame, though others may still hold this object."""
-        with self._changing:
-            self._closed = True
-            self._levels = tuple(_Level(level.count, None) for level in self._levels)
+        """As of ``DrawableScene``."""
 
-    def _prepare(self, gaussians: Gaussians) -> _Level:
-        scene = self._rasterizer.prepare(gaussians)
-        return _Level(len(gaussians), scene, SceneParts.sampled(gaussians))
+
+class DividedScene(SceneInMemories):
+    """A scene of which each memory holds what its devices need."""
+
+    @property
+    @abstractmethod
+    def present(self) -> frozenset[str]:
+        """Memories that are there."""
+
+    @property
+    @abstractmethod
+    def behind(self) -> frozenset[str]:
+        """Memories that would make pictures coarser: they lack what others draw."""
+
+    @abstractmethod
+    def masses(self, request: FrameRequest, eye: int) -> DepthMasses:
+        """How much there is to draw for a camera, by depth, when everything is there."""
+
+    @abstractmethod
+    def acquire(
+        self, request: FrameRequest, division: Division | None = None
+    ) -> AbstractContextManager[Drawable]:
+        """The scene for one frame: one cut, of which each memory has what it needs.
+
+        Args:
+            division: Which memory needs what; None for all of it in the first one.
+        """

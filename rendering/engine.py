@@ -22,13 +22,14 @@ from rendering.frame import Frame, FrameRequest
 from rendering.frame_line import FrameLine
 from rendering.picture_cache import PictureCache
 from rendering.recorder import Recorder
-from rendering.scene_holder import SceneHolder
+from rendering.scene_holder import MemoryStatus, SceneHolder
 from rendering.schedule import Schedule
 from splat.closing import Closing
 from splat.errors import RenderCancelled, RenderError
 from splat.gaussians import Gaussians
 
 MOST_JOINING_S = 1.0  # for threads that have nothing left to do
+MOST_FILLING_S = 5.0  # of a memory with the coarsest form of the scene, before its device draws
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +68,8 @@ class RenderEngine(Closing):
 
     Args:
         rasterizer: What the first device draws with.
-        scene: Gaussians, to which the engine keeps no reference, or a scene made for
-            ``rasterizer``, which the engine closes.
+        scene: Gaussians, to which the engine keeps no reference unless a device has a memory of
+            its own, or a scene made for ``rasterizer``, which the engine closes.
         picture_bytes: Memory for finished pictures, which are not drawn again.
         devices: What there is to draw with.
         schedule: How frames are divided among them.
@@ -96,15 +97,18 @@ class RenderEngine(Closing):
     ) -> None:
         self._faults = faults
         self._pictures = PictureCache(picture_bytes)
-        self._line = FrameLine(
-            SceneHolder(rasterizer, scene, devices),
-            self._pictures,
-            DeviceRoster(devices, schedule, elastic),
-            clock,
-        )
-        make = new_rasterizer or (lambda _: rasterizer)
+        self._make = new_rasterizer or (lambda _: rasterizer)
         self._devices = tuple(devices)
-        self._crew = Crew(devices, rasterizer, make, self._line.find, faults, clock)
+        roster = DeviceRoster(devices, schedule, elastic)
+        rasterizers = [rasterizer, *(self._make(device) for device in devices[1:])]
+        by_memory: dict[str, Rasterizer] = {}
+        for device, own in zip(devices, rasterizers, strict=True):
+            by_memory.setdefault(device.memory, own)
+        scenes = SceneHolder(by_memory, scene, devices)
+        self._line = FrameLine(scenes, self._pictures, roster, clock)
+        self._crew = Crew(
+            devices, rasterizers, self._renew, self._line.find, scenes.lose, faults, clock
+        )
         self._line.crew = self._crew
         self._deadlines = DeadlineWatch(self._expire, clock)
         self._crew.start()
@@ -173,9 +177,7 @@ class RenderEngine(Closing):
         Raises:
             SettingsError: If it cannot be drawn on these devices; the old one stays.
         """
-        with self._crew.lock:
-            self._line.roster.set_schedule(schedule)
-            self._crew.lock.notify_all()
+        self._line.set_schedule(schedule)
 
     @property
     def devices(self) -> tuple[DeviceStatus, ...]:
@@ -195,6 +197,11 @@ class RenderEngine(Closing):
                 )
                 for device in self._devices
             )
+
+    @property
+    def memories(self) -> tuple[MemoryStatus, ...]:
+        """What the scene takes of the memories of the devices."""
+        return self._line.scenes.memories
 
     @property
     def decision(self) -> Decision | None:
@@ -239,6 +246,13 @@ class RenderEngine(Closing):
         self._crew.stop(MOST_JOINING_S)
         self._line.abandon(closed)
         self._line.scenes.close()
+
+    def _renew(self, device: Device) -> Rasterizer:
+        """A device starts anew, with all that it lost."""
+        rasterizer = self._make(device)
+        filling_s = min(MOST_FILLING_S, self._faults.patience_s / 4)
+        self._line.scenes.renew(device, rasterizer, filling_s)
+        return rasterizer
 
     def _expire(self, now_s: float) -> float:
         """Answer those whose deadline is over; the next one."""

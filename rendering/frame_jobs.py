@@ -8,13 +8,16 @@
 
 Each is done by a device's thread; one device does all of them one after the other. A frame has
 all of its pictures or none: the first error of a piece is the frame's, and stops the others.
+
+A piece whose device is lost is drawn by another one, if that has in its memory what the piece
+shows. Otherwise the whole frame is begun again, by the devices that are left: all of a picture, and
+both eyes, are of one choice.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future, InvalidStateError
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -23,44 +26,19 @@ from rendering.assignment import Group
 from rendering.base import CancelFlag, RasterImage, Rasterizer
 from rendering.crew import Crew
 from rendering.delivery import Outbox
-from rendering.depth_slabs import Slab, cut_in_slabs
-from rendering.device import Device
+from rendering.device import Device, DeviceLost
 from rendering.device_speed import work_of
 from rendering.drawable import Drawable
 from rendering.frame import Frame, FrameRequest, FrameStats, PartStats
-from rendering.frame_pieces import CutInSlabs, Piece, joined, part_times, pieces_of
+from rendering.frame_pieces import Piece, joined, part_times
+from rendering.frame_plan import Plan, Planner
 from rendering.job import Job
 from rendering.part_balance import PartBalance
 from rendering.picture_cache import PictureCache
 from rendering.scene_holder import SceneHolder
-from rendering.schedule import Schedule, Shares, SplitBy
+from rendering.schedule import Schedule, Shares
 from rendering.timeline import GIVEN_UP, JOIN
 from splat.errors import BelvedereError, RenderCancelled
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Plan:
-    """What is to be drawn of a frame, and what is held for it.
-
-    Attributes:
-        leases: Holds the scene, until ``release``.
-        drawable: The same for all pieces.
-        kept: Pictures that were drawn before, by camera.
-        pieces: The rest.
-    """
-
-    leases: list[ExitStack]
-    drawable: Drawable
-    kept: dict[int, RasterImage]
-    pieces: tuple[Piece, ...]
-
-    def release(self) -> None:
-        """Let go of the scene; whoever comes second does nothing."""
-        try:
-            lease = self.leases.pop()
-        except IndexError:
-            return
-        lease.close()
 
 
 @dataclass(slots=True, eq=False)
@@ -77,7 +55,10 @@ class FrameWork:
         drawn: Of each piece that is drawn, the images.
         parts: What devices did for it.
         left: Pieces that are not drawn.
+        beside: Memories that load what it shows, though nobody draws it from there.
         as_planned: Whether every piece was drawn by the device that it was for.
+        again: Whether it is to be begun again: a device had not in memory what it was to draw.
+        displaced: Pieces over which that came about.
         cost_s: Their time.
         error: The first one.
         outcome: What the client gets.
@@ -95,7 +76,10 @@ class FrameWork:
     drawn: dict[int, Sequence[RasterImage]] = field(default_factory=dict)
     parts: list[PartStats] = field(default_factory=list)
     left: int = 0
+    beside: frozenset[str] = frozenset()
     as_planned: bool = True
+    again: bool = False
+    displaced: list[Job] = field(default_factory=list)
     cost_s: float = 0.0
     error: BelvedereError | None = None
     outcome: Frame | BelvedereError | None = None
@@ -113,10 +97,25 @@ class FrameWork:
         self.error = self.error or error
         self.stop()
 
+    def give_up_plan(self, piece: Job) -> None:
+        """A piece cannot be drawn: when all devices have stopped, the frame is begun again."""
+        if self.stopping:
+            self.fail(RenderCancelled("nobody needs this frame any more"))
+        self.again = True
+        self.displaced.append(piece)
+        for flag in self.flags:
+            flag.set()
+
+    def begun(self, plan: Plan) -> None:
+        """There is something to draw, perhaps not for the first time."""
+        self.plan, self.left = plan, len(plan.pieces)
+        self.drawn, self.flags, self.again = {}, [], False
+        self.as_planned = plan.is_usual
+
     def watch(self, cancel: CancelFlag) -> None:
         """A device watches this flag for the frame."""
         self.flags.append(cancel)
-        if self.stopping:
+        if self.stopping or self.again:
             cancel.set()
 
 
@@ -156,55 +155,33 @@ class Begin(FrameJob):
     """Chooses what the frame shows, once for all of it, and divides the work."""
 
     def run(self, rasterizer: Rasterizer, device: Device, cancel: CancelFlag | None) -> Plan:
-        """The plan, with the scene held."""
-        frame, line = self.frame, self.line
-        with ExitStack() as lease:
-            drawable = lease.enter_context(line.scenes.acquire(frame.request))
-            kept = self._kept(drawable)
-            missing = [eye for eye in range(len(frame.request.cameras)) if eye not in kept]
-            cut = self._cut_of(drawable)
-            pieces = pieces_of(
-                frame.schedule, frame.group, frame.request, missing, cut, self._cut_rows
-            )
-            return Plan([lease.pop_all()], drawable, kept, pieces)
-        raise AssertionError("no scene suppresses errors")
+        """The plan, with the scene held.
 
-    def _cut_rows(self, eye: int, shares: Sequence[float]) -> Sequence[float]:
-        """Where bands end that have such shares of the cost."""
-        with self.line.crew.lock:
-            return self.line.bands.of(self.frame.request.client, eye).cuts(shares)
-
-    def _cut_of(self, drawable: Drawable) -> CutInSlabs | None:
-        """Cuts the views of the request in slabs of depth, if that is wanted and possible."""
-        parts, request, line = drawable.parts, self.frame.request, self.line
-        if parts is None or not self.frame.schedule.has(SplitBy.SHARD):
-            return None
-
-        def cut(eye: int, shares: Sequence[float]) -> tuple[Slab | None, ...]:
-            camera = request.cameras[eye]
-            with line.crew.lock:
-                costs = line.slabs.of(request.client, eye)
-            return cut_in_slabs(camera, parts.masses(camera), costs, shares)
-
-        return cut
-
-    def _kept(self, drawable: Drawable) -> dict[int, RasterImage]:
-        request = self.frame.request
-        found = {
-            eye: self.line.pictures.get(drawable, camera, request.settings)
-            for eye, camera in enumerate(request.cameras)
-        }
-        return {eye: image for eye, image in found.items() if image is not None}
+        Raises:
+            DeviceLost: If all memories are gone that it could be drawn from.
+        """
+        frame = self.frame
+        if frame.plan is not None:
+            frame.plan.release()
+        failed = frozenset[str]().union(*(piece.tried for piece in frame.displaced))
+        planner = Planner(
+            self.line, frame.request, frame.schedule, frame.group, frame.beside, failed
+        )
+        return planner.plan(device)
 
     def done(self, outcome: Plan, device: Device, seconds: float) -> None:
         """Give every device its piece."""
         frame, now_s = self.frame, self.line.now_s()
-        frame.plan, frame.left = outcome, len(outcome.pieces)
+        frame.begun(outcome)
         frame.cost_s += seconds
         stages = (("select", 1e3 * seconds),)
         frame.parts.append(PartStats(device.name, now_s - seconds, now_s, stages))
+        displaced, frame.displaced = frame.displaced, []
         for number, piece in enumerate(outcome.pieces):
-            self.line.crew.post(Draw(self.line, frame, number, piece), piece.device)
+            draw = Draw(self.line, frame, number, piece)
+            for before in displaced:
+                self.line.crew.succeed(before, draw)
+            self.line.crew.post(draw, piece.device)
         if not outcome.pieces:
             self._end(device.name)
 
@@ -232,15 +209,33 @@ class Draw(FrameJob):
         """It ends with the frame."""
         self.frame.watch(cancel)
 
+    def fits(self, device: Device) -> bool:
+        """Whether the device has in memory what the piece shows."""
+        return self.frame.again or self._form(device) is not None
+
+    def _form(self, device: Device) -> Drawable | None:
+        assert self.frame.plan is not None
+        form = self.frame.plan.drawable.in_memory(device.memory)
+        if form is None or not all(form.holds(part.eye, part.slab) for part in self._piece.parts):
+            return None
+        return form
+
+    def displaced(self) -> None:
+        """Nobody who is left has it: the frame is begun again."""
+        self.frame.give_up_plan(self)
+        self._ended(0.0)
+
     def run(
         self, rasterizer: Rasterizer, device: Device, cancel: CancelFlag | None
     ) -> tuple[RasterImage, ...]:
         """One image a part."""
         frame = self.frame
-        if frame.error is not None:
+        if frame.error is not None or frame.again:
             raise RenderCancelled("another part of this frame failed")
-        assert frame.plan is not None
-        return self._piece.draw(frame.plan.drawable, frame.request, rasterizer, device, cancel)
+        form = self._form(device)
+        if form is None:
+            raise DeviceLost("its memory is gone")
+        return self._piece.draw(form, frame.request, rasterizer, device, cancel)
 
     def done(self, outcome: tuple[RasterImage, ...], device: Device, seconds: float) -> None:
         """One piece fewer."""
@@ -261,8 +256,9 @@ class Draw(FrameJob):
         self._ended(seconds, device.name)
 
     def failed(self, error: BelvedereError, seconds: float) -> None:
-        """The frame cannot be completed."""
-        self.frame.fail(error)
+        """The frame cannot be completed, unless it is begun again."""
+        if not self.frame.again or self.frame.stopping:
+            self.frame.fail(error)
         if not self.tried:  # else it was another device's
             now_s, stages = self.line.now_s(), ((GIVEN_UP, 1e3 * seconds),)
             self.frame.parts.append(PartStats(self._piece.device, now_s - seconds, now_s, stages))
@@ -271,7 +267,11 @@ class Draw(FrameJob):
     def _ended(self, seconds: float, device: str = "") -> None:
         self.frame.cost_s += seconds
         self.frame.left -= 1
-        if not self.frame.left:
+        if self.frame.left:
+            return
+        if self.frame.again and self.frame.error is None:
+            self.line.crew.post(Begin(self.line, self.frame), device, first=True)
+        else:
             self._end(device)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 
 from rendering.crew import Crew
 from rendering.delivery import Outbox
@@ -17,6 +18,7 @@ from rendering.part_balance import PartBalance
 from rendering.picture_cache import PictureCache
 from rendering.recorder import FrameRecord, Recorder
 from rendering.scene_holder import SceneHolder
+from rendering.schedule import Schedule
 from rendering.scheduler import MOST_WAITING, FairQueue
 from splat.errors import BelvedereError, RenderError
 
@@ -105,8 +107,9 @@ class FrameLine:
     def find(self, device: str) -> Job | None:
         """The next frame, if this device has to begin it. Under the lock."""
         while len(self._queue):
-            now_s = self._clock()
-            group = self.roster.take_group(device, self.crew.ready, self.crew.idle, now_s)
+            now_s, ready = self._clock(), self.crew.ready
+            able, beside = self.scenes.able(ready, partial(self.roster.drawing, now_s=now_s))
+            group = self.roster.take_group(device, able, self.crew.idle, now_s)
             if group is None:
                 return None
             request = self._queue.start_next()
@@ -114,6 +117,7 @@ class FrameLine:
             future = self._waiting.pop(request)
             if future.set_running_or_notify_cancel():
                 frame = FrameWork(request, future, group, self.roster.schedule, now_s, self._begun)
+                frame.beside = beside
                 self._begun += 1
                 self._running[request] = frame
                 self.outbox.opened(frame)
@@ -137,6 +141,17 @@ class FrameLine:
             self._took(frame.request, frame.outcome.stats)
         self.crew.lock.notify_all()
 
+    def set_schedule(self, schedule: Schedule) -> None:
+        """Divide frames differently from the next one on.
+
+        Raises:
+            SettingsError: If it cannot be drawn on these devices; the old one stays.
+        """
+        with self.crew.lock:
+            self.roster.set_schedule(schedule)
+            self._demand.regrouped(self._clock())
+            self.crew.lock.notify_all()
+
     def load(self) -> Load:
         """What those who move want, and what there is. Under the lock."""
         now_s = self._clock()
@@ -152,8 +167,10 @@ class FrameLine:
     def _took(self, request: FrameRequest, stats: FrameStats) -> None:
         """A frame was drawn: perhaps more devices are needed, or fewer."""
         self._demand.drew(request, 1e-3 * stats.render_ms, self._clock())
-        if self.roster.is_elastic and request.urgency < Urgency.STILL:
-            self.roster.adapt(self.load(), self.crew.ready)
+        if not self.roster.is_elastic or request.urgency >= Urgency.STILL:
+            return
+        if self.roster.adapt(self.load(), self.crew.ready):
+            self._demand.regrouped(self._clock())
 
     def _record(self, frame: FrameWork) -> FrameRecord:
         request, drawn = frame.request, isinstance(frame.outcome, Frame)

@@ -9,7 +9,7 @@ drawn in bands where a schedule says shards.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rendering.assignment import CutRows, Group, Part, parts_of
@@ -121,6 +121,10 @@ class Piece:
                 cancel,
             )
         return tuple(images[place] for place in range(len(self.parts)))
+
+    def without(self, eyes: Container[int]) -> Piece:
+        """The same but for some eyes, whose pictures are at hand."""
+        return replace(self, parts=tuple(part for part in self.parts if part.eye not in eyes))
 
     def _second_eye(self, place: int, request: FrameRequest) -> int | None:
         """Which part is the same of the other eye, if what they have in common may be reused."""

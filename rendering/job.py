@@ -1,4 +1,4 @@
-"""A piece of work that any device can do."""
+"""A piece of work that devices can do."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Job(ABC):
 
     ``run`` is called by a device's thread, without a lock, and again by another one's if the first
     was lost; so it changes nothing but what it returns. What follows from it is said by ``done``
-    or ``failed``, exactly one of them, exactly once, under the crew's lock.
+    or ``failed`` (or ``displaced``), exactly one of them, exactly once, under the crew's lock.
 
     Attributes:
         is_drawing: Whether the device draws. Then it watches a flag, and an error that nobody
@@ -29,6 +29,14 @@ class Job(ABC):
 
     def __init__(self) -> None:
         self.tried: set[str] = set()
+
+    def fits(self, device: Device) -> bool:
+        """Whether a device has what it takes. Called under the lock."""
+        return True
+
+    def displaced(self) -> None:
+        """No device that is left has; it is given up. Called under the lock."""
+        raise NotImplementedError("every device can do this")
 
     def begin(self, cancel: CancelFlag) -> None:
         """A device is about to draw, and watches a flag. Called under the lock."""

@@ -357,13 +357,17 @@ def test_helpers_draw_nothing() -> None:
     assert {part.device for part in frame.stats.parts} == {"cpu:0", "cpu:1"}
 
 
-def test_devices_with_memories_of_their_own_are_refused() -> None:
+def test_a_scene_that_is_not_made_for_the_memories_of_the_devices_is_refused(
+    ball_store: Path,
+) -> None:
     devices = (Device("cpu:0"), Device("cuda:0", memory="GPU 0"), Device("cpu:1"))
-    with pytest.raises(SettingsError) as info:
-        RenderEngine(NativeRasterizer(), BALL, devices=devices)
+    with streaming(ball_store, 1, SCHEDULES[0]) as engine:
+        scene = engine._line.scenes._scene
+        with pytest.raises(SettingsError) as info:
+            RenderEngine(NativeRasterizer(), scene, devices=devices)
     assert str(info.value) == (
-        "devices: a scene is in one memory, but these are of 2 (host: cpu:0, cpu:1; GPU 0: cuda:0);"
-        " use those of one of them"
+        "devices: they have memories of their own (host, GPU 0), and the scene was made for host;"
+        " make it for those of the devices"
     )
 
 

@@ -1,0 +1,113 @@
+"""Borders of slabs stay where they are in the world, as long as that will do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from rendering.depth_slabs import DepthMasses, Slab
+from rendering.slab_borders import MOST_VIEWS, SLACK, SlabBorders, depth_of, point_at
+from splat.camera import Camera, CameraModel
+from tests.scenes import orbit_camera
+
+POINTS = np.random.default_rng(3).uniform(-20, 20, (4000, 3))
+ENDS = [0.3, 0.6]
+
+
+def seen(camera: Camera, points: NDArray[np.float64] = POINTS) -> DepthMasses:
+    """All points ahead, whatever the angle."""
+    depths = np.array([depth_of(camera, point) for point in points])
+    ahead = depths[depths > camera.near]
+    return DepthMasses.of(ahead, np.ones(len(ahead)))
+
+
+def walker(z: float = -30.0, x: float = 0.0) -> Camera:
+    to = (x, 0.0, z + 1.0)
+    return Camera.look_at((x, 0, z), to, (0, -1, 0), fov_y_rad=0.9, width=64, height=48)
+
+
+def borders(slabs: tuple[Slab | None, ...]) -> list[float]:
+    return [slab.near for slab in slabs[1:] if slab is not None]
+
+
+def ask(known: SlabBorders, camera: Camera, client: str = "a", eye: int = 0) -> list[float]:
+    return borders(known.slabs(client, eye, camera, seen(camera), ENDS))
+
+
+@pytest.mark.parametrize("model", CameraModel)
+def test_the_first_borders_have_the_shares_that_are_asked_for(model: CameraModel) -> None:
+    camera = replace(orbit_camera(model, 65, 131, 0.6), far=np.inf)
+    masses = seen(camera)
+    slabs = SlabBorders().slabs("a", 0, camera, masses, ENDS)
+    assert [slab.masses for slab in slabs if slab] == [
+        pytest.approx(pair, abs=1e-3) for pair in ((0, 0.3), (0.3, 0.6), (0.6, 1))
+    ]
+    for border in borders(slabs):
+        assert depth_of(camera, point_at(camera, border)) == pytest.approx(border)
+
+
+def test_a_border_stays_while_the_camera_goes_ahead() -> None:
+    known = SlabBorders()
+    first = ask(known, walker(-30.0))
+    ahead = ask(known, walker(-29.0))
+    assert ahead == pytest.approx([border - 1.0 for border in first], abs=1e-4)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.floats(-30, 15), st.floats(-5, 5)), min_size=1, max_size=12))
+def test_shares_are_never_far_from_what_they_should_be(places: list[tuple[float, float]]) -> None:
+    known = SlabBorders()
+    for z, x in places:
+        camera = walker(z, x)
+        masses = seen(camera)
+        slabs = known.slabs("a", 0, camera, masses, ENDS)
+        ends = [slab.masses[1] for slab in slabs if slab is not None]
+        assert ends == pytest.approx([*ENDS, 1.0], abs=SLACK + 2e-3)
+        for slab in slabs:
+            assert slab is not None
+            assert slab.masses[0] == pytest.approx(masses.share_below(slab.near), abs=1e-3)
+
+
+def test_looking_back_and_forth_moves_no_border() -> None:
+    known = SlabBorders()
+    there = [ask(known, walker(-30.0 + 0.4 * (turn % 2))) for turn in range(10)]
+    assert len({round(border, 3) for one in there for border in one}) == 4
+
+
+def test_on_a_long_way_borders_move_seldom() -> None:
+    known, moves, last = SlabBorders(), 0, [0.0, 0.0]
+    for z in np.linspace(-30, 0, 200):
+        camera = walker(float(z))
+        world = [border + z for border in ask(known, camera)]
+        moves += not np.allclose(world, last, atol=1e-3)
+        last = world
+    assert 2 <= moves <= 12
+
+
+def test_views_have_borders_of_their_own_and_are_forgotten() -> None:
+    known = SlabBorders()
+    mine = ask(known, walker(-30.0))
+    assert ask(known, walker(-10.0), eye=1) != mine
+    assert ask(known, walker(-10.0), client="b") != mine
+    assert ask(known, walker(-30.0)) == pytest.approx(mine, abs=1e-4)
+    for number in range(MOST_VIEWS):
+        ask(known, walker(), client=str(number))
+    assert len(known._points) == MOST_VIEWS
+
+
+def test_another_number_of_devices_has_other_borders() -> None:
+    known, camera = SlabBorders(), walker()
+    ask(known, camera)
+    two = known.slabs("a", 0, camera, seen(camera), [0.5])
+    assert two[0] is not None and two[0].masses == pytest.approx((0, 0.5), abs=1e-3)
+
+
+def test_a_view_of_nothing_is_one_slab() -> None:
+    nothing = DepthMasses.of(np.empty(0), np.empty(0))
+    first, *others = SlabBorders().slabs("a", 0, walker(), nothing, ENDS)
+    assert first is not None and others == [None, None]
