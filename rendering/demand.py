@@ -111,6 +111,7 @@ class Demand:
     """What clients want, from what they ask for and what that takes."""
 
     _moving: dict[str, _Measured] = field(default_factory=dict)
+    _regrouped_s: float = -math.inf
 
     def asked(self, request: Wish, now_s: float) -> None:
         """A request has come."""
@@ -128,10 +129,19 @@ class Demand:
         client = self._moving.get(request.client)
         if client is None or request.urgency >= Urgency.STILL:
             return
+        if now_s - seconds < self._regrouped_s:
+            return
         wanted_s = seconds / request.reduced_to
         before_s = wanted_s if client.wanted_s is None else client.wanted_s
         client.wanted_s = before_s + SMOOTHING * (wanted_s - before_s)
         client.last_s = now_s
+
+    def regrouped(self, now_s: float) -> None:
+        """Groups have other devices from now on: what pictures took until now, and those that are
+        being drawn, says nothing of what they will take."""
+        self._regrouped_s = now_s
+        for client in self._moving.values():
+            client.wanted_s = None
 
     def forget(self, client: str) -> None:
         """The client is gone."""

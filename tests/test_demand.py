@@ -123,6 +123,16 @@ def test_a_camera_at_rest_wants_no_rate() -> None:
     assert demand.share("a", [still("a")], 1, 0.1) == 1.0
 
 
+def test_what_other_groups_took_says_nothing_of_these() -> None:
+    demand = after((moving("a"), 0.09))
+    demand.regrouped(0.1)
+    assert demand.load((), 1, 0.1).wanted == 0, "nothing is known"
+    demand.drew(moving("a"), 0.09, 0.15)
+    assert demand.load((), 1, 0.15).wanted == 0, "it was begun by the old group"
+    demand.drew(moving("a"), 0.03, 0.19)
+    assert demand.load((), 1, 0.19).wanted == pytest.approx(0.6)
+
+
 def test_what_a_picture_costs_is_smoothed() -> None:
     demand = after((moving("a"), 0.01), (moving("a"), 0.02))
     assert 0.2 < demand.load((), 1, 0.0).wanted < 0.3
