@@ -5,8 +5,9 @@
 // J W that holds x/z: M₀ = fx/z (r₀ − a r₂), so ‖M₀′ − M₀‖ = fx/z |a′ − a|, and no outline, k
 // deviations out, moves by more than k times that times the largest deviation
 // (render_cache/reuse.py, of which this is the case of one axis, Gaussian by Gaussian). Their
-// colours differ by the directions they are seen from: the // eyes' distance over the Gaussian's. Where both are within the limits, the second eye sees the
-// first one's splat, if there is one, at its own x; elsewhere each eye gets a splat of its own.
+// colours differ by the directions they are seen from: the sine of the angle is at most the eyes'
+// distance over the Gaussian's. Where both are within the limits, the second eye sees the first
+// one's splat, if there is one, at its own x; elsewhere each eye gets a splat of its own.
 #pragma once
 
 #include "project.h"
