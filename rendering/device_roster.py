@@ -97,6 +97,11 @@ class DeviceRoster:
         """The frame of a group has ended."""
         self._taken.difference_update(device.name for device in group.devices)
 
+    def give_back(self, group: Group) -> None:
+        """There was no frame for a group that was just taken: it is still its turn."""
+        self.release(group)
+        self._turn -= 1
+
     def group_count(self, ready: Collection[str], now_s: float) -> int:
         """Frames that can be drawn at a time."""
         return len(self._assignment(ready, now_s).groups) or 1

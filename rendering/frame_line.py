@@ -124,7 +124,7 @@ class FrameLine:
                 self.crew.lock.notify_all()  # another group may begin the next one
                 return Begin(self, frame)
             self._queue.finish(request, 0.0)
-            self.roster.release(group)
+            self.roster.give_back(group)
         return None
 
     def drew(self, device: str, work: float, seconds: float) -> None:
