@@ -228,8 +228,9 @@ class RenderEngine(Closing):
         self._crew.restart(name, why)
 
     def forget(self, client: str) -> None:
-        """The client is gone and will ask for nothing more."""
-        self._line.forget(client)
+        """The client is gone and will ask for nothing more; what it waited for is cancelled."""
+        for future in self._line.forget(client):
+            _fail(future, RenderCancelled("the client is gone"))
 
     def close(self) -> None:
         """Abandon the running frames and the waiting ones, and end the threads.

@@ -97,12 +97,13 @@ class FrameLine:
             overdue = [self._waiting.pop(request) for request in self._queue.expire(now_s)]
             return overdue, self._queue.next_deadline_s
 
-    def forget(self, client: str) -> None:
-        """The client is gone."""
+    def forget(self, client: str) -> list[Future[Frame]]:
+        """The client is gone; the futures of what it waited for, which will not be drawn."""
         with self.crew.lock:
-            self._queue.forget(client)
+            waiting = [self._waiting.pop(request) for request in self._queue.forget(client)]
             self._demand.forget(client)
         self.scenes.forget(client)
+        return waiting
 
     def find(self, device: str) -> Job | None:
         """The next frame, if this device has to begin it. Under the lock."""

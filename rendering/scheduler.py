@@ -144,9 +144,10 @@ class FairQueue(Generic[R]):
             self._turned_away.add(request.client)
         return overdue
 
-    def forget(self, client: str) -> None:
-        """The client is gone."""
+    def forget(self, client: str) -> tuple[R, ...]:
+        """The client is gone: remove and return what it waited for."""
         self._turned_away.discard(client)
+        return self._withdraw_all(client) if client in self._clients else ()
 
     def start_next(self) -> R | None:
         """The request to draw now, which runs until ``finish``; None if none waits."""
@@ -183,13 +184,17 @@ class FairQueue(Generic[R]):
 
     def drain(self) -> tuple[R, ...]:
         """Remove and return all that waits."""
-        requests: list[R] = []
-        for client, entry in list(self._clients.items()):
-            requests += entry.waiting
-            entry.waiting.clear()
-            self._turns.leave(client)
-            self._forget_if_gone(client)
-        return tuple(requests)
+        return tuple(
+            request for client in list(self._clients) for request in self._withdraw_all(client)
+        )
+
+    def _withdraw_all(self, client: str) -> tuple[R, ...]:
+        entry = self._clients[client]
+        waiting = tuple(entry.waiting)
+        entry.waiting.clear()
+        self._turns.leave(client)
+        self._forget_if_gone(client)
+        return waiting
 
     def _deadlines(self) -> Iterator[tuple[float, R]]:
         for client, entry in self._clients.items():

@@ -14,6 +14,7 @@ import pytest
 
 from rendering.device import cpu_devices
 from rendering.engine import RenderEngine
+from rendering.fairness import Urgency
 from rendering.frame import Frame, FrameRequest
 from rendering.scheduler import MOST_WAITING
 from splat.camera import Camera
@@ -266,6 +267,25 @@ def test_a_future_cancelled_by_its_owner_is_not_drawn(
     assert regretted.cancel()
     rasterizer.gate.set()
     engine.submit(ask("c")).result(WAIT_S)
+    assert len(rasterizer.views) == 2
+
+
+def test_nobody_waits_for_a_client_that_is_gone(
+    engine: RenderEngine, rasterizer: FakeRasterizer
+) -> None:
+    hold_one_frame(engine, rasterizer)
+    moving = engine.submit(ask("moving"))
+    left = [engine.submit(replace(ask(name), urgency=Urgency.STILL)) for name in "bcd"]
+    assert engine.share_of("moving") < 1
+    left[0].cancel()  # as a session does whose browser is gone
+    for name in "bcd":
+        engine.forget(name)
+    assert engine.share_of("moving") == 1
+    for future in left[1:]:
+        with pytest.raises(RenderCancelled, match="gone"):
+            future.result(WAIT_S)
+    rasterizer.gate.set()
+    moving.result(WAIT_S)
     assert len(rasterizer.views) == 2
 
 

@@ -235,6 +235,19 @@ def test_idleness_is_no_credit() -> None:
     assert served.count("sleeper") <= 2
 
 
+def test_what_a_client_waited_for_that_is_gone_is_not_drawn() -> None:
+    queue = Queue()
+    for sequence in range(3):
+        queue.admit(ask("a", sequence, Urgency.EXPORT, replaces=False))
+    first = queue.start_next()
+    queue.admit(ask("b"))
+    assert [gone.sequence for gone in queue.forget("a")] == [1, 2]
+    assert queue.forget("a") == queue.forget("nobody") == ()
+    second = queue.start_next()
+    assert second is not None and second.client == "b" and queue.start_next() is None
+    assert first is not None and queue.running == (first, second)
+
+
 def test_clients_that_left_are_forgotten() -> None:
     queue = Queue()
     for number in range(100):
