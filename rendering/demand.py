@@ -159,7 +159,8 @@ class Demand:
                 del self._moving[name]
         wants = {name: Want(entry.weight, entry.groups) for name, entry in self._moving.items()}
         for name, request in requests.items():
-            if request.urgency >= Urgency.STILL:
+            # Whose camera moves again needs no picture at rest, though one may still be drawn.
+            if request.urgency >= Urgency.STILL and name not in self._moving:
                 most = 1.0 if request.replaces else math.inf
                 wants[name] = Want(WEIGHTS[request.urgency], math.inf, most)
         return wants

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field
 
@@ -71,9 +72,10 @@ class FrameRequest:
     def __post_init__(self) -> None:
         if self.detail < 0:
             raise ValueError(f"detail must be 0 or more, got {self.detail}")
-        if self.rate_hz <= 0 or not 0 < self.reduced_to <= 1:
+        if not (0 < self.rate_hz < math.inf and 0 < self.reduced_to <= 1):
             raise ValueError(
-                f"rate_hz is above 0, reduced_to in (0, 1], got {self.rate_hz}, {self.reduced_to}"
+                f"rate_hz is above 0 and finite, reduced_to in (0, 1], got {self.rate_hz} and"
+                f" {self.reduced_to}"
             )
         if self.deadline_s is not None and not self.replaces:
             raise ValueError("a frame that is wanted by all means has no deadline")

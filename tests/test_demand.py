@@ -133,6 +133,16 @@ def test_what_other_groups_took_says_nothing_of_these() -> None:
     assert demand.load((), 1, 0.19).wanted == pytest.approx(0.6)
 
 
+def test_a_picture_at_rest_that_still_runs_is_not_what_a_moving_camera_wants() -> None:
+    demand = after((moving("a"), 0.02), (moving("b"), 0.02))
+    demand.asked(still("a"), 0.1)
+    demand.asked(moving("a"), 0.2)
+    demand.drew(moving("a"), 0.02, 0.2)
+    load = demand.load([still("a")], 1, 0.2)
+    assert load.wanted == pytest.approx(0.8) and not load.overloaded
+    assert demand.share("b", [still("a")], 1, 0.2) == pytest.approx(0.6)
+
+
 def test_what_a_picture_costs_is_smoothed() -> None:
     demand = after((moving("a"), 0.01), (moving("a"), 0.02))
     assert 0.2 < demand.load((), 1, 0.0).wanted < 0.3
