@@ -27,14 +27,13 @@ from rendering.streamed_scene import StreamedScene
 from scene_store.build import BuildOptions, build_store
 from scene_store.formats.ply import write_ply
 from scene_store.manifest import Profile
-from scene_store.store import Store, open_store
+from scene_store.store import open_store
 from splat.camera import Camera
-from splat.errors import RenderCancelled, RenderError
+from splat.errors import RenderError
 from tests import scenes
 from tests.engine_devices import Chaos, Killed, Troubled
 from viewer.camera_choice import CameraChoice
 from viewer.cli import main
-from viewer.complete_picture import CompleteScene
 from viewer.drawing import prepared
 from viewer.engines import create_rasterizer
 from viewer.export import export
@@ -44,7 +43,7 @@ from viewer.frames_in_flight import in_order
 from viewer.panoramas import Panorama
 from viewer.scenes import SceneChoice, open_scene
 from viewer.stereo_layouts import StereoLayout
-from viewer.streams import OpenedStream, open_stream, stream_start, streamed
+from viewer.streams import open_stream
 
 WAIT_S = 20.0
 RENDER = RenderSettings(threads=1, near=0.01)
@@ -349,85 +348,6 @@ def test_what_is_damaged_is_told_once_and_drawn_alike(damaged_store: Path, tmp_p
         told.append(problems)
     assert written[0] == written[1]
     assert told[0] == told[1] and len(told[0]) == 1
-
-
-class Silent:
-    """A store whose finest chunks never come."""
-
-    def __init__(self, store: Store) -> None:
-        self.store, self.leaves = store, set(np.flatnonzero(store.tree.is_leaf).tolist())
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self.store, name)
-
-    def read(self, chunk: int, cancelled: object = None) -> object:
-        if chunk in self.leaves:
-            raise OSError("no answer")  # hoped to pass
-        return self.store.read(chunk)
-
-
-@contextlib.contextmanager
-def silent(store_path: Path) -> Iterator[StreamedScene]:
-    store = open_store(store_path)
-    start = stream_start(SceneChoice(store_path, 1), store)
-    opened = OpenedStream("silent", Silent(store), start)  # type: ignore[arg-type]
-    with contextlib.closing(
-        streamed(opened, create_rasterizer("native"), replace(MEMORY, fade_ms=0.0))
-    ) as scene:
-        yield scene
-
-
-def test_silence_ends_the_wait_and_so_does_stopping(ball_store: Path) -> None:
-    request = FrameRequest("export", 1, (view(0.0),))
-    with silent(ball_store) as scene:
-        with CompleteScene(scene, give_up_s=0.2).acquire(request) as drawable:
-            assert drawable.stream is not None and not drawable.stream.complete
-        patient = CompleteScene(scene)
-        threading.Timer(0.1, patient.stop).start()
-        began_s = time.monotonic()
-        with pytest.raises(RenderCancelled), patient.acquire(request):
-            raise AssertionError("it never is complete")
-        assert time.monotonic() - began_s < 5
-        assert scene.stats().leased == 0
-
-
-def test_while_others_are_drawn_silence_is_waited_out(ball_store: Path) -> None:
-    """What they hold may be what there is no room for."""
-    with silent(ball_store) as scene:
-        complete = CompleteScene(scene, give_up_s=0.05)
-        with complete.acquire(FrameRequest("export", 1, (view(0.0),))):
-            second_is_here = threading.Event()
-
-            def second() -> None:
-                with (
-                    contextlib.suppress(RenderCancelled),
-                    complete.acquire(FrameRequest("export", 2, (view(0.5),))),
-                ):
-                    second_is_here.set()
-
-            thread = threading.Thread(target=second)
-            thread.start()
-            assert not second_is_here.wait(0.6)
-        assert second_is_here.wait(WAIT_S), "now it is alone, and gives up"
-        thread.join(WAIT_S)
-
-
-def test_whoever_waited_for_others_has_its_own_time_when_they_are_done(ball_store: Path) -> None:
-    with silent(ball_store) as scene:
-        complete = CompleteScene(scene, give_up_s=0.6)
-        second_is_here = threading.Event()
-
-        def second() -> None:
-            with complete.acquire(FrameRequest("export", 2, (view(0.5),))):
-                second_is_here.set()
-
-        thread = threading.Thread(target=second)
-        with complete.acquire(FrameRequest("export", 1, (view(0.0),))):
-            thread.start()
-            time.sleep(1.0)
-        assert not second_is_here.wait(0.3), "there is room only now"
-        assert second_is_here.wait(WAIT_S)
-        thread.join(WAIT_S)
 
 
 def test_whoever_is_interrupted_amid_many_frames_does_not_wait_for_them(ball_store: Path) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from typing import Any
+
 import pytest
 
+from configs.settings import Settings, ViewerSettings
 from rendering.base import RasterSettings
 from rendering.frame import StreamStats
 from viewer.pacing import (
@@ -17,6 +21,7 @@ from viewer.pacing import (
     time_for_picture_ms,
 )
 from viewer.reductions import WHOLE
+from viewer.server import pacing_policy
 
 POLICY = PacingPolicy(target_fps=30, min_scale=0.25, max_side=1920, refine_delay_s=0.15)
 CANVAS = (1280, 720)
@@ -42,6 +47,21 @@ def start(pacer: Pacer, now_s: float) -> FramePlan:
     assert isinstance(plan, FramePlan), f"expected a picture at {now_s}, got {plan}"
     pacer.start(plan, now_s)
     return plan
+
+
+def test_every_bound_can_be_set() -> None:
+    viewer: dict[str, Any] = {
+        "target_fps": 17.0,
+        "min_scale": 0.3,
+        "max_side": 700,
+        "moving_quality": 33,
+        "still_quality": 77,
+        "moving_stop": 0.07,
+        "moving_drift_px": 0.9,
+    }
+    policy = pacing_policy(Settings(viewer=ViewerSettings(**viewer, refine_delay_ms=250)))
+    assert asdict(policy) == {**viewer, "refine_delay_s": 0.25}
+    assert pacing_policy(Settings()) == PacingPolicy()
 
 
 def test_only_moving_pictures_are_drawn_with_less_care() -> None:
