@@ -168,8 +168,8 @@ class _Asking:
 def table_of(rows: Sequence[Row]) -> Table:
     """The rows for people."""
     table = new_table(
-        "stereo: a binocular request against two of one eye, bars ≤ 0.75 times, the first eye (and "
-        "the second of exact pictures) the same bytes, the second ≥ 45 dB",
+        f"stereo: a binocular request against two of one eye, bars ≤ {MAX_SHARE} times, the first "
+        f"eye (and the second of exact pictures) the same bytes, the second ≥ {MIN_PSNR_DB:.0f} dB",
         ("scene", "path", "manner"),
         ("of two", "of one", "binocular ms p50", "two ms", "one ms", "bytes", "PSNR dB", "bar"),
     )

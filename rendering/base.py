@@ -248,7 +248,7 @@ class PairRasterizer(Rasterizer, Protocol):
         The left picture is that of ``render``, to the byte. In the right one a Gaussian whose
         outline and direction differ between the eyes by no more than ``settings.reuse`` has the
         left one's conic, colour and opacity; its mean and depth are its own. The statistics of
-        both are the same; times are halved, so that they add up.
+        both are the same; times and tile pairs are halved, so that they add up.
 
         Raises:
             RenderCancelled, BudgetError, TypeError: As ``render``.

@@ -247,7 +247,7 @@ class NativeRasterizer:
         raster_stats = RasterStats(
             scene.count,
             stats.visible,
-            stats.tile_pairs,
+            stats.tile_pairs // len(eyes),
             {stage: ms / len(eyes) for stage, ms in stage_ms.items()},
             stats.parts,
             stats.record_bytes,
