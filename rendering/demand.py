@@ -17,6 +17,7 @@ from rendering.fairness import WEIGHTS, Urgency
 
 LINGER_S = 0.5  # a camera that moved as recently will go on
 SMOOTHING = 0.3  # weight of the newest picture
+PAUSE = 2.0  # times a picture at rest, before the next one, to leave others who move their share
 TOLERANCE = 0.05  # of what is wanted, that may be lacking
 
 
@@ -111,6 +112,7 @@ class Demand:
     """What clients want, from what they ask for and what that takes."""
 
     _moving: dict[str, _Measured] = field(default_factory=dict)
+    _resting: dict[str, float] = field(default_factory=dict)  # until when they will ask again
     _regrouped_s: float = -math.inf
 
     def asked(self, request: Wish, now_s: float) -> None:
@@ -118,15 +120,22 @@ class Demand:
         if request.urgency >= Urgency.STILL:
             self._moving.pop(request.client, None)  # it rests
             return
+        self._resting.pop(request.client, None)
         weight = WEIGHTS[request.urgency]
         client = self._moving.get(request.client)
         if client is None:
             client = self._moving[request.client] = _Measured(weight, request.rate_hz, now_s)
         client.weight, client.rate_hz, client.last_s = weight, request.rate_hz, now_s
 
-    def drew(self, request: Wish, seconds: float, now_s: float) -> None:
-        """A request was drawn by a group of devices in such a time."""
+    def drew(self, request: Wish, seconds: float, now_s: float, *, is_final: bool = True) -> None:
+        """A request was drawn by a group of devices in such a time.
+
+        Args:
+            is_final: Whether it will not be asked for again, as more of the scene came.
+        """
         client = self._moving.get(request.client)
+        if client is None and not is_final:
+            self._resting[request.client] = now_s + LINGER_S + PAUSE * seconds
         if client is None or request.urgency >= Urgency.STILL:
             return
         if now_s - seconds < self._regrouped_s:
@@ -146,6 +155,7 @@ class Demand:
     def forget(self, client: str) -> None:
         """The client is gone."""
         self._moving.pop(client, None)
+        self._resting.pop(client, None)
 
     def wants(self, present: Iterable[Wish], now_s: float) -> dict[str, Want]:
         """What each client wants.
@@ -158,6 +168,8 @@ class Demand:
             if name not in requests and now_s - client.last_s > LINGER_S:
                 del self._moving[name]
         wants = {name: Want(entry.weight, entry.groups) for name, entry in self._moving.items()}
+        self._resting = {name: end_s for name, end_s in self._resting.items() if now_s < end_s}
+        wants |= dict.fromkeys(self._resting, Want(WEIGHTS[Urgency.STILL], math.inf))
         for name, request in requests.items():
             # Whose camera moves again needs no picture at rest, though one may still be drawn.
             if request.urgency >= Urgency.STILL and name not in self._moving:
@@ -166,13 +178,12 @@ class Demand:
         return wants
 
     def share(self, client: str, present: Iterable[Wish], capacity: int, now_s: float) -> float:
-        """Of the time of one group of devices, what a client gets at least, at most all of it; of
-        one that does not move, all."""
+        """Of the time of one group of devices, what a client gets at least, at most all of it."""
         wants = self.wants(present, now_s)
-        if client not in self._moving:
-            return 1.0
+        moving = self._moving.get(client)
+        weight = WEIGHTS[Urgency.STILL] if moving is None else moving.weight
         # What it would get if it wanted all there is: less is not for want of devices.
-        wants[client] = Want(wants[client].weight, math.inf)
+        wants[client] = Want(weight, math.inf)
         return min(1.0, fair_shares(wants, capacity)[client])
 
     def load(self, present: Iterable[Wish], capacity: int, now_s: float) -> Load:

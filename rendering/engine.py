@@ -215,8 +215,8 @@ class RenderEngine(Closing):
             return self._line.load()
 
     def share_of(self, client: str) -> float:
-        """Of the time of one group of devices, what a client in motion gets if it wants all of it:
-        from how many others want how much."""
+        """Of the time of one group of devices, what a client in motion or at rest gets if it wants
+        all of it: from how many others want how much."""
         with self._crew.lock:
             return self._line.share_of(client)
 

@@ -167,7 +167,9 @@ class FrameLine:
 
     def _took(self, request: FrameRequest, stats: FrameStats) -> None:
         """A frame was drawn: perhaps more devices are needed, or fewer."""
-        self._demand.drew(request, 1e-3 * stats.render_ms, self._clock())
+        stream = stats.stream
+        is_final = stream is None or (stream.complete and not stream.fading)
+        self._demand.drew(request, 1e-3 * stats.render_ms, self._clock(), is_final=is_final)
         if not self.roster.is_elastic or request.urgency >= Urgency.STILL:
             return
         if self.roster.adapt(self.load(), self.crew.ready):

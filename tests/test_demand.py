@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rendering.demand import LINGER_S, Demand, Want, fair_shares
+from rendering.demand import LINGER_S, PAUSE, Demand, Want, fair_shares
 from rendering.fairness import Urgency
 from rendering.frame import FrameRequest
 from splat.camera import Camera
@@ -141,6 +141,29 @@ def test_a_picture_at_rest_that_still_runs_is_not_what_a_moving_camera_wants() -
     load = demand.load([still("a")], 1, 0.2)
     assert load.wanted == pytest.approx(0.8) and not load.overloaded
     assert demand.share("b", [still("a")], 1, 0.2) == pytest.approx(0.6)
+
+
+def test_who_rests_before_a_part_of_the_scene_is_there_will_ask_again() -> None:
+    demand = after((moving("a"), 0.1))
+    demand.asked(still("b"), 0.0)
+    demand.drew(still("b"), 0.2, 0.2, is_final=False)
+    pause_s = LINGER_S + 0.2 * PAUSE
+    demand.asked(moving("a"), 0.19 + pause_s)
+    assert demand.share("a", (), 1, 0.19 + pause_s) == pytest.approx(2 / 3)
+    assert demand.share("a", (), 1, 0.21 + pause_s) == 1, "it had its time"
+    demand.drew(still("b"), 0.2, 2.0, is_final=False)
+    demand.asked(moving("a"), 2.0)
+    demand.asked(moving("b"), 2.0)
+    assert demand.share("a", (), 1, 2.0) == 1, "it moves, and what it wants is not known yet"
+    demand.asked(still("b"), 2.1)
+    demand.drew(still("b"), 0.2, 2.1, is_final=False)
+    demand.forget("b")
+    assert demand.share("a", (), 1, 2.1) == 1
+
+
+def test_who_rests_gets_what_those_who_move_leave_or_a_third() -> None:
+    assert after((moving("a"), 0.02)).share("b", (), 1, 0.1) == pytest.approx(0.6)
+    assert after((moving("a"), 0.2)).share("b", (), 1, 0.1) == pytest.approx(1 / 3)
 
 
 def test_what_a_picture_costs_is_smoothed() -> None:

@@ -30,7 +30,8 @@ SIZE_STEP_PX = 16
 MOVING_ANGLE_RAD = math.radians(1.0)  # between the directions of colours that eyes share
 SMOOTHING = 0.3  # weight of the newest measurement of the transport
 # A resting picture of a streamed scene is drawn again after this time if something came, and
-# after that one if nothing did: room may have been made for what it lacks.
+# after that one if nothing did: room may have been made for what it lacks. Neither is so soon that
+# others who share the devices get less than their part of the time.
 REPEAT_S = 0.1
 STALLED_S = 2.0
 
@@ -148,6 +149,7 @@ class Pacer:
         self._started_s = -math.inf
         self._sent_s: float | None = None
         self._transit_s = 0.0
+        self._still_s = 0.0  # between two pictures at rest, for others to get their share
         self._incomplete = self._fading = self._arrived = self._replaced = False
 
     @property
@@ -175,9 +177,9 @@ class Pacer:
         if not started.still:
             return self._after(now_s, self._changed_s + self.policy.refine_delay_s, still=True)
         if self._fading or self._replaced or (self._incomplete and self._arrived):
-            return self._after(now_s, self._started_s + REPEAT_S, still=True)
+            return self._after(now_s, self._started_s + max(REPEAT_S, self._still_s), still=True)
         if self._incomplete:
-            return self._after(now_s, self._started_s + STALLED_S, still=True)
+            return self._after(now_s, self._started_s + max(STALLED_S, self._still_s), still=True)
         return None
 
     def start(self, plan: FramePlan, now_s: float) -> None:
@@ -231,7 +233,9 @@ class Pacer:
             self._incomplete, self._fading = not stream.complete, stream.fading
             drawn, wanted = sum(stream.gaussians_by_level), stream.wanted_gaussians
         controller.observe(plan.reduction, drawing_ms + encode_ms, drawn, wanted)
-        if not plan.still:
+        if plan.still:
+            self._still_s = 1e-3 * drawing_ms / share
+        else:
             interval_ms = 1e3 * self.policy.interval_s
             budget_ms = time_for_picture_ms(share, self._rate_hz, interval_ms, encode_ms)
             width, height = self._full()

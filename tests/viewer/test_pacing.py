@@ -239,6 +239,18 @@ def test_an_incomplete_picture_is_repeated_when_something_came() -> None:
     assert pacer.plan(20.0) is None, "a complete picture is final"
 
 
+def test_pictures_at_rest_leave_others_their_share() -> None:
+    for share, again_s in ((1.0, REPEAT_S), (0.5, REPEAT_S), (0.25, 0.16), (0.02, 2.0)):
+        pacer = resting_pacer()
+        plan = pacer.plan(11.0)
+        assert isinstance(plan, FramePlan) and plan.still
+        pacer.start(plan, 11.0)
+        incomplete = of_a_stream(complete=False, fading=True)
+        pacer.drawn(plan, 40.0, 10.0, share=share, stream=incomplete)
+        assert pacer.plan(11.05) == pytest.approx(again_s - 0.05)
+        assert isinstance(pacer.plan(11.001 + again_s), FramePlan)
+
+
 def test_what_came_while_a_picture_was_drawn_is_not_forgotten() -> None:
     pacer = resting_pacer()
     plan = pacer.plan(11.0)
