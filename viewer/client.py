@@ -26,7 +26,8 @@ from viewer.display import ViserScreen
 from viewer.pacing import PacingPolicy, full_size
 from viewer.panel import Panel
 from viewer.pose import Pose
-from viewer.session import Session, SessionStats, ViewOptions
+from viewer.session import Session, ViewOptions
+from viewer.session_stats import SessionStats
 from viewer.shared_budgets import SharedBudgets
 from viewer.start_view import StartView
 from viewer.stream_panel import StreamBounds, StreamPanel

@@ -31,7 +31,7 @@ from viewer.budgets import choose_budgets
 from viewer.engines import create_rasterizer
 from viewer.opening import Ready, cached_store, shown_stream, sketch_facts, store_cache
 from viewer.scenes import Progress, SceneChoice
-from viewer.session import SessionStats
+from viewer.session_stats import SessionStats
 from viewer.shared_budgets import SharedBudgets
 from viewer.store_job import StoreJob
 from viewer.streams import OpenedStream, streamed

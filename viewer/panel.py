@@ -19,7 +19,8 @@ from viewer.cover import CoverState
 from viewer.heading import Heading
 from viewer.images import Mode
 from viewer.ranges import NEAR
-from viewer.session import SessionStats, ViewOptions
+from viewer.session import ViewOptions
+from viewer.session_stats import SessionStats
 from viewer.stereo_layouts import StereoLayout
 from viewer.stereo_view import StereoView
 from viewer.text import short_count

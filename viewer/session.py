@@ -15,13 +15,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from rendering.base import RasterImage, RasterSettings
 from rendering.engine import RenderEngine
 from rendering.fairness import Urgency
-from rendering.frame import Frame, FrameRequest, StreamStats
+from rendering.frame import Frame, FrameRequest
 from rendering.stages import Stage
 from rendering.timeline import SEND
 from rendering.tint import Tint
@@ -30,11 +30,11 @@ from splat.errors import BelvedereError, CameraError, RenderCancelled, RenderErr
 from viewer.images import Mode, Picture, UInt8Array, picture
 from viewer.pacing import FramePlan, Pacer, PacingPolicy
 from viewer.pose import Pose
+from viewer.session_stats import SessionStats
 from viewer.stereo_view import StereoView
 
 log = logging.getLogger(__name__)
 
-SHARP_PX = 1.0  # what is missing by less does not show
 RETRY_S = 1.0  # after a frame that failed
 # A moving picture that has not had its turn by then would show what nobody looks at any more.
 STALE_S = 1.0
@@ -102,69 +102,6 @@ class ViewOptions:
             outputs=self.mode.outputs,
             threads=threads,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class SessionStats:
-    """What a browser is shown about its pictures.
-
-    Attributes:
-        shown: Pictures sent since the start.
-        fps: Pictures sent within the last second.
-        age_ms: From the pose's arrival to the acknowledgement of its picture.
-        width, height: Size of the last picture.
-        still: Whether it is the full picture of a resting camera.
-        full_size: Whether nobody asked for fewer pixels than the canvas has.
-        gaussians, visible: Gaussians drawn from, and those in the picture.
-        queue_ms, render_ms, stage_ms: As in ``FrameStats`` and ``RasterStats``.
-        pictures, reused: How many the last frame has, one an eye, and how many of them had been
-            drawn before, for whomever.
-        encode_ms: Conversion, JPEG and hand-over to the socket.
-        legend: What the colours mean.
-        error: What went wrong with the newest frame, "" if nothing.
-        stream: Of a streamed scene.
-        seen: Where the newest picture is seen from that the browser has.
-    """
-
-    shown: int = 0
-    fps: float = 0.0
-    age_ms: float = 0.0
-    width: int = 0
-    height: int = 0
-    still: bool = False
-    full_size: bool = True
-    gaussians: int = 0
-    visible: int = 0
-    queue_ms: float = 0.0
-    render_ms: float = 0.0
-    pictures: int = 1
-    reused: int = 0
-    encode_ms: float = 0.0
-    stage_ms: dict[str, float] = field(default_factory=dict)
-    legend: str = ""
-    error: str = ""
-    stream: StreamStats | None = None
-    seen: Pose | None = None
-
-    @property
-    def settled(self) -> bool:
-        """Whether the last picture is the final one of a resting camera."""
-        stream = self.stream
-        return self.still and (stream is None or (stream.complete and not stream.fading))
-
-    @property
-    def sharp(self) -> bool:
-        """Whether it is final, of full size, and lacks nothing that would show."""
-        return self._whole and not self.limited
-
-    @property
-    def limited(self) -> bool:
-        """Whether it is final, but lacks detail for which there is no room."""
-        return self._whole and self.stream is not None and self.stream.error_px > SHARP_PX
-
-    @property
-    def _whole(self) -> bool:
-        return self.settled and self.full_size and (self.stream is None or self.stream.lost == 0)
 
 
 @dataclass(slots=True)

@@ -36,7 +36,7 @@ from viewer.client import BrowserView, ShownScene
 from viewer.improving import _Changes, _show_closer, is_as_good, is_worth_showing
 from viewer.opening import Ready, cached_store, open_first
 from viewer.scenes import SceneChoice
-from viewer.session import SessionStats
+from viewer.session_stats import SessionStats
 from viewer.stream_panel import StreamBounds, StreamPanel
 from viewer.streams import OpenedStream, streamed
 

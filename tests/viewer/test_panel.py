@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike
 from rendering.frame import StreamStats
 from viewer import panel
 from viewer.panel import LoadingPanel, Panel, stats_html
-from viewer.session import SessionStats, ViewOptions
+from viewer.session import ViewOptions
+from viewer.session_stats import SessionStats
 
 
 @dataclass

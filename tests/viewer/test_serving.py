@@ -21,7 +21,7 @@ from splat.camera import Camera
 from tests.trace_rules import broken_rules
 from tests.viewer.wire import camera_message, open_socket, unpacked
 from viewer.panel import stats_html
-from viewer.session import SessionStats
+from viewer.session_stats import SessionStats
 from viewer.start_view import point_ahead
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -20,7 +20,7 @@ from splat.errors import BudgetError, ChunkReadError
 from tests.store.small_stores import sample_chunks, sample_tree
 from viewer.chunk_boxes import MOST_BOXES, box_lines, nearest_boxes
 from viewer.client import is_yet_to_compare
-from viewer.session import SessionStats
+from viewer.session_stats import SessionStats
 from viewer.stream_panel import StreamBounds, StreamPanel, level_color, rgb_bytes, stream_html
 
 MIB = 1 << 20
