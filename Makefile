@@ -18,7 +18,7 @@ SANITIZE_DIR := build/sanitize
 BUILD_TOOLS := cmake nanobind ninja scikit-build-core
 NATIVE_SOURCES := CMakeLists.txt $(shell find rendering/native scene_store/native -type f \
 	-not -name '*.py*' -not -name '*.so')
-NATIVE_TESTS ?= $(wildcard tests/test_native*.py tests/store/test_native*.py)
+NATIVE_TESTS ?= $(wildcard tests/test_native*.py tests/test_pair.py tests/store/test_native*.py)
 
 .PHONY: help setup setup-browser setup-node run check format test check-native bench clean
 

@@ -6,10 +6,11 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from render_cache.reuse import ReuseLimits
-from rendering.base import CancelFlag, Outputs, RasterImage, RasterSettings
+from rendering.base import TRANSMITTANCE_STOP, CancelFlag, Outputs, RasterImage, RasterSettings
 from rendering.device import cpu_devices
 from rendering.engine import RenderEngine
 from rendering.frame import Frame, FrameRequest
@@ -17,7 +18,7 @@ from rendering.native.cpu import NativeRasterizer
 from rendering.schedule import Schedule
 from splat.camera import Camera
 from splat.stereo import StereoRig
-from tests.engine_devices import BANDS, EYES, SINGLE, WAIT_S, Killed, bytes_of
+from tests.engine_devices import BANDS, EYES, SHARDS, SINGLE, WAIT_S, Killed, bytes_of
 from tests.scenes import random_scene
 
 BALL = random_scene(3, 300, 1)
@@ -134,6 +135,21 @@ def test_devices_with_an_eye_each_share_nothing(schedule: Schedule) -> None:
     alone = [native.render(scene, camera, CLOSE) for camera in (LEFT, RIGHT)]
     assert bytes_of(frame.images) == bytes_of(alone)
     assert (rasterizer.singles, rasterizer.pairs) == (2, 0)
+
+
+def test_layers_are_of_one_eye_each() -> None:
+    rasterizer = Counting()
+    wanted = replace(CLOSE, outputs=Outputs.COLOR, transmittance_stop=TRANSMITTANCE_STOP)
+    with RenderEngine(rasterizer, BALL, devices=cpu_devices(2, 2), schedule=SHARDS) as engine:
+        frame = ask(engine, 1, LEFT, RIGHT, settings=wanted)
+    native = NativeRasterizer()
+    scene = native.prepare(BALL)
+    for eye, image in zip((LEFT, RIGHT), frame.images, strict=True):
+        alone = native.render(scene, eye, wanted)
+        assert image.color is not None
+        assert alone.color is not None
+        np.testing.assert_allclose(image.color, alone.color, atol=4 * TRANSMITTANCE_STOP)
+    assert (rasterizer.singles, rasterizer.pairs) == (4, 0)
 
 
 def test_a_picture_that_took_something_over_is_not_kept(rasterizer: Counting) -> None:
