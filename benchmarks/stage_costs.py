@@ -70,8 +70,9 @@ def stage_costs(
         meter.measure(view, halves(view))
     meter.forget()
     for view in views:
+        near_and_far = halves(view)
         for _ in range(sampling.repeats):
-            meter.measure(view, halves(view))
+            meter.measure(view, near_and_far)
         advance()
     select_ms, both_eyes_ms = _select_ms(subject, store, views)
     stages = {
