@@ -168,8 +168,10 @@ class DeficitTurns:
         self._newcomers, self._begun = 0, False
         for client, entry in list(self._accounts.items()):
             income_s = self._income_s(entry.urgency)
+            owed = entry.balance_s < 0
             entry.balance_s = min(entry.balance_s + rounds * income_s, income_s)
-            if not entry.present and entry.balance_s >= 0:
+            # Who has just paid a debt is no newcomer, with a balance like theirs, a moment later.
+            if not (entry.present or owed):
                 del self._accounts[client]
 
     def _close_if_idle(self) -> None:

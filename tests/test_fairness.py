@@ -187,6 +187,39 @@ def test_an_endless_train_of_newcomers_keeps_nobody_waiting() -> None:
     assert served[0] == "visitor 0"
 
 
+@given(st.integers(15, 60), st.integers(1, 30), st.integers(2, 6))
+def test_clients_alike_that_pause_between_frames_get_alike(
+    cost_ms: int, pause_ms: int, count: int
+) -> None:
+    """Whoever happens to pause when rounds begin has no more of them than others."""
+    turns = DeficitTurns(QUANTUM_S)
+    back_ms = {f"client {number}": number for number in range(count)}
+    served: Counter[str] = Counter()
+    now_ms = 0
+    for _ in range(100 * count):
+        now_ms = max(now_ms, min(back_ms.values()))
+        for client in sorted(back_ms):
+            if back_ms[client] <= now_ms:
+                turns.enter(client, Urgency.MOVING)
+        turn = turns.take()
+        assert turn is not None
+        now_ms += cost_ms
+        back_ms[turn.client] = now_ms + pause_ms
+        turns.settle(turn, 1e-3 * cost_ms)
+        served[turn.client] += 1
+    assert max(served.values()) <= 1.1 * min(served.values())
+
+
+def test_a_frame_that_runs_for_long_is_no_credit() -> None:
+    turns = DeficitTurns(QUANTUM_S)
+    turns.enter("runs", Urgency.MOVING)
+    assert turns.take() == Turn("runs", 0.0)
+    for _ in range(50):
+        turns.enter("other", Urgency.MOVING)
+        serve(turns, 0.05)
+    assert turns.balance_s("runs") <= WEIGHTS[Urgency.MOVING] * QUANTUM_S
+
+
 def test_several_devices_are_not_taken_on_one_balance() -> None:
     """What runs is reserved at the price of the frame before."""
     turns = DeficitTurns(QUANTUM_S)
