@@ -111,7 +111,7 @@ class _Check:
     key: str
 
     def value(self, value: object, hint: Any) -> Any:
-        """``value`` as the type ``hint`` demands; ints are taken where floats are meant."""
+        """``value`` as the type ``hint`` demands; ints are taken where floats or texts are meant."""
         origin = get_origin(hint)
         if origin is Annotated:
             inner, *rules = get_args(hint)
@@ -138,6 +138,8 @@ class _Check:
             if number is None or not math.isfinite(number):
                 raise self._fail("a number", value)
             return number
+        if kind is str and isinstance(value, int) and not isinstance(value, bool):
+            return str(value)  # such as "devices: 2", or a token of digits
         # bool is a subclass of int, but "threads: true" is a mistake.
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
             raise self._fail(_KIND_NAMES.get(kind, kind.__name__), value)

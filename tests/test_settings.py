@@ -95,6 +95,7 @@ def test_an_empty_file_or_section_changes_nothing(tmp_path: Path, text: str) -> 
         ({"tint": [0, 0.5]}, Lamp(tint=(0.0, 0.5))),
         ({"limit_w": None}, Lamp()),
         ({"limit_w": 10}, Lamp(limit_w=10.0)),
+        ({"name": 3}, Lamp(name="3")),
         ({"shape": "square", "on": True}, Lamp(shape="square", on=True)),
     ],
 )
@@ -119,7 +120,8 @@ def test_values_become_their_types(values: dict[str, Any], expected: Lamp) -> No
         ({"count": 1.5}, "lamp.count: expected a whole number, got 1.5"),
         ({"count": True}, "lamp.count: expected a whole number, got True"),
         ({"count": 9}, "lamp.count: expected 1 to 8, got 9"),
-        ({"name": 3}, "lamp.name: expected text, got 3"),
+        ({"name": 3.5}, "lamp.name: expected text, got 3.5"),
+        ({"name": True}, "lamp.name: expected text, got True"),
         ({"on": "yes"}, "lamp.on: expected true or false, got 'yes'"),
         ({"shape": "rond"}, "expected one of round, square (did you mean 'round'?), got 'rond'"),
         ({"tint": [1]}, "lamp.tint: expected a list of 2 values, got [1]"),
