@@ -166,6 +166,11 @@ def test_who_rests_gets_what_those_who_move_leave_or_a_third() -> None:
     assert after((moving("a"), 0.2)).share("b", (), 1, 0.1) == pytest.approx(1 / 3)
 
 
+def test_a_little_too_much_is_no_overload() -> None:
+    assert not after((moving("a"), 0.052)).load((), 1, 0.0).overloaded
+    assert after((moving("a"), 0.054)).load((), 1, 0.0).overloaded
+
+
 def test_what_a_picture_costs_is_smoothed() -> None:
     demand = after((moving("a"), 0.01), (moving("a"), 0.02))
     assert 0.2 < demand.load((), 1, 0.0).wanted < 0.3

@@ -62,6 +62,23 @@ def devices_in_use(engine: RenderEngine) -> int:
     return sum(device.in_use for device in engine.devices)
 
 
+def test_another_schedule_is_judged_by_its_own_frames() -> None:
+    timed = TimedRasterizer(0.1)
+    with RenderEngine(
+        timed,
+        Gaussians.empty(),
+        devices=cpu_devices(2, 2),
+        schedule=EQUAL_BANDS,
+        clock=lambda: timed.now_s,
+    ) as engine:
+        for sequence, schedule, wanted in ((0, EQUAL_BANDS, 1.5), (1, Schedule("single"), 3.0)):
+            engine.set_schedule(schedule)
+            assert engine.load.wanted == 0, "nothing is known"
+            timed.frame_s = timed.now_s
+            engine.submit(FrameRequest("a", sequence, (CAMERA,))).result(WAIT_S)
+            assert engine.load.wanted == pytest.approx(wanted)
+
+
 @pytest.mark.parametrize("clients", [1, 3])
 @pytest.mark.parametrize(("full_s", "needed"), [(0.03, 1), (0.06, 2), (0.095, 3), (0.13, 4)])
 def test_no_more_devices_join_than_hold_the_rate(full_s: float, needed: int, clients: int) -> None:

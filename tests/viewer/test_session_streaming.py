@@ -11,6 +11,7 @@ import pytest
 
 from rendering.drawable import Drawable
 from rendering.engine import RenderEngine
+from rendering.fairness import Urgency
 from rendering.frame import FrameRequest, StreamStats
 from rendering.tint import Tint
 from tests.fake_rasterizer import FakeRasterizer
@@ -115,6 +116,21 @@ def test_what_shows_how_it_is_drawn_redraws_a_resting_picture_as_it_is(
     session.set_options(replace(session.options, near=0.2))
     until_sharp(screen, screen.sharp + 1)
     assert scene.requests[count + 2].max_error_px > 0, "anything else is shown quickly first"
+
+
+@pytest.mark.parametrize(
+    ("complete", "fading", "share"), [(False, False, 2 / 3), (True, True, 2 / 3), (True, False, 1)]
+)
+def test_who_will_ask_for_more_of_the_scene_is_reckoned_with(
+    scene: ScriptedStream, rasterizer: FakeRasterizer, complete: bool, fading: bool, share: float
+) -> None:
+    scene.complete, scene.fading = complete, fading
+    camera = pose().camera(8, 6, 0.1)
+    with RenderEngine(rasterizer, scene, clock=lambda: 0.0) as engine:
+        resting = FrameRequest("resting", 0, (camera,), urgency=Urgency.STILL, submitted_s=0.0)
+        engine.submit(resting).result(WAIT_S)
+        engine.submit(FrameRequest("moving", 0, (camera,), submitted_s=0.0)).result(WAIT_S)
+        assert engine.share_of("moving") == pytest.approx(share)
 
 
 def test_a_complete_picture_is_the_last_one(
