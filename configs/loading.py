@@ -111,7 +111,7 @@ class _Check:
     key: str
 
     def value(self, value: object, hint: Any) -> Any:
-        """``value`` as the type ``hint`` demands; ints are taken where floats or texts are meant."""
+        """``value`` as the type ``hint`` demands; ints also where floats or texts are meant."""
         origin = get_origin(hint)
         if origin is Annotated:
             inner, *rules = get_args(hint)
