@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 from collections.abc import Callable
+
+log = logging.getLogger(__name__)
 
 LONGEST_SLEEP_S = 3600.0
 
@@ -43,7 +46,11 @@ class DeadlineWatch:
 
     def _run(self) -> None:
         while self._wait_for_next():
-            next_s = self._expire(self._clock())
+            try:
+                next_s = self._expire(self._clock())
+            except BaseException:  # of a callback; others have deadlines, too
+                log.exception("who has waited too long was told so, which failed")
+                next_s = self._clock()
             with self._changed:
                 self._next_s = min(self._next_s, next_s)
 

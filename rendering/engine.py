@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import atexit
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from render_cache.byte_cache import CacheStats
@@ -61,7 +62,7 @@ class RenderEngine(Closing):
     Every future that ``submit`` returns is resolved, with a ``Frame``, a ``RenderCancelled`` or
     another ``BelvedereError``; no failure of a frame ends the engine, and no failure of a device
     a frame that another one can draw. Frames of a client come in the order of their sequence.
-    Callbacks on futures run on a device's thread, so they must be quick.
+    Callbacks on futures run on a thread of the engine's, so they must be quick.
 
     An engine that nobody closed is closed when the interpreter exits: its threads would be
     frozen there with all they hold, and native scenes be reported as leaked.
@@ -229,8 +230,7 @@ class RenderEngine(Closing):
 
     def forget(self, client: str) -> None:
         """The client is gone and will ask for nothing more; what it waited for is cancelled."""
-        for future in self._line.forget(client):
-            _fail(future, RenderCancelled("the client is gone"))
+        _fail_all(self._line.forget(client), RenderCancelled("the client is gone"))
 
     def close(self) -> None:
         """Abandon the running frames and the waiting ones, and end the threads.
@@ -240,8 +240,7 @@ class RenderEngine(Closing):
         atexit.unregister(self.close)
         closed = RenderCancelled("the render engine was closed")
         self._deadlines.stop()
-        for future in self._line.close():
-            _fail(future, closed)
+        _fail_all(self._line.close(), closed)
         if not self._crew.is_member:
             self._line.wait_until_empty(self._faults.closing_s)
         self._crew.stop(MOST_JOINING_S)
@@ -258,9 +257,15 @@ class RenderEngine(Closing):
     def _expire(self, now_s: float) -> float:
         """Answer those whose deadline is over; the next one."""
         overdue, next_s = self._line.expire(now_s)
-        for future in overdue:
-            _fail(future, RenderCancelled("the devices were too busy to draw this frame in time"))
+        _fail_all(overdue, RenderCancelled("the devices were too busy to draw this frame in time"))
         return next_s
+
+
+def _fail_all(futures: Iterable[Future[Frame]], error: RenderError) -> None:
+    """All of them, even if a callback of one ends its thread."""
+    with ExitStack() as answers:
+        for future in futures:
+            answers.callback(_fail, future, error)
 
 
 def _fail(future: Future[Frame], error: RenderError) -> None:

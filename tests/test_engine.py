@@ -20,7 +20,7 @@ from rendering.scheduler import MOST_WAITING
 from splat.camera import Camera
 from splat.errors import BudgetError, RenderCancelled, RenderError
 from splat.gaussians import Gaussians
-from tests.engine_devices import FRAMES
+from tests.engine_devices import FRAMES, Killed
 from tests.fake_rasterizer import WAIT_S, FakeRasterizer
 
 
@@ -146,6 +146,26 @@ def test_who_waits_past_a_deadline_hears_so_at_once(
     rasterizer.gate.set()
     assert red(patient) == 0.75
     assert len(rasterizer.views) == 2, "nothing was drawn in vain"
+
+
+def test_a_callback_that_would_end_its_thread_keeps_no_answer_from_others(
+    engine: RenderEngine, rasterizer: FakeRasterizer
+) -> None:
+    def end(_: Future[Frame]) -> None:
+        raise Killed
+
+    hold_one_frame(engine, rasterizer)
+    for turn in range(2):
+        deadline_s = time.monotonic() + 0.5
+        late = [
+            engine.submit(replace(ask(name, sequence=turn), deadline_s=deadline_s))
+            for name in (f"{turn}b", f"{turn}c", f"{turn}d")
+        ]
+        for future in late:
+            future.add_done_callback(end)
+        for future in late:
+            with pytest.raises(RenderCancelled, match="too busy"):
+                future.result(WAIT_S)
 
 
 def test_what_was_begun_in_time_is_drawn_to_its_end(
