@@ -16,6 +16,7 @@ from rendering.device_roster import SINGLE, DeviceRoster
 from rendering.device_speed import FEWEST, STALE_S, DeviceSpeeds, work_of
 from rendering.elastic import ElasticPolicy
 from rendering.schedule import DeviceChoice, Order, Pick, Schedule, Shares, Split, SplitBy
+from rendering.stages import Stage
 from splat.errors import BackendUnavailable, SettingsError
 
 FRAMES = Schedule("frames", split=(Split(SplitBy.FRAME),))
@@ -216,6 +217,14 @@ def test_a_schedule_by_names_goes_on_with_those_that_are_there() -> None:
         assert took(group) == expected
         assert group is not None
         roster.release(group)
+
+
+@pytest.mark.parametrize("there", [{"cpu:1"}, {"cpu:2"}, {"cpu:0"}])
+def test_the_last_device_of_a_list_draws_and_helps_nobody(there: set[str]) -> None:
+    chosen = DeviceChoice(Pick.NAMED, names=("cpu:1", "cpu:2"))
+    schedule = Schedule("helped", devices=chosen, helpers=1, overlap=(Stage.ENCODE,))
+    roster = DeviceRoster(cpu_devices(3, 3), schedule)
+    assert took(roster.take_group(*there, there, there, 0.0)) == [*there]
 
 
 def test_a_schedule_that_cannot_be_drawn_is_refused_and_the_old_one_stays() -> None:

@@ -209,6 +209,14 @@ def test_patience_ends_only_what_is_late() -> None:
         simulate(Schedule("a"), machine(1.0), COSTS, requests, Patience(300.0, count - 1))
 
 
+def test_a_request_is_late_by_its_own_frame() -> None:
+    (request,) = saturated([Viewer("a")], 1)
+    alone = simulate(Schedule("a"), machine(1.0), COSTS, [request]).latency_ms[0]
+    simulate(Schedule("a"), machine(1.0), COSTS, [request], Patience(alone + 1, 0))
+    with pytest.raises(OutOfPatience):
+        simulate(Schedule("a"), machine(1.0), COSTS, [request], Patience(alone - 1, 0))
+
+
 # What holds for any
 
 

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,13 +14,13 @@ import pytest
 
 from rendering.base import Outputs
 from rendering.engine import RenderEngine
-from rendering.frame import FrameRequest
+from rendering.frame import Frame, FrameRequest
 from splat.gaussians import Gaussians
 from tests.fake_rasterizer import FakeRasterizer
 from viewer.images import Mode, UInt8Array
 from viewer.pacing import PacingPolicy
 from viewer.pose import Pose
-from viewer.session import Session, ViewOptions
+from viewer.session import STALE_S, Session, ViewOptions
 
 WAIT_S = 10.0
 POLICY = PacingPolicy(target_fps=200, refine_delay_s=0.05, max_side=256)
@@ -154,6 +155,24 @@ def test_a_picture_that_waits_for_its_turn_follows_the_camera(
     first = screen.shown[0][0]
     assert abs(int(first[0, 0, 0]) - 255 * 0.19) <= 1, "not of where the camera was"
     assert session.stats.error == ""
+
+
+def test_only_what_nobody_looks_at_any_more_has_a_deadline(
+    engine: RenderEngine, session: Session, screen: FakeScreen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[FrameRequest] = []
+    submit = engine.submit
+
+    def noted(request: FrameRequest) -> Future[Frame]:
+        asked.append(request)
+        return submit(request)
+
+    monkeypatch.setattr(engine, "submit", noted)
+    session.look(pose())
+    screen.wait_for(lambda: screen.sharp == 1)
+    moving, still = asked
+    assert moving.deadline_s == pytest.approx(moving.submitted_s + STALE_S, abs=0.5)
+    assert still.deadline_s is None, "it is what is looked at, however late it comes"
 
 
 def test_a_pose_that_makes_no_sense_while_a_picture_waits_hurts_nobody(
@@ -304,6 +323,7 @@ def test_a_fault_is_said_once_and_the_session_goes_on(
     assert record.levelname == "ERROR"
     assert record.getMessage() == "flaky: unexpected OSError: gone for now"
     assert record.exc_info is None, "the traceback is for --debug"
+    assert session._faults == 0, "the next one is met with a short pause again"
     session.close()
     assert session.join(WAIT_S)
 
