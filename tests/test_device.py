@@ -219,12 +219,12 @@ def test_a_schedule_by_names_goes_on_with_those_that_are_there() -> None:
         roster.release(group)
 
 
-@pytest.mark.parametrize("there", [{"cpu:1"}, {"cpu:2"}, {"cpu:0"}])
-def test_the_last_device_of_a_list_draws_and_helps_nobody(there: set[str]) -> None:
+@pytest.mark.parametrize("last", ["cpu:0", "cpu:1", "cpu:2"])
+def test_the_last_device_of_a_list_draws_and_helps_nobody(last: str) -> None:
     chosen = DeviceChoice(Pick.NAMED, names=("cpu:1", "cpu:2"))
     schedule = Schedule("helped", devices=chosen, helpers=1, overlap=(Stage.ENCODE,))
     roster = DeviceRoster(cpu_devices(3, 3), schedule)
-    assert took(roster.take_group(*there, there, there, 0.0)) == [*there]
+    assert took(roster.take_group(last, {last}, {last}, 0.0)) == [last]
 
 
 def test_a_schedule_that_cannot_be_drawn_is_refused_and_the_old_one_stays() -> None:
