@@ -150,9 +150,11 @@ class DeficitTurns:
     def settle(self, turn: Turn, cost_s: float) -> None:
         """The frame of a turn has ended, drawn or not, after ``cost_s`` device seconds."""
         account = self._accounts[turn.client]
+        cost_s = max(cost_s, 0.0)
         account.running -= 1
-        account.last_cost_s = max(cost_s, 0.0)
-        account.balance_s += turn.reserved_s - account.last_cost_s
+        account.balance_s += turn.reserved_s - cost_s
+        if cost_s:  # what was taken back before it was begun says nothing of the next one
+            account.last_cost_s = cost_s
         self._close_if_idle()
 
     def _income_s(self, urgency: Urgency) -> float:

@@ -234,6 +234,19 @@ def test_several_devices_are_not_taken_on_one_balance() -> None:
     assert [turn.client for turn in running if turn] == ["a", "other"]
 
 
+def test_what_was_taken_back_says_nothing_of_what_the_next_frame_costs() -> None:
+    turns = DeficitTurns(QUANTUM_S)
+    turns.enter("other", Urgency.STILL)
+    for cost_s in (0.015, 0.0):
+        turns.enter("a", Urgency.MOVING)
+        turn = turns.take()
+        assert turn is not None and turn.client == "a"
+        turns.settle(turn, cost_s)
+    assert turns.balance_s("a") == pytest.approx(0.005)
+    turns.enter("a", Urgency.MOVING)
+    assert turns.take() == Turn("a", 0.015)
+
+
 def test_impossible_quanta_are_refused() -> None:
     with pytest.raises(ValueError, match="above 0"):
         DeficitTurns(0.0)
