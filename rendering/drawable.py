@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from rendering.base import Rasterizer
-from rendering.depth_slabs import DepthMasses, Slab
+from rendering.depth_slabs import Slab
 from rendering.division import Division, EyeSlab
 from rendering.frame import FrameRequest, StreamStats
 from rendering.scene_parts import SceneParts
@@ -59,6 +59,19 @@ class Drawable:
 
 class SceneClosed(RenderError):
     """The scene was closed before the frame began; its successor may draw it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outlook:
+    """What a frame will be drawn from when everything is there.
+
+    Attributes:
+        parts: Where its Gaussians are.
+        share: Of all of it, what one memory has room for.
+    """
+
+    parts: SceneParts
+    share: float
 
 
 class MemoryGone(Exception):
@@ -152,8 +165,8 @@ class DividedScene(SceneInMemories):
         """Memories that would make pictures coarser: they lack what others draw."""
 
     @abstractmethod
-    def masses(self, request: FrameRequest, eye: int) -> DepthMasses:
-        """How much there is to draw for a camera, by depth, when everything is there."""
+    def outlook(self, request: FrameRequest) -> Outlook:
+        """What there will be to draw when everything is there."""
 
     @abstractmethod
     def acquire(

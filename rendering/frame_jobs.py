@@ -110,7 +110,7 @@ class FrameWork:
         """There is something to draw, perhaps not for the first time."""
         self.plan, self.left = plan, len(plan.pieces)
         self.drawn, self.flags, self.again = {}, [], False
-        self.as_planned = plan.is_usual
+        self.as_planned = True
 
     def watch(self, cancel: CancelFlag) -> None:
         """A device watches this flag for the frame."""
@@ -340,7 +340,7 @@ class Join(FrameJob):
         for layers, balance in ((True, line.slabs), (False, line.bands)):
             if not layers and frame.schedule.shares is not Shares.BALANCED:
                 continue
-            times = part_times(frame.plan.pieces, drawn, frame.group, layers=layers)
+            times = part_times(frame.plan.pieces, drawn, frame.plan.team, layers=layers)
             for eye, (spans, took) in times.items():
                 balance.learn(frame.request.client, eye, spans, took)
 

@@ -33,14 +33,14 @@ class Plan:
         drawable: The same for all pieces.
         kept: Pictures that were drawn before, by camera.
         pieces: The rest.
-        is_usual: Whether it is for the devices that the frame was given to.
+        team: Whom they are for; their weights are those that were divided by.
     """
 
     leases: list[ExitStack]
     drawable: Drawable
     kept: dict[int, RasterImage]
     pieces: tuple[Piece, ...]
-    is_usual: bool = True
+    team: Group
 
     def release(self) -> None:
         """Let go of the scene; whoever comes second does nothing."""
@@ -104,7 +104,7 @@ class Planner:
             pieces = pieces_of(
                 self.schedule, self.group, self.request, missing, cut, self._cut_rows
             )
-            return Plan([lease.pop_all()], drawable, kept, pieces)
+            return Plan([lease.pop_all()], drawable, kept, pieces, self.group)
         raise AssertionError("no scene suppresses errors")
 
     def _divided(self, device: Device) -> Plan:
@@ -123,12 +123,12 @@ class Planner:
                     continue  # one was lost a moment ago
                 kept = self._kept(drawable)
                 left = tuple(rest for piece in pieces if (rest := piece.without(kept)).parts)
-                return Plan([lease.pop_all()], drawable, kept, left, team is self.group)
+                return Plan([lease.pop_all()], drawable, kept, left, team)
         raise MemoryGone
 
     def _teams(self, device: Device) -> Iterator[Group]:
-        """The devices of the group, as long as they have their memories; at last the one that
-        asks."""
+        """The devices of the group, as long as they have their memories and did not fail; then
+        another one, and at last the one that asks."""
         scenes = self.known.scenes
         for _ in self.group.devices:
             there = tuple(
@@ -137,8 +137,21 @@ class Planner:
                 if scenes.has_memory(one.name) and one.name not in self.failed
             )
             if there:
-                yield self.group if there == self.group.devices else Group(there)
+                yield self._in_order(there)
+        with self.known.crew.lock:
+            ready = self.known.crew.ready
+        others = (n for n in scenes.memory_of if n in ready and scenes.has_memory(n))
+        other = next((name for name in others if name not in self.failed), device.name)
+        yield Group((RatedDevice(other),))
         yield Group((RatedDevice(device.name),))
+
+    def _in_order(self, devices: tuple[RatedDevice, ...]) -> Group:
+        """Devices that hold slabs keep theirs, whoever is the fastest at the moment. What they
+        take is learnt with what slabs cost, so nothing is lost by taking them for equals."""
+        if not self.schedule.has(SplitBy.SHARD):
+            return Group(devices)
+        names = {device.name for device in devices}
+        return Group(tuple(RatedDevice(n) for n in self.known.scenes.memory_of if n in names))
 
     def _kept(self, drawable: Drawable) -> dict[int, RasterImage]:
         found = {
@@ -173,9 +186,10 @@ class Planner:
         if not self.schedule.has(SplitBy.SHARD):
             return None
         scenes, request = self.known.scenes, self.request
+        outlook = scenes.outlook(request)
 
         def cut(eye: int, shares: Sequence[float]) -> tuple[Slab | None, ...]:
-            masses, ends = scenes.masses(request, eye), self._slab_costs(eye).cuts(shares)
-            return scenes.borders.slabs(request.client, eye, request.cameras[eye], masses, ends)
+            camera, ends = request.cameras[eye], self._slab_costs(eye).cuts(shares)
+            return scenes.borders.slabs(request.client, eye, camera, outlook, ends)
 
         return cut

@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from rendering.base import Rasterizer
-from rendering.depth_slabs import DepthMasses
 from rendering.device import HOST_MEMORY, Device
 from rendering.division import Division
 from rendering.drawable import (
     DividedScene,
     Drawable,
     DrawableScene,
+    Outlook,
     SceneClosed,
     SceneInMemories,
 )
@@ -111,12 +111,12 @@ class SceneHolder:
         scene = self._scene
         return not isinstance(scene, DividedScene) or self.memory_of[device] in scene.present
 
-    def masses(self, request: FrameRequest, eye: int) -> DepthMasses:
-        """How much there is to draw for a camera, by depth; of a scene that is divided."""
+    def outlook(self, request: FrameRequest) -> Outlook:
+        """What there will be to draw when everything is there; of a scene that is divided."""
         scene = self._scene
         if not isinstance(scene, DividedScene):
             raise SceneClosed("another scene took its place")
-        return scene.masses(request, eye)
+        return scene.outlook(request)
 
     @contextmanager
     def acquire(

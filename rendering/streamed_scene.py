@@ -1,185 +1,79 @@
 """A scene of which only parts are in memory: each frame draws what is there, and says what it
 misses.
 
-The worker's thread chooses a cut of the tree and leases it (``Loader.frame``); it never waits
-for a chunk. The loader's threads bring what is missing, in the order in which it was missed,
-and then what the views to come will miss (``Foresight``).
+The worker's thread chooses a cut of the tree and leases it (``Loader.still``, ``Loader.hold``); it
+never waits for a chunk. The loaders' threads bring what is missing, in the order in which it was
+missed, and then what the views to come will miss (``Foresight``).
+
+Devices with memories of their own each have pages, a residency and a loader, and the same cut: a
+chunk is drawn if every memory has it from which it is to be drawn, and its parent otherwise
+(``rendering.stream_choice``). They share the source: what one has decoded, others need not
+(``scene_store.shared_chunks``).
 """
 
 from __future__ import annotations
 
-import logging
-import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from itertools import islice
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rendering.base import PagePool, PagingRasterizer, ScenePart
-from rendering.drawable import Drawable, SceneClosed
-from rendering.foresight import Foresight
+from rendering.base import PagingRasterizer, Rasterizer, ScenePart
+from rendering.chunk_memory import ChunkMemory
+from rendering.device import HOST_MEMORY
+from rendering.division import Division
+from rendering.drawable import DividedScene, Drawable, MemoryGone, Outlook, SceneClosed
 from rendering.frame import FrameRequest, StreamStats
+from rendering.memory_shares import MemoryShares
 from rendering.scene_parts import SceneParts
-from rendering.tint import (
-    TINT_SHARE,
-    UNTINTED,
-    LastFrame,
-    Tint,
-    chunk_kinds,
-    color_of,
-    reuse_counts,
-)
+from rendering.stream_choice import ACTIVE_S, Choice, Chooser, Room, StreamPolicy
+from rendering.tint import TINT_SHARE, UNTINTED, Tint, chunk_kinds, color_of, reuse_counts
 from scene_store.chunks import ChunkSource, Provisional
-from scene_store.cross_fade import CrossFade
-from scene_store.ledger import Budgets, ChunkCosts
-from scene_store.loader import Demand, Loader, OnWork
-from scene_store.lod import ChunkIndices, LodCut, LodLimits, select_lod
+from scene_store.ledger import Budgets
+from scene_store.loader import OnWork
+from scene_store.lod import select_lod
 from scene_store.remade_chunks import RemadeChunks
-from scene_store.residency import Residency
-from scene_store.residency_stats import ResidencyStats
-from splat.camera import Camera
-from splat.gaussians import Gaussians
+from scene_store.residency_stats import ResidencyStats, joint
+from scene_store.shared_chunks import SharedChunks
 
-log = logging.getLogger(__name__)
+__all__ = ["ACTIVE_S", "StreamPolicy", "StreamedScene", "least_budgets"]
 
-# A client that asked for nothing as long has its picture: it does not count when room is
-# shared, and what only it looked at makes room for others.
-ACTIVE_S = 5.0
-# After a jump there is nothing to fade from: what comes is shown at once, until the view is
-# complete or this time is over.
-ARRIVAL_S = 1.0
+DEFAULT_POLICY = StreamPolicy()
+
+Rasterizers = PagingRasterizer | Mapping[str, PagingRasterizer]
 
 
-@dataclass(frozen=True, slots=True)
-class StreamPolicy:
-    """How a streamed scene is drawn.
-
-    Attributes:
-        max_gaussians: No frame draws more.
-        fade_s: How long a change of detail takes to show; 0 for at once.
-    """
-
-    max_gaussians: int = 8_000_000
-    fade_s: float = 0.2
-
-
-class ChunkPages:
-    """The chunks on the device, by number: the ``DevicePool`` of the loader."""
-
-    def __init__(self, pool: PagePool, page_gaussians: int) -> None:
-        self._pool = pool
-        self._page_gaussians = page_gaussians
-        self._pages: dict[int, tuple[Any, ...]] = {}
-
-    def upload(self, chunks: Sequence[int], gaussians: Gaussians, rows: NDArray[np.int64]) -> None:
-        """Pack chunks into pages of their own."""
-        size = self._page_gaussians
-        pages = [
-            [
-                (start, min(size, first + count - start))
-                for start in range(first, first + count, size)
-            ]
-            for first, count in rows.tolist()
-        ]
-        flat = np.array([page for each in pages for page in each], np.int64).reshape(-1, 2)
-        packed = iter(self._pool.pack_many(gaussians, flat))
-        for chunk, each in zip(chunks, pages, strict=True):
-            self._pages[chunk] = tuple(islice(packed, len(each)))
-
-    def free(self, chunk: int) -> None:
-        """Give a chunk's pages back."""
-        del self._pages[chunk]
-
-    def of(self, chunk: int) -> tuple[Any, ...]:
-        """The pages of a chunk that is there."""
-        return self._pages[chunk]
-
-    def drop(self) -> None:
-        """Forget all pages; what is drawn of them keeps them as long."""
-        self._pages.clear()
-
-
-@dataclass(slots=True)
-class _Client:
-    """What is remembered of one viewer."""
-
-    fade: CrossFade
-    foresight: Foresight
-    last_asked_s: float
-    last: LastFrame = field(default_factory=LastFrame)
-    touched: ChunkIndices = field(default_factory=lambda: np.empty(0, np.int32))
-    arriving_until_s: float = -math.inf
-
-    def is_arriving(self, jumped: bool, complete: bool, now: float) -> bool:
-        """Whether the view is new and still coming; then nothing fades (``ARRIVAL_S``)."""
-        if jumped:
-            self.arriving_until_s = now + ARRIVAL_S
-        arriving = now < self.arriving_until_s
-        if complete:
-            self.arriving_until_s = -math.inf
-        return arriving
-
-
-@dataclass(slots=True)
-class _Choice:
-    """One frame's, filled in while the loader holds still.
-
-    Attributes:
-        last: What the client's frame before it was drawn from.
-        shown: Chunks, and how much of each.
-    """
-
-    last: LastFrame
-    cut: LodCut
-    shown: list[tuple[int, float]]
-    touched: ChunkIndices
-    prefetch: ChunkIndices | None
-    lost: int
-    fading: bool
-    select_ms: float
-
-
-@dataclass(slots=True)
-class _Clients:
-    """Those who look at the scene."""
-
-    by_name: dict[str, _Client] = field(default_factory=dict)
-
-    def drop_idle(self, now: float) -> list[str]:
-        """Those who have asked for nothing for long; what was remembered of them is gone."""
-        idle = [n for n, client in self.by_name.items() if now - client.last_asked_s >= ACTIVE_S]
-        for name in idle:
-            del self.by_name[name]
-        return idle
-
-
-def least_budgets(source: ChunkSource, rasterizer: PagingRasterizer) -> Budgets:
+def least_budgets(source: ChunkSource, rasterizer: Rasterizers) -> Budgets:
     """What a ``StreamedScene`` of this source cannot do without: as soon as there is one, it
     loads."""
-    pool = rasterizer.new_pool(source.page_gaussians, source.sh_degree)
-    return _least(source, ChunkCosts.of(source, pool.page_bytes))
+    by_memory = _by_memory(rasterizer)
+    return _shares(source, by_memory).least
 
 
-def _least(source: ChunkSource, costs: ChunkCosts) -> Budgets:
-    return Budgets(
-        int(costs.encoded.max()) + int(costs.decoded.max()),
-        int(costs.device[source.tree.roots].sum()),
-    )
+def _shares(source: ChunkSource, rasterizers: Mapping[str, PagingRasterizer]) -> MemoryShares:
+    first = next(iter(rasterizers.values()))
+    pool = first.new_pool(source.page_gaussians, source.sh_degree)
+    return MemoryShares.of(source, pool.page_bytes, len(rasterizers))
 
 
-class StreamedScene:
-    """Draws from a ``ChunkSource`` within budgets; a ``DrawableScene``.
+def _by_memory(rasterizer: Rasterizers) -> dict[str, PagingRasterizer]:
+    if isinstance(rasterizer, Mapping):
+        return dict(rasterizer)
+    return {HOST_MEMORY: rasterizer}
+
+
+class StreamedScene(DividedScene):
+    """Draws from a ``ChunkSource`` within budgets.
 
     Args:
         source: The scene; closed with this.
-        rasterizer: What will draw.
-        budgets: Hard limits of memory.
+        rasterizer: What will draw; by memory, if there are several.
+        budgets: Hard limits of memory: the host's for all, the device's for each.
         policy: How to draw.
         on_arrival: Called on a thread of its own when more can be drawn than before.
         clock: Seconds.
@@ -191,58 +85,66 @@ class StreamedScene:
     def __init__(
         self,
         source: ChunkSource,
-        rasterizer: PagingRasterizer,
+        rasterizer: Rasterizers,
         budgets: Budgets,
-        policy: StreamPolicy = StreamPolicy(),
+        policy: StreamPolicy = DEFAULT_POLICY,
         *,
         on_arrival: Callable[[], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.source = source
-        self._rasterizer = rasterizer
-        self._policy = policy
         self._clock = clock
-        pool = rasterizer.new_pool(source.page_gaussians, source.sh_degree)
-        self._page_bytes = pool.page_bytes
-        self._pages = ChunkPages(pool, source.page_gaussians)
-        self._clients = _Clients()
+        rasterizers = _by_memory(rasterizer)
+        self._order = tuple(rasterizers)
         self._identity = object()  # no other scene has this one
         self._changing = threading.Lock()
         self._arrived = on_arrival
         self._worked: OnWork | None = None
         self._levels = int(source.tree.level.max()) + 1
-        costs = ChunkCosts.of(source, pool.page_bytes)
-        self._least = _least(source, costs)
-        residency = Residency(source.tree, costs, budgets)
-        self._budgets = budgets
+        self._shares = _shares(source, rasterizers)
+        self._shares.require(budgets)
+        self._chooser = Chooser(source.tree, source.page_gaussians, policy, self._order)
         self._closed = False
-        self._loader = Loader(
-            source,
-            self._pages,
-            residency,
-            on_arrival=self._on_arrival,
-            on_work=self._on_work,
-            clock=clock,
-        )
+        self._budgets = budgets
+        self._between: SharedChunks | None = None
+        if len(rasterizers) > 1:
+            kept = self._shares.between(budgets)
+            self._between = SharedChunks(source, len(rasterizers), kept)
+        self._memories: dict[str, ChunkMemory] = {}
+        for memory, its in rasterizers.items():
+            self._memories[memory] = self._new_memory(memory, its)
 
     @property
     def detail_counts(self) -> tuple[int, ...]:
         """Gaussians that a frame may draw: one level, for errors say how much is drawn."""
-        tree = self.source.tree
-        originals = int(tree.count[tree.is_leaf].sum())
-        return (max(1, min(self._policy.max_gaussians, originals)),)
+        return (self._chooser.max_gaussians,)
 
     @property
     def policy(self) -> StreamPolicy:
         """How it is drawn; may be replaced at any time."""
-        return self._policy
+        return self._chooser.policy
 
     @policy.setter
     def policy(self, policy: StreamPolicy) -> None:
         with self._changing:
-            self._policy = policy
-            for client in self._clients.by_name.values():
-                client.fade = self._new_fade()
+            self._chooser.policy = policy
+
+    # --- Memory ------------------------------------------------------------------------------
+
+    @property
+    def memories(self) -> tuple[str, ...]:
+        """Those that it was made for."""
+        return self._order
+
+    @property
+    def present(self) -> frozenset[str]:
+        """Memories that are there."""
+        return frozenset(self._memories)
+
+    @property
+    def behind(self) -> frozenset[str]:
+        """Memories that would make pictures coarser: they lack what others draw."""
+        return self._chooser.catching_up.behind
 
     @property
     def budgets(self) -> Budgets:
@@ -252,7 +154,80 @@ class StreamedScene:
     @property
     def least_budgets(self) -> Budgets:
         """Smaller ones are refused."""
-        return self._least
+        return self._shares.least
+
+    def set_budgets(self, budgets: Budgets) -> None:
+        """New limits of memory, in force at once.
+
+        Raises:
+            BudgetError: If they are too small for this scene; the old ones stay.
+        """
+        self._shares.require(budgets)
+        for memory in self._memories.values():
+            memory.loader.set_budgets(self._shares.of_each(budgets))
+        if self._between is not None:
+            self._between.set_held_bytes(self._shares.between(budgets))
+        self._budgets = budgets
+
+    def held_bytes(self, memory: str) -> tuple[int, int]:
+        """What it takes of a device's memory, and the most that it may."""
+        there = self._memories.get(memory)
+        held = 0 if there is None else there.loader.stats().device_bytes
+        return held, self._budgets.device_bytes
+
+    def stats(self) -> ResidencyStats:
+        """What is held, in all memories together."""
+        stats = joint([memory.loader.stats() for memory in self._memories.values()])
+        stats = replace(stats, budgets=self._shares.together(self._budgets))
+        if self._between is not None:
+            stats = replace(stats, host_bytes=stats.host_bytes + self._between.held_bytes)
+        if isinstance(self.source, RemadeChunks):
+            stats = replace(stats, remade=self.source.remade)
+        return stats
+
+    def lose(self, memory: str) -> None:
+        """A memory is gone with its device."""
+        with self._changing:
+            gone = self._without(memory)
+            self._chooser.catching_up.lost(memory)
+        if gone is not None:
+            gone.lose()
+
+    def renew(self, memory: str, rasterizer: Rasterizer, timeout_s: float) -> None:
+        """A memory is there again: it loads the coarsest chunks, and then what others draw."""
+        self.lose(memory)
+        fresh = self._new_memory(memory, cast(PagingRasterizer, rasterizer))
+        with self._changing:
+            refused = self._closed or memory in self._memories
+            if not refused:
+                there = {**self._memories, memory: fresh}
+                self._memories = {name: there[name] for name in self._order if name in there}
+        if refused:
+            fresh.lose()
+            return
+        # They may have changed a moment ago.
+        fresh.loader.set_budgets(self._shares.of_each(self._budgets))
+        fresh.loader.wait_until_settled(timeout_s)
+
+    def _without(self, memory: str) -> ChunkMemory | None:
+        gone = self._memories.get(memory)
+        self._memories = {name: one for name, one in self._memories.items() if name != memory}
+        return gone
+
+    def _new_memory(self, memory: str, rasterizer: PagingRasterizer) -> ChunkMemory:
+        return ChunkMemory(
+            self._order.index(memory),
+            len(self._order),
+            rasterizer,
+            self.source if self._between is None else self._between,
+            self._shares.costs,
+            self._shares.of_each(self._budgets),
+            on_arrival=self._on_arrival,
+            on_work=self._on_work,
+            clock=self._clock,
+        )
+
+    # --- Frames ------------------------------------------------------------------------------
 
     def set_on_arrival(self, callback: Callable[[], None] | None) -> None:
         """Whom to tell when more can be drawn."""
@@ -262,173 +237,191 @@ class StreamedScene:
         """Whom to tell what was read and decoded, and when."""
         self._worked = callback
 
-    def set_budgets(self, budgets: Budgets) -> None:
-        """New limits of memory, in force at once.
-
-        Raises:
-            BudgetError: If they are too small for this scene; the old ones stay.
-        """
-        self._loader.set_budgets(budgets)
-        self._budgets = budgets
-
-    def stats(self) -> ResidencyStats:
-        """What is held."""
-        stats = self._loader.stats()
-        if isinstance(self.source, RemadeChunks):
-            stats = replace(stats, remade=self.source.remade)
-        return stats
-
     @contextmanager
-    def acquire(self, request: FrameRequest) -> Iterator[Drawable]:
-        """What the request's cameras see of what is there; held until the block ends."""
-        choices: list[_Choice] = []
+    def acquire(
+        self, request: FrameRequest, division: Division | None = None
+    ) -> Iterator[Drawable]:
+        """What the request's cameras see of what is there; held until the block ends.
 
-        def choose(resident: NDArray[np.bool_], lost: NDArray[np.bool_]) -> Demand:
-            choices.append(self._choose(request, resident, lost, latency_s))
-            choice = choices[0]
-            shown = np.array([chunk for chunk, _ in choice.shown], np.int32)
-            return Demand(shown, choice.cut.want, choice.touched, choice.prefetch)
-
+        Args:
+            division: Which memory needs what; None for all of it in the first one.
+        """
+        if division is None:
+            division = Division({self._order[0]: None})
         self._drop_idle(request.client)
-        latency_s = self._loader.latency_s
-        try:
-            lease = self._loader.frame(choose, client=request.client)
-        except RuntimeError as error:
-            if not self._closed:
-                raise
-            # It was replaced a moment ago.
-            raise SceneClosed("the scene is closed") from error
-        with lease:
-            choice, tint = choices[0], request.tint
-            drawn = [chunk for chunk, _ in choice.shown]
-            kinds = chunk_kinds(tint, self.source.tree, drawn, request.cameras, choice.last)
-            with self._changing:
-                if self._closed:
-                    raise SceneClosed("the scene is closed")
-                pages = self._pages_of(choice.shown, tint, kinds)
-            scene = self._rasterizer.compose([part for chunk in pages for part in chunk])
-            key = (self._identity, tuple(choice.shown), tint, kinds)
-            yield Drawable(
-                scene, self._stats(choice, tint, kinds), key, self._scene_parts(drawn, pages)
-            )
+        with ExitStack() as leases:
+            choice, memories = self._chosen(request, division, leases)
+            yield self._drawable(request, division, choice, memories)
+
+    def _chosen(
+        self, request: FrameRequest, division: Division, leases: ExitStack
+    ) -> tuple[Choice, dict[str, ChunkMemory]]:
+        """A choice, and the memories in which what they are to draw is leased."""
+        while True:
+            memories = {
+                name: memory
+                for name, memory in self._memories.items()
+                if name in division.draws or name in division.beside
+            }
+            self._require_open()
+            if not memories.keys() & division.draws.keys():
+                raise MemoryGone
+            latency_s = max(memory.loader.latency_s for memory in memories.values())
+            try:
+                with ExitStack() as still:
+                    held = {
+                        name: still.enter_context(memory.loader.still())
+                        for name, memory in memories.items()
+                    }
+                    choice = self._choose(request, division, held, latency_s)
+                    for name, demand in choice.demands.items():
+                        lease = memories[name].loader.hold(demand, client=request.client)
+                        leases.enter_context(lease)
+                return choice, memories
+            except RuntimeError:
+                # It was replaced a moment ago, or a memory lost.
+                self._require_open()
+                if all(self._memories.get(name) is memory for name, memory in memories.items()):
+                    raise
+
+    @property
+    def _pool_pages(self) -> int:
+        """Of each memory."""
+        return self._budgets.device_bytes // self._shares.page_bytes
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise SceneClosed("the scene is closed")
+
+    def _choose(
+        self,
+        request: FrameRequest,
+        division: Division,
+        held: dict[str, tuple[NDArray[np.bool_], NDArray[np.bool_]]],
+        latency_s: float,
+    ) -> Choice:
+        room = Room(self._pool_pages, latency_s)
+        with self._changing:
+            return self._chooser.choose(request, division, held, room, self._clock())
+
+    def _drawable(
+        self,
+        request: FrameRequest,
+        division: Division,
+        choice: Choice,
+        memories: dict[str, ChunkMemory],
+    ) -> Drawable:
+        tint, drawn = request.tint, [chunk for chunk, _ in choice.shown]
+        kinds = chunk_kinds(tint, self.source.tree, drawn, request.cameras, choice.last)
+        key = (self._identity, tuple(choice.shown), tint, kinds)
+        stats = self._stats(choice, tint, kinds)
+        tints = [(color_of(tint, kind), TINT_SHARE) for kind in kinds] or [
+            (UNTINTED, 0.0) for _ in drawn
+        ]
+        shown = {
+            chunk: (weight, *of) for (chunk, weight), of in zip(choice.shown, tints, strict=True)
+        }
+        forms: dict[str, Drawable] = {}
+        with self._changing:
+            self._require_open()
+            pages = {
+                name: [memories[name].parts(chunk, *shown[chunk]) for chunk in chunks]
+                for name, chunks in self._leased(division, choice).items()
+                if self._memories.get(name) is memories[name]
+            }
+        for name, parts in pages.items():
+            chunks = self._leased(division, choice)[name]
+            rasterizer = memories[name].rasterizer
+            scene = rasterizer.compose([part for each in parts for part in each])
+            where = self._scene_parts(chunks, parts, rasterizer)
+            forms[name] = Drawable(scene, stats, key, where, slabs=division.draws[name])
+        if not forms:
+            raise MemoryGone
+        first = next(iter(forms.values()))
+        if len(self._order) == 1:
+            return first
+        return replace(first, parts=self._scene_parts(drawn), forms=forms, slabs=None)
+
+    def _leased(self, division: Division, choice: Choice) -> dict[str, list[int]]:
+        """What each memory draws, in the order of the whole."""
+        return {
+            name: np.asarray(demand.draw).tolist()
+            for name, demand in choice.demands.items()
+            if name in division.draws
+        }
+
+    def outlook(self, request: FrameRequest) -> Outlook:
+        """What there will be to draw when everything is there."""
+        tree = self.source.tree
+        page = self.source.page_gaussians
+        with self._changing:
+            pages = self._chooser.pages_of_each(self._pool_pages)
+            limits = self._chooser.limits(request, len(self._order) * pages)
+        everything = np.ones(len(tree), np.bool_)
+        cut = select_lod(tree, request.frozen or request.cameras, everything, limits)
+        needed = int((-(-tree.count[cut.touched].astype(np.int64) // page)).sum())
+        return Outlook(self._scene_parts(cut.draw.tolist()), pages / max(1, needed))
 
     def wait_until_settled(self, timeout_s: float) -> bool:
         """Wait until all that the last frames wanted is there, or lost; whether it is."""
-        return self._loader.wait_until_settled(timeout_s)
+        deadline_s = time.monotonic() + timeout_s
+        return all(
+            memory.loader.wait_until_settled(max(0.0, deadline_s - time.monotonic()))
+            for memory in self._memories.values()
+        )
 
     def drawn_chunks(self, client: str) -> tuple[int, ...]:
         """What the client's last frame drew, ascending; nothing of one that is not known."""
         with self._changing:
-            known = self._clients.by_name.get(client)
-            return () if known is None else known.last.chunks
+            return self._chooser.drawn_chunks(client)
 
     def forget(self, client: str) -> None:
         """The client is gone; what only it needed may go."""
         with self._changing:
-            self._clients.by_name.pop(client, None)
-        self._loader.forget(client)
+            self._chooser.forget(client, self._clock())
+        self._release(client)
 
     def close(self) -> None:
         """End the loading; pages go with the last frame that draws them. Twice is once."""
         with self._changing:
             closed, self._closed = self._closed, True
-        if not closed:
-            self._loader.close()
-            self.source.close()
-            with self._changing:
-                self._pages.drop()
+            memories = tuple(self._memories.values())
+        if closed:
+            return
+        for memory in memories[1:]:
+            memory.loader.close(wait=False)  # all at once
+        for memory in memories:
+            memory.close()
+        self.source.close()
+        with self._changing:
+            for memory in memories:
+                memory.drop()
+            if self._between is not None:
+                self._between.close()
 
     def _drop_idle(self, asking: str) -> None:
         """Those who rest keep their picture on the screen, but no claim to the memory."""
-        now = self._clock()
         with self._changing:
-            idle = [name for name in self._clients.drop_idle(now) if name != asking]
+            idle = self._chooser.drop_idle(asking, self._clock())
         for name in idle:
-            self._loader.forget(name)
+            self._release(name)
 
-    def _choose(
-        self,
-        request: FrameRequest,
-        resident: NDArray[np.bool_],
-        lost: NDArray[np.bool_],
-        latency_s: float,
-    ) -> _Choice:
-        now, started = self._clock(), time.perf_counter()
-        with self._changing:
-            client = self._client(request.client, now)
-            pool_pages = self._budgets.device_bytes // self._page_bytes
-            limits = self._limits(request, pool_pages // len(self._clients.by_name))
-            views = request.frozen or request.cameras
-            jumped = client.foresight.observe(views[0], now)
-            cut = select_lod(self.source.tree, views, resident, limits, lost=lost)
-            at_once = client.is_arriving(jumped, cut.complete, now)
-            shown = client.fade.step(cut, resident, limits.max_pages, now, at_once=at_once)
-            drawn = tuple(chunk for chunk, _ in shown)
-            last, client.last = client.last, LastFrame(request.cameras, drawn)
-            client.touched = np.union1d(cut.touched, np.array(drawn, np.int32))
-            prefetch = client.foresight.look(
-                views[0],
-                now,
-                latency_s,
-                replace(limits, max_pages=pool_pages),
-                resident,
-                lost,
-                np.unique(np.concatenate([c.touched for c in self._clients.by_name.values()])),
-                coming=request.coming,
-                final=cut.complete and request.max_error_px == 0,
-            )
-            fading = client.fade.fading
-        select_ms = 1e3 * (time.perf_counter() - started)
-        lost_count = self._lost_in_view(views, resident, lost, limits) if lost.any() else 0
-        return _Choice(last, cut, shown, client.touched, prefetch, lost_count, fading, select_ms)
-
-    def _lost_in_view(
-        self,
-        views: Sequence[Camera],
-        resident: NDArray[np.bool_],
-        lost: NDArray[np.bool_],
-        limits: LodLimits,
-    ) -> int:
-        """Chunks that these views would want if they could be had."""
-        return int(lost[select_lod(self.source.tree, views, resident, limits).want].sum())
-
-    def _limits(self, request: FrameRequest, max_pages: int) -> LodLimits:
-        return LodLimits(
-            error_px=request.max_error_px,
-            max_gaussians=self.detail_counts[0],
-            max_pages=max_pages,
-            page_gaussians=self.source.page_gaussians,
-        )
-
-    def _client(self, name: str, now: float) -> _Client:
-        client = self._clients.by_name.get(name)
-        if client is None:
-            foresight = Foresight(self.source.tree)
-            client = self._clients.by_name[name] = _Client(self._new_fade(), foresight, now)
-        client.last_asked_s = now
-        return client
-
-    def _new_fade(self) -> CrossFade:
-        return CrossFade(self.source.tree, self.source.page_gaussians, self._policy.fade_s)
-
-    def _pages_of(
-        self, shown: Sequence[tuple[int, float]], tint: Tint, kinds: Sequence[int]
-    ) -> list[list[ScenePart]]:
-        """The pages of each chunk; ``kinds`` decide their colours, if they are tinted."""
-        pages: list[list[ScenePart]] = []
-        for place, (chunk, weight) in enumerate(shown):
-            rgb, share = (color_of(tint, kinds[place]), TINT_SHARE) if kinds else (UNTINTED, 0.0)
-            pages.append([ScenePart(page, weight, rgb, share) for page in self._pages.of(chunk)])
-        return pages
+    def _release(self, client: str) -> None:
+        for memory in self._memories.values():
+            memory.loader.forget(client)
 
     def _scene_parts(
-        self, chunks: Sequence[int], pages: Sequence[Sequence[ScenePart]]
+        self,
+        chunks: Sequence[int],
+        pages: Sequence[Sequence[ScenePart]] = (),
+        rasterizer: PagingRasterizer | None = None,
     ) -> SceneParts:
-        """The same chunks for devices that draw some of them."""
-        tree, rasterizer = self.source.tree, self._rasterizer
+        """Chunks for devices that draw some of them, by what draws them."""
+        tree = self.source.tree
         counts = tree.count[chunks].astype(np.int64)
 
         def compose(which: NDArray[np.intp]) -> Any:
+            assert rasterizer is not None
             return rasterizer.compose([part for place in which for part in pages[place]])
 
         return SceneParts(
@@ -437,10 +430,10 @@ class StreamedScene:
             tree.hi[chunks],
             tree.max_scale[chunks],
             counts,
-            compose,
+            None if rasterizer is None else compose,
         )
 
-    def _stats(self, choice: _Choice, tint: Tint, kinds: Sequence[int]) -> StreamStats:
+    def _stats(self, choice: Choice, tint: Tint, kinds: Sequence[int]) -> StreamStats:
         tree = self.source.tree
         drawn = [chunk for chunk, _ in choice.shown]
         by_level = np.bincount(tree.level[drawn], tree.count[drawn], self._levels)

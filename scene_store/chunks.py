@@ -16,8 +16,14 @@ from splat.gaussians import Gaussians
 Buffer = bytes | bytearray | memoryview
 
 
+class _Referable:
+    """What weak references may point to, though it has slots."""
+
+    __slots__ = ("__weakref__",)
+
+
 @dataclass(frozen=True, slots=True)
-class EncodedChunk:
+class EncodedChunk(_Referable):
     """A chunk as it was read, in the streams that its source keeps apart.
 
     Attributes:

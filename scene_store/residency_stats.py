@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 from scene_store.demands import Tier
 from scene_store.failures import Failure
@@ -58,3 +60,31 @@ class ResidencyStats:
     tally: Tally
     failures: tuple[Failure, ...]
     remade: tuple[str, ...] = ()
+
+
+def joint(each: Sequence[ResidencyStats]) -> ResidencyStats:
+    """Of several memories together: sums, and the failures of all, a chunk's once."""
+    if len(each) == 1:
+        return each[0]
+    tally = Tally(**{f.name: sum(getattr(s.tally, f.name) for s in each) for f in fields(Tally)})
+    failures = {failure.chunk: failure for stats in each for failure in stats.failures}
+    chunks: Counter[ChunkState] = Counter(dict.fromkeys(ChunkState, 0))
+    tiers: Counter[Tier] = Counter(dict.fromkeys(Tier, 0))
+    for stats in each:
+        chunks.update(stats.chunks)
+        tiers.update(stats.device_bytes_by_tier)
+    levels = zip(*(stats.chunks_by_level for stats in each), strict=True)
+    return ResidencyStats(
+        budgets=Budgets(
+            sum(stats.budgets.host_bytes for stats in each),
+            sum(stats.budgets.device_bytes for stats in each),
+        ),
+        host_bytes=sum(stats.host_bytes for stats in each),
+        device_bytes=sum(stats.device_bytes for stats in each),
+        chunks=dict(chunks),
+        device_bytes_by_tier=dict(tiers),
+        chunks_by_level=tuple(sum(level) for level in levels),
+        leased=sum(stats.leased for stats in each),
+        tally=tally,
+        failures=tuple(failures[chunk] for chunk in sorted(failures)),
+    )

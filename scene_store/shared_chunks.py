@@ -1,16 +1,20 @@
 """One source for several memories: what one of them has read or decoded, another need not.
 
 Devices that draw together want the same chunks at about the same time. Each memory has a loader
-and a residency of its own; all loaders read from one ``SharedChunks``, which keeps what came last
-for a while, and has nobody do what somebody else is at.
+and a residency of its own; all loaders read from one ``SharedChunks``. What one of them has read,
+and not decoded yet, is there for all; what it has decoded is kept until all have got it, for a
+while; and nobody does what somebody else is at.
 """
 
 from __future__ import annotations
 
+import math
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +32,8 @@ from splat.errors import ChunkReadError
 from splat.gaussians import Gaussians
 
 POLL_S = 0.02  # between two looks at whether a chunk that somebody else reads is still wanted
-HELD_CHUNKS = 8  # of the largest, decoded: more than the decoders of two memories are at
+KEPT_S = 1.0
+HELD_CHUNKS = 32  # of the largest, decoded: as far as loaders are behind each other
 DECODED = EncodedChunk(())  # in the place of the bytes of a chunk that is decoded already
 
 Value = TypeVar("Value")
@@ -43,21 +48,30 @@ class SharedChunks:
 
     Args:
         source: The scene; who made this closes it.
-        held_bytes: The most that is kept, encoded and decoded.
+        sharers: How many loaders. What all of them have got is not kept any longer.
+        held_bytes: The most that is kept of what is decoded.
+        clock: Seconds.
 
     Attributes:
         meta, tree, sh_degree, page_gaussians: The source's.
     """
 
-    def __init__(self, source: ChunkSource, held_bytes: int) -> None:
+    def __init__(
+        self,
+        source: ChunkSource,
+        sharers: int,
+        held_bytes: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._source = in_batches(source)
         self.meta, self.tree = source.meta, source.tree
         self.sh_degree, self.page_gaussians = source.sh_degree, source.page_gaussians
         self.encoded_bytes = source.encoded_bytes
         self._lock = threading.Lock()
-        self._room = _Room(held_bytes)
-        self._encoded: _Flights[EncodedChunk] = _Flights("encoded", self._room)
-        self._decoded: _Flights[Gaussians] = _Flights("decoded", self._room)
+        self._room = _Room(sharers - 1, held_bytes, clock)
+        self._read: WeakValueDictionary[int, EncodedChunk] = WeakValueDictionary()
+        self._reads: _Flights[EncodedChunk] = _Flights(self._read.get)
+        self._decodings: _Flights[Gaussians] = _Flights(self._room.take)
 
     @property
     def held_bytes(self) -> int:
@@ -98,12 +112,12 @@ class SharedChunks:
         missing = list(chunks)
         while missing:
             with self._lock:
-                outcomes.update((c, DECODED) for c in missing if self._decoded.get(c) is not None)
+                outcomes.update((c, DECODED) for c in missing if c in self._room)
                 missing = [chunk for chunk in missing if chunk not in outcomes]
-                found, mine, theirs = self._encoded.claim(missing)
+                found, mine, theirs = self._reads.claim(missing)
             outcomes.update(found)
             if mine:
-                outcomes.update(self._read(mine, cancelled))
+                outcomes.update(self._read_mine(mine, cancelled))
             for chunk, flight in theirs.items():
                 while not flight.wait(POLL_S) and not cancelled(chunk):
                     pass
@@ -112,7 +126,9 @@ class SharedChunks:
             missing = [chunk for chunk in theirs if chunk not in outcomes]
         return [outcomes[chunk] for chunk in chunks]
 
-    def _read(self, mine: list[int], cancelled: Callable[[int], bool]) -> dict[int, ReadOutcome]:
+    def _read_mine(
+        self, mine: list[int], cancelled: Callable[[int], bool]
+    ) -> dict[int, ReadOutcome]:
         outcomes: list[ReadOutcome] = [None] * len(mine)
         try:
             outcomes = self._source.read_many(mine, cancelled)
@@ -120,8 +136,8 @@ class SharedChunks:
             with self._lock:
                 for chunk, outcome in zip(mine, outcomes, strict=True):
                     if isinstance(outcome, EncodedChunk):
-                        self._encoded.put(chunk, outcome, outcome.nbytes)
-                self._encoded.landed(mine)
+                        self._read[chunk] = outcome
+                self._reads.landed(mine)
         return dict(zip(mine, outcomes, strict=True))
 
     def decode_many(self, chunks: Sequence[int], encoded: Sequence[EncodedChunk]) -> DecodedChunks:
@@ -132,7 +148,7 @@ class SharedChunks:
         missing = list(chunks)
         while missing:
             with self._lock:
-                found, mine, theirs = self._decoded.claim(missing)
+                found, mine, theirs = self._decodings.claim(missing)
             parts.update(found)
             if mine:
                 # Never waits for anybody: who does has done its own share before.
@@ -171,7 +187,7 @@ class SharedChunks:
             return whole
         finally:
             with self._lock:
-                self._decoded.landed(mine)
+                self._decodings.landed(mine)
 
     def _bytes_of(self, chunk: int, encoded: EncodedChunk) -> EncodedChunk | BaseException:
         """What is to be decoded; read once more if what had been decoded is gone meanwhile."""
@@ -191,8 +207,7 @@ class SharedChunks:
                 continue
             copy = Gaussians.concatenate([decoded.gaussians[first : first + count]])
             with self._lock:
-                self._encoded.drop(chunk)
-                self._decoded.put(chunk, copy, copy.nbytes)
+                self._room.put(chunk, copy)
 
     def close(self) -> None:
         """Forget what is kept. The source is not closed."""
@@ -212,53 +227,68 @@ def held_bytes_of(costs: ChunkCosts, host_bytes: int, memories: int, least_bytes
 
 
 class _Room:
-    """Values of several kinds in one bound of bytes: the oldest goes first."""
+    """Decoded chunks in a bound of bytes. Each is given out so many times, and goes then.
 
-    def __init__(self, most_bytes: int) -> None:
-        self._most = most_bytes
-        self._entries: OrderedDict[Hashable, tuple[object, int]] = OrderedDict()
+    Where there is no room for another one, those that nobody came for in ``KEPT_S`` go. Younger
+    ones stay: whoever is behind will want them before what comes now.
+    """
+
+    def __init__(self, times: int, most_bytes: int, clock: Callable[[], float]) -> None:
+        self._times, self._most, self._clock = times, most_bytes, clock
+        self._entries: OrderedDict[int, Gaussians] = OrderedDict()
+        self._since: dict[int, float] = {}
+        self._given: Counter[int] = Counter()
         self.held_bytes = 0
 
-    def get(self, key: Hashable) -> object | None:
-        entry = self._entries.get(key)
-        return None if entry is None else entry[0]
+    def __contains__(self, chunk: int) -> bool:
+        return chunk in self._entries
 
-    def put(self, key: Hashable, value: object, nbytes: int) -> None:
-        self.drop(key)
-        if nbytes <= self._most:
-            self._make_room(nbytes)
-            self._entries[key] = (value, nbytes)
-            self.held_bytes += nbytes
+    def take(self, chunk: int) -> Gaussians | None:
+        found = self._entries.get(chunk)
+        if found is not None:
+            self._given[chunk] += 1
+            if self._given[chunk] >= self._times:
+                self._drop(chunk)
+        return found
 
-    def drop(self, key: Hashable) -> None:
-        entry = self._entries.pop(key, None)
-        if entry is not None:
-            self.held_bytes -= entry[1]
+    def put(self, chunk: int, gaussians: Gaussians) -> None:
+        self._drop(chunk)
+        now = self._clock()
+        self._make_room(gaussians.nbytes, now - KEPT_S)
+        if self.held_bytes + gaussians.nbytes <= self._most:
+            self._entries[chunk], self._since[chunk] = gaussians, now
+            self.held_bytes += gaussians.nbytes
 
     def bound(self, most_bytes: int) -> None:
         self._most = most_bytes
-        self._make_room(0)
+        self._make_room(0, math.inf)
 
-    def _make_room(self, nbytes: int) -> None:
+    def _drop(self, chunk: int) -> None:
+        entry = self._entries.pop(chunk, None)
+        if entry is not None:
+            self.held_bytes -= entry.nbytes
+            self._given.pop(chunk, None)
+            del self._since[chunk]
+
+    def _make_room(self, nbytes: int, before: float) -> None:
+        """By dropping what came before a time."""
         while self._entries and self.held_bytes + nbytes > self._most:
-            self.drop(next(iter(self._entries)))
+            oldest = next(iter(self._entries))
+            if self._since[oldest] > before:
+                return
+            self._drop(oldest)
 
 
 class _Flights(Generic[Value]):
-    """What is kept of one kind, and what threads are at. Guarded by the owner's lock."""
+    """What threads are at. Guarded by the owner's lock.
 
-    def __init__(self, kind: str, room: _Room) -> None:
-        self._kind, self._room = kind, room
+    Args:
+        take: What is there of a chunk.
+    """
+
+    def __init__(self, take: Callable[[int], Value | None]) -> None:
+        self._take = take
         self._under_way: dict[int, threading.Event] = {}
-
-    def get(self, chunk: int) -> Value | None:
-        return self._room.get((self._kind, chunk))  # type: ignore[return-value]
-
-    def put(self, chunk: int, value: Value, nbytes: int) -> None:
-        self._room.put((self._kind, chunk), value, nbytes)
-
-    def drop(self, chunk: int) -> None:
-        self._room.drop((self._kind, chunk))
 
     def claim(
         self, chunks: Sequence[int]
@@ -268,7 +298,7 @@ class _Flights(Generic[Value]):
         mine: list[int] = []
         theirs: dict[int, threading.Event] = {}
         for chunk in chunks:
-            value = self.get(chunk)
+            value = self._take(chunk)
             if value is not None:
                 found[chunk] = value
             elif chunk in self._under_way:

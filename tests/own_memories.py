@@ -28,10 +28,10 @@ class Inside:
 
 @dataclass(eq=False)
 class Meter:
-    """How many pages are in a device's memory, as seen from outside; kept over its restarts.
+    """How many pages are in a device's memory, as seen from outside.
 
     Attributes:
-        most: The most that there were at once, in all of the device's lives.
+        most: The most that there were at once.
         packed: All that were ever packed.
         page_bytes: Of one.
     """
@@ -134,14 +134,12 @@ class OwnDevices:
 
     Attributes:
         made: Rasterizers that were made for each, by name; the last one is in use.
-        meters: By name.
     """
 
     def __init__(
         self, count: int, trouble: Callable[[CancelFlag | None], None] = lambda _: None
     ) -> None:
         self.devices = cpu_devices(count, count, own_memories=True)
-        self.meters = {device.name: Meter() for device in self.devices}
         self.made: dict[str, list[OwnRasterizer]] = {device.name: [] for device in self.devices}
         self._trouble = trouble
         self._first = {device.name: self._make(device) for device in self.devices}
@@ -156,11 +154,21 @@ class OwnDevices:
         """What the first device begins with."""
         return self._first.pop(self.devices[0].name)
 
+    @property
+    def meters(self) -> list[Meter]:
+        """Of every device's memory in each of its lives."""
+        return [rasterizer.meter for made in self.made.values() for rasterizer in made]
+
+    def packed(self, name: str | None = None) -> int:
+        """Pages that were ever packed for a device, or for all."""
+        names = self.made if name is None else [name]
+        return sum(rasterizer.meter.packed for each in names for rasterizer in self.made[each])
+
     def new(self, device: Device) -> OwnRasterizer:
         """What a device begins with, or starts anew with."""
         return self._first.pop(device.name, None) or self._make(device)
 
     def _make(self, device: Device) -> OwnRasterizer:
-        rasterizer = OwnRasterizer(self.meters[device.name], self._trouble)
+        rasterizer = OwnRasterizer(trouble=self._trouble)
         self.made[device.name].append(rasterizer)
         return rasterizer

@@ -70,7 +70,9 @@ def draw(engine: RenderEngine, request: FrameRequest) -> Frame:
     return engine.submit(request).result(WAIT_S)
 
 
-def assert_near(images: tuple[RasterImage, ...], others: tuple[RasterImage, ...]) -> None:
+def assert_near(
+    images: tuple[RasterImage, ...], others: tuple[RasterImage, ...], farthest: float = 10.0
+) -> None:
     assert len(images) == len(others)
     for image, other in zip(images, others, strict=True):
         for name in ("alpha", "color"):
@@ -78,7 +80,7 @@ def assert_near(images: tuple[RasterImage, ...], others: tuple[RasterImage, ...]
             assert one.shape == two.shape
             assert np.abs(one - two).max() <= NEAR
         assert image.depth is not None and other.depth is not None
-        assert np.abs(image.depth - other.depth).max() <= 10 * NEAR
+        assert np.abs(image.depth - other.depth).max() <= farthest * NEAR
         assert image.count is not None and other.count is not None
         going_on = other.alpha < 1 - 2 * TRANSMITTANCE_STOP
         assert np.array_equal(image.count[going_on], other.count[going_on])

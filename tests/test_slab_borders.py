@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from rendering.depth_slabs import DepthMasses, Slab
-from rendering.slab_borders import MOST_VIEWS, SLACK, SlabBorders, depth_of, point_at
+from rendering.drawable import Outlook
+from rendering.slab_borders import MOST_VIEWS, SLACK, SlabBorders, depth_of, point_at, within
 from splat.camera import Camera, CameraModel
 from tests.scenes import orbit_camera
 
@@ -19,11 +20,26 @@ POINTS = np.random.default_rng(3).uniform(-20, 20, (4000, 3))
 ENDS = [0.3, 0.6]
 
 
-def seen(camera: Camera, points: NDArray[np.float64] = POINTS) -> DepthMasses:
+class Points:
     """All points ahead, whatever the angle."""
-    depths = np.array([depth_of(camera, point) for point in points])
-    ahead = depths[depths > camera.near]
-    return DepthMasses.of(ahead, np.ones(len(ahead)))
+
+    def masses(self, camera: Camera) -> DepthMasses:
+        depths = np.array([depth_of(camera, point) for point in POINTS])
+        ahead = depths[depths > camera.near]
+        return DepthMasses.of(ahead, np.ones(len(ahead)))
+
+
+class Nothing:
+    def masses(self, camera: Camera) -> DepthMasses:
+        return DepthMasses.of(np.empty(0), np.empty(0))
+
+
+def outlook(share: float = 10.0, parts: Any = Points()) -> Outlook:  # noqa: B008
+    return Outlook(parts, share)
+
+
+def seen(camera: Camera) -> DepthMasses:
+    return Points().masses(camera)
 
 
 def walker(z: float = -30.0, x: float = 0.0) -> Camera:
@@ -36,14 +52,13 @@ def borders(slabs: tuple[Slab | None, ...]) -> list[float]:
 
 
 def ask(known: SlabBorders, camera: Camera, client: str = "a", eye: int = 0) -> list[float]:
-    return borders(known.slabs(client, eye, camera, seen(camera), ENDS))
+    return borders(known.slabs(client, eye, camera, outlook(), ENDS))
 
 
 @pytest.mark.parametrize("model", CameraModel)
 def test_the_first_borders_have_the_shares_that_are_asked_for(model: CameraModel) -> None:
     camera = replace(orbit_camera(model, 65, 131, 0.6), far=np.inf)
-    masses = seen(camera)
-    slabs = SlabBorders().slabs("a", 0, camera, masses, ENDS)
+    slabs = SlabBorders().slabs("a", 0, camera, outlook(), ENDS)
     assert [slab.masses for slab in slabs if slab] == [
         pytest.approx(pair, abs=1e-3) for pair in ((0, 0.3), (0.3, 0.6), (0.6, 1))
     ]
@@ -65,7 +80,7 @@ def test_shares_are_never_far_from_what_they_should_be(places: list[tuple[float,
     for z, x in places:
         camera = walker(z, x)
         masses = seen(camera)
-        slabs = known.slabs("a", 0, camera, masses, ENDS)
+        slabs = known.slabs("a", 0, camera, outlook(), ENDS)
         ends = [slab.masses[1] for slab in slabs if slab is not None]
         assert ends == pytest.approx([*ENDS, 1.0], abs=SLACK + 2e-3)
         for slab in slabs:
@@ -103,11 +118,35 @@ def test_views_have_borders_of_their_own_and_are_forgotten() -> None:
 def test_another_number_of_devices_has_other_borders() -> None:
     known, camera = SlabBorders(), walker()
     ask(known, camera)
-    two = known.slabs("a", 0, camera, seen(camera), [0.5])
+    two = known.slabs("a", 0, camera, outlook(), [0.5])
     assert two[0] is not None and two[0].masses == pytest.approx((0, 0.5), abs=1e-3)
 
 
 def test_a_view_of_nothing_is_one_slab() -> None:
-    nothing = DepthMasses.of(np.empty(0), np.empty(0))
-    first, *others = SlabBorders().slabs("a", 0, walker(), nothing, ENDS)
+    first, *others = SlabBorders().slabs("a", 0, walker(), outlook(parts=Nothing()), ENDS)
     assert first is not None and others == [None, None]
+
+
+def test_no_slab_is_more_than_a_memory_has_room_for() -> None:
+    known, camera = SlabBorders(), walker()
+    slabs = known.slabs("a", 0, camera, outlook(0.6), [0.1])
+    assert [slab.masses for slab in slabs if slab] == [
+        pytest.approx(pair, abs=1e-3) for pair in ((0, 0.46), (0.46, 1))
+    ]
+    for z in np.linspace(-30, -10, 40):
+        slabs = known.slabs("a", 0, walker(float(z)), outlook(0.6), [0.1])
+        assert all(slab.masses[1] - slab.masses[0] < 0.6 for slab in slabs if slab)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=4).map(sorted), st.floats(0.05, 1.5))
+def test_borders_go_no_further_than_they_must(ends: list[float], most: float) -> None:
+    moved = within(ends, most)
+    shares = np.diff([0.0, *moved, 1.0])
+    assert shares.min() >= -1e-12
+    if most * (len(ends) + 1) > 1:
+        assert shares.max() <= most + 1e-12
+    else:
+        assert shares == pytest.approx(1 / (len(ends) + 1))
+    if np.diff([0.0, *ends, 1.0]).max() <= most:
+        assert moved == pytest.approx(ends) or most * (len(ends) + 1) <= 1

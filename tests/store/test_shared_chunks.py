@@ -13,7 +13,7 @@ import pytest
 
 from scene_store.chunks import DecodedChunks, EncodedChunk, ReadOutcome, in_batches
 from scene_store.ledger import ChunkCosts
-from scene_store.shared_chunks import DECODED, HELD_CHUNKS, SharedChunks, held_bytes_of
+from scene_store.shared_chunks import DECODED, HELD_CHUNKS, KEPT_S, SharedChunks, held_bytes_of
 from splat.errors import ChunkReadError
 from splat.gaussians import Gaussians
 from tests.store.fake_source import BatchedFakeSource
@@ -69,7 +69,7 @@ def assert_right(source: CountingSource, chunks: Sequence[int], decoded: Decoded
 
 
 def test_it_is_a_source_of_batches(source: CountingSource) -> None:
-    shared = SharedChunks(source, AMPLE)
+    shared = SharedChunks(source, 4, AMPLE)
     assert in_batches(shared) is shared
     assert shared.read_batches([5, 0, 4], 1 << 20) == source.read_batches([5, 0, 4], 1 << 20)
     assert shared.encoded_bytes(3) == source.encoded_bytes(3)
@@ -78,7 +78,7 @@ def test_it_is_a_source_of_batches(source: CountingSource) -> None:
 def test_what_another_memory_has_decoded_is_neither_read_nor_decoded_again(
     source: CountingSource,
 ) -> None:
-    shared = SharedChunks(source, AMPLE)
+    shared = SharedChunks(source, 4, AMPLE)
     chunks = list(range(8))
     for _ in range(3):
         encoded = fetched(shared, chunks)
@@ -88,17 +88,39 @@ def test_what_another_memory_has_decoded_is_neither_read_nor_decoded_again(
 
 
 def test_what_was_read_and_not_decoded_is_not_read_again(source: CountingSource) -> None:
-    shared = SharedChunks(source, AMPLE)
+    shared = SharedChunks(source, 4, AMPLE)
     first = fetched(shared, [1, 2])
     second = fetched(shared, [2, 3])
     assert second[0] is first[1]
     assert Counter(source.reads) == Counter([1, 2, 3])
 
 
+def test_what_all_memories_have_got_is_not_kept(source: CountingSource) -> None:
+    shared = SharedChunks(source, 2, AMPLE)
+    for held in (True, False):
+        encoded = fetched(shared, [1, 2])
+        assert_right(source, [1, 2], shared.decode_many([1, 2], encoded))
+        assert bool(shared.held_bytes) == held
+    assert source.decodings == Counter([1, 2])
+
+
+def test_what_nobody_comes_for_makes_room_after_a_while(source: CountingSource) -> None:
+    now_s = [0.0]
+    source.tree.count.flags.writeable = True
+    source.tree.count[:] = 50
+    one = len(source.decode(1, source.read(1) or DECODED)) * 4 * (11 + 3)
+    shared = SharedChunks(source, 2, 2 * one, clock=lambda: now_s[0])
+    shared.decode_many([1, 2, 3], fetched(shared, [1, 2, 3]))
+    assert fetched(shared, [1, 2]) == [DECODED] * 2 and fetched(shared, [3]) != [DECODED]
+    now_s[0] += KEPT_S
+    shared.decode_many([4], fetched(shared, [4]))
+    assert fetched(shared, [2, 4]) == [DECODED] * 2 and fetched(shared, [1]) != [DECODED]
+
+
 def test_batches_that_overlap_wait_for_each_other_and_nobody_for_ever(
     source: CountingSource,
 ) -> None:
-    shared = SharedChunks(source, AMPLE)
+    shared = SharedChunks(source, 4, AMPLE)
     batches = [[1, 2, 3], [2, 3, 4], [4, 1], [3, 4, 5]]
     encoded = [fetched(shared, batch) for batch in batches]
     source.gate.clear()
@@ -116,7 +138,7 @@ def test_batches_that_overlap_wait_for_each_other_and_nobody_for_ever(
 
 def test_a_read_that_somebody_else_is_at_is_waited_for(source: CountingSource) -> None:
     source.stalled.add(4)
-    shared = SharedChunks(source, AMPLE)
+    shared = SharedChunks(source, 4, AMPLE)
     with ThreadPoolExecutor(2) as threads:
         first = threads.submit(shared.read_many, [4], never)
         while not source.reads:
@@ -132,7 +154,7 @@ def test_a_read_that_somebody_else_is_at_is_waited_for(source: CountingSource) -
 def test_a_read_that_failed_or_was_given_up_is_done_again_by_who_waits(
     source: CountingSource,
 ) -> None:
-    shared = SharedChunks(source, AMPLE)
+    shared = SharedChunks(source, 4, AMPLE)
     source.read_errors[3] = [ChunkReadError("fake.bvs", 3, "lost", transient=True)]
     (failed,) = shared.read_many([3], never)
     assert isinstance(failed, ChunkReadError)
@@ -144,7 +166,7 @@ def test_a_read_that_failed_or_was_given_up_is_done_again_by_who_waits(
 
 
 def test_a_damaged_chunk_is_told_to_everybody_and_spoils_no_other(source: CountingSource) -> None:
-    shared = SharedChunks(source, AMPLE)
+    shared = SharedChunks(source, 4, AMPLE)
     source.damaged.add(2)
     for _ in range(2):
         decoded = shared.decode_many([1, 2, 3], fetched(shared, [1, 2, 3]))
@@ -157,7 +179,7 @@ def test_a_damaged_chunk_is_told_to_everybody_and_spoils_no_other(source: Counti
 
 
 def test_what_is_gone_from_memory_is_read_once_more(source: CountingSource) -> None:
-    shared = SharedChunks(source, AMPLE)
+    shared = SharedChunks(source, 4, AMPLE)
     shared.decode_many([1, 2], fetched(shared, [1, 2]))
     promised = fetched(shared, [1, 2])
     assert promised == [DECODED, DECODED]
@@ -172,7 +194,7 @@ def test_what_is_gone_from_memory_is_read_once_more(source: CountingSource) -> N
 def test_many_threads_get_what_is_right_in_a_bound_that_holds(
     source: CountingSource, held: int
 ) -> None:
-    shared = SharedChunks(source, held)
+    shared = SharedChunks(source, 4, held)
     most: list[int] = []
 
     def work(seed: int) -> None:
@@ -202,7 +224,7 @@ def test_what_is_kept_is_a_few_chunks_and_leaves_every_memory_what_it_needs() ->
 
 
 def test_gaussians_that_are_kept_are_copies(source: CountingSource) -> None:
-    shared = SharedChunks(source, AMPLE)
+    shared = SharedChunks(source, 4, AMPLE)
     decoded = shared.decode_many([1], fetched(shared, [1]))
     kept: Gaussians = shared.decode_many([1], [DECODED]).gaussians
     decoded.gaussians.means[:] = 7.0  # as the source does with the next batch
