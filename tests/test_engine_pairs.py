@@ -156,7 +156,7 @@ def test_a_picture_that_took_something_over_is_not_kept(rasterizer: Counting) ->
     with RenderEngine(rasterizer, BALL, picture_bytes=1 << 30) as engine:
         ask(engine, 1, LEFT, RIGHT, settings=CLOSE)
         assert engine.pictures.entries == 0
-        alone = ask(engine, 2, RIGHT, settings=CLOSE)
+        alone = ask(engine, 2, RIGHT, settings=replace(CLOSE, reuse=ReuseLimits(0, 0)))
         assert engine.pictures.entries == 1
         again = ask(engine, 3, LEFT, RIGHT, settings=CLOSE)
     # The exact picture is there by now, and better than what was asked for.
