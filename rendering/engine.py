@@ -138,6 +138,8 @@ class RenderEngine(Closing):
         """Draw another scene from the next frame on. Returns when that is so."""
         self._line.scenes.replace(scene)
         self._pictures.clear()
+        if self._line.closed:  # nobody else will close it
+            self._line.scenes.close()
 
     def add_coarser(self, gaussians: Gaussians) -> bool:
         """Offer a coarser form of the scene as the next level of detail.

@@ -59,6 +59,11 @@ class FrameLine:
         self._begun = 0
         self._closed = False
 
+    @property
+    def closed(self) -> bool:
+        """Whether there are no more turns."""
+        return self._closed
+
     def now_s(self) -> float:
         """Seconds."""
         return self._clock()

@@ -388,6 +388,14 @@ def test_a_closed_engine_gives_its_scene_back_though_others_hold_the_engine() ->
     assert engine.detail_counts == (8, 2)
 
 
+def test_a_scene_that_comes_after_the_end_is_given_back() -> None:
+    rasterizer = Preparing()
+    engine = RenderEngine(rasterizer, some(8))
+    engine.close()
+    engine.replace_scene(some(3))
+    assert [scene() for scene in rasterizer.prepared] == [None, None]
+
+
 def test_an_idle_engine_keeps_no_picture(engine: RenderEngine) -> None:
     picture = weakref.ref(engine.submit(ask()).result(WAIT_S).images[0].alpha)
     deadline_s = time.monotonic() + WAIT_S
