@@ -55,6 +55,8 @@ class RenderSettings:
         near_ratio: Near plane as a share of the scene's radius, where ``near`` is None.
         devices: How many devices draw: ``auto`` for one, with all cores, or a number of virtual
             ones that divide the cores.
+        memories: Whether several devices draw from one memory, or each has one of its own, as GPUs
+            do, with a scene's device budget in each (``docs/schedules.md``).
         schedule: How frames are divided among them: the name of a shipped schedule or a file
             (``docs/schedules.md``).
         elastic: Use only as many of the devices as those who move need for full pictures at
@@ -72,6 +74,7 @@ class RenderSettings:
     near: Annotated[float, Range(1e-9, 1e9)] | None = None
     near_ratio: Annotated[float, Range(1e-9, 0.5)] = 1e-4
     devices: str = "auto"
+    memories: Literal["shared", "own"] = "shared"
     schedule: str = "single"
     elastic: bool = False
     picture_cache: Annotated[int, MEMORY] = 128 * 2**20

@@ -41,11 +41,24 @@ from scene_store.remade_chunks import RemadeChunks
 from scene_store.residency_stats import ResidencyStats, joint
 from scene_store.shared_chunks import SharedChunks
 
-__all__ = ["ACTIVE_S", "StreamPolicy", "StreamedScene", "least_budgets"]
+__all__ = [
+    "ACTIVE_S",
+    "Rasterizers",
+    "StreamPolicy",
+    "StreamedScene",
+    "least_budgets",
+    "memory_count",
+]
 
 DEFAULT_POLICY = StreamPolicy()
 
 Rasterizers = PagingRasterizer | Mapping[str, PagingRasterizer]
+"""What draws a scene; by memory, if there are several."""
+
+
+def memory_count(rasterizer: Rasterizers) -> int:
+    """How many memories a scene is made for."""
+    return len(_by_memory(rasterizer))
 
 
 def least_budgets(source: ChunkSource, rasterizer: Rasterizers) -> Budgets:

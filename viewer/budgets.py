@@ -16,9 +16,13 @@ UNKNOWN_BYTES = 4 << 30  # taken to be available where the system does not tell
 
 
 def choose_budgets(
-    host: int | None, device: int | None, available: int | None, overhead: int = 0
+    host: int | None,
+    device: int | None,
+    available: int | None,
+    overhead: int = 0,
+    memories: int = 1,
 ) -> Budgets:
-    """The budgets of a scene whose device is the processor: both are host memory.
+    """The budgets of a scene whose devices are the processor: all are host memory.
 
     Args:
         host, device: The user's, bytes; None for a share of what is left.
@@ -26,22 +30,23 @@ def choose_budgets(
             None if it does not tell.
         overhead: Host memory that reading the scene takes beside its chunks; the user's host
             budget includes it, what is returned does not.
+        memories: Of devices, each with the device's budget.
 
     Raises:
         BudgetError: If the user asks for more than there is, or for less than reading takes.
     """
     free = max(0, (UNKNOWN_BYTES if available is None else available) - overhead)
-    _require_room(host, device, available)
+    _require_room(host, device, available, memories)
     if host is not None and overhead:
         host = _without(overhead, host)
     usable = int(USABLE_SHARE * free)
     if host is None:
         share = min(MOST_HOST_BYTES, int(HOST_SHARE * usable))
         # A device budget near all there is leaves the host what it can.
-        host = share if device is None else max(0, min(share, free - device))
+        host = share if device is None else max(0, min(share, free - memories * device))
     if device is None:
         # A host budget beyond its share comes out of the unused rest, as far as that goes.
-        device = max(usable - host, (free - host) // 2, 0)
+        device = max(usable - host, (free - host) // 2, 0) // memories
     return Budgets(host, device)
 
 
@@ -103,24 +108,25 @@ def unkept_line(
     )
 
 
-def require_room(budgets: Budgets, available: int | None, held: int) -> None:
+def require_room(budgets: Budgets, available: int | None, held: int, memories: int = 1) -> None:
     """Refuses budgets that the machine cannot give.
 
     Args:
         budgets: Of a scene that is open.
         available: As in ``choose_budgets``.
         held: What the scene has taken already, bytes.
+        memories: Of devices, each with the device's budget.
 
     Raises:
         BudgetError: If both together are more than there is.
     """
-    asked = budgets.host_bytes + budgets.device_bytes
+    asked = budgets.host_bytes + memories * budgets.device_bytes
     if available is None or asked <= available + held:
         return
     raise BudgetError(
         f"{memory_size(budgets.host_bytes)} for the host and {memory_size(budgets.device_bytes)} "
-        f"for the device are more than the {memory_size(available + held)} that there are; the "
-        f"budgets stay as they were"
+        f"for {_the_device(memories)} are more than the {memory_size(available + held)} that there "
+        f"are; the budgets stay as they were"
     )
 
 
@@ -133,12 +139,19 @@ def _without(overhead: int, host: int) -> int:
     return host - overhead
 
 
-def _require_room(host: int | None, device: int | None, available: int | None) -> None:
-    asked = (host or 0) + (device or 0)
+def _the_device(memories: int) -> str:
+    return "the device" if memories == 1 else f"each of {memories} devices"
+
+
+def _require_room(
+    host: int | None, device: int | None, available: int | None, memories: int
+) -> None:
+    asked = (host or 0) + memories * (device or 0)
     if available is None or asked <= available:
         return
     raise BudgetError(
-        f"{_named(host, device)}: the processor draws from host memory, so both must fit into the "
+        f"{_named(host, device)}: the processor draws from host memory, so "
+        f"{'both' if memories == 1 else f'what {memories} devices take'} must fit into the "
         f"{memory_size(available)} that are available; lower them"
     )
 

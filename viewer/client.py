@@ -208,7 +208,9 @@ class BrowserView:
     def set_budgets(self, budgets: Budgets) -> None:
         shares = self._scene.shares
         if shares is not None and budgets != shares.budgets:
-            require_room(budgets, available_bytes(), shares.held_bytes)
+            stream = self._scene.stream
+            memories = 1 if stream is None else len(stream.memories)
+            require_room(budgets, available_bytes(), shares.held_bytes, memories)
             shares.set_budgets(budgets)
             self._on_limits()
 

@@ -10,7 +10,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from rendering.base import RasterImage, Rasterizer, RasterSettings
-from rendering.drawable import Drawable
+from rendering.division import Division
+from rendering.drawable import DividedScene, Drawable, Outlook
 from rendering.frame import FrameRequest, StreamStats
 from rendering.streamed_scene import StreamedScene
 from scene_store.ledger import ChunkState
@@ -79,8 +80,8 @@ def failures_of(scene: StreamedScene) -> tuple[str, ...]:
     return tuple(failure.text for failure in scene.stats().failures)
 
 
-class CompleteScene:
-    """A streamed scene that is only had complete; a ``DrawableScene`` for one client's frames.
+class CompleteScene(DividedScene):
+    """A streamed scene that is only had complete, for one client's frames.
 
     Several frames may be drawn at a time, but are chosen one after the other, each with as much
     memory as if it were alone: a frame waits where those before it hold what it needs.
@@ -104,9 +105,45 @@ class CompleteScene:
         """Gaussians that a frame may draw."""
         return self.scene.detail_counts
 
+    @property
+    def memories(self) -> tuple[str, ...]:
+        """Those that the scene was made for."""
+        return self.scene.memories
+
+    @property
+    def present(self) -> frozenset[str]:
+        """Memories that are there."""
+        return self.scene.present
+
+    @property
+    def behind(self) -> frozenset[str]:
+        """Memories that pictures would have to wait for."""
+        return self.scene.behind
+
+    def held_bytes(self, memory: str) -> tuple[int, int]:
+        """What the scene takes of a memory, and the most that it may."""
+        return self.scene.held_bytes(memory)
+
+    def outlook(self, request: FrameRequest) -> Outlook:
+        """What will be drawn."""
+        return self.scene.outlook(request)
+
+    def lose(self, memory: str) -> None:
+        """A memory is gone with its device."""
+        self.scene.lose(memory)
+
+    def renew(self, memory: str, rasterizer: Rasterizer, timeout_s: float) -> None:
+        """It is there again."""
+        self.scene.renew(memory, rasterizer, timeout_s)
+
     @contextmanager
-    def acquire(self, request: FrameRequest) -> Iterator[Drawable]:
+    def acquire(
+        self, request: FrameRequest, division: Division | None = None
+    ) -> Iterator[Drawable]:
         """All that the request's cameras see, as soon as it is there or lost.
+
+        Args:
+            division: Which memory needs what; None for all of it in the first one.
 
         Raises:
             RenderCancelled: If ``stop`` was called.
@@ -114,7 +151,7 @@ class CompleteScene:
         with ExitStack() as lease:
             with self._turn:
                 drawable = lease.enter_context(
-                    _completed(self.scene, request, self._is_in_vain, self._over)
+                    _completed(self.scene, request, self._is_in_vain, self._over, division)
                 )
                 self._count(1)
                 lease.callback(self._count, -1)
@@ -158,6 +195,7 @@ def _completed(
     request: FrameRequest,
     is_in_vain: Callable[[float], bool],
     over: threading.Event = NEVER,
+    division: Division | None = None,
 ) -> Iterator[Drawable]:
     """The scene when all that a request wants is there, or more will not come.
 
@@ -166,7 +204,8 @@ def _completed(
     """
     heard_s, present = time.monotonic(), -1
     while not over.is_set():
-        with scene.acquire(request) as drawable:
+        held = scene.acquire(request) if division is None else scene.acquire(request, division)
+        with held as drawable:
             assert drawable.stream is not None
             if drawable.stream.complete or is_in_vain(heard_s):
                 yield drawable

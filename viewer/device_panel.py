@@ -87,7 +87,13 @@ class DevicePanel:
         self._follow(engine.schedule.name)
         note = self._note if now_s < self._note_until_s else ""
         text = devices_html(
-            engine.schedule, engine.devices, engine.decision, engine.pictures, engine.load, note
+            engine.schedule,
+            engine.devices,
+            engine.decision,
+            engine.pictures,
+            engine.load,
+            note,
+            engine.memories,
         )
         if text != self._numbers_html:
             self._numbers_html = self._numbers.content = text

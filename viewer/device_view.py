@@ -16,6 +16,7 @@ from rendering.elastic import Decision
 from rendering.engine import DeviceStatus
 from rendering.frame_spans import timeline_of
 from rendering.recorder import Recording
+from rendering.scene_holder import MemoryStatus
 from rendering.schedule import Schedule
 from rendering.schedule_explanation import describe
 from rendering.schedule_file import parse_schedule
@@ -98,13 +99,16 @@ def devices_html(
     pictures: CacheStats,
     load: Load | None = None,
     note: str = "",
+    memories: Sequence[MemoryStatus] = (),
 ) -> str:
-    """The schedule, a line for each device, and what is kept of finished pictures.
+    """The schedule, a line for each device, what is in their memories, and what is kept of finished
+    pictures.
 
     Args:
         decision: Why so many devices are in use, where their number changes.
         load: How busy they are.
         note: What a control was answered.
+        memories: What the scene takes of each; told where there are several.
     """
     about = schedule.about or describe(schedule)
     at = roles(schedule, devices)
@@ -115,6 +119,8 @@ def devices_html(
         parts.append(_line(f"{decision.reason}."))
     if load is not None and load.overloaded:
         parts.append(_line(busy_line(load), "Pictures in motion get coarser until all fit"))
+    if len(memories) > 1:
+        parts.append(_table([_fact_row(*row) for row in memory_rows(memories)]))
     parts.append(_table([_fact_row(*row) for row in cache_rows(pictures)]))
     if note:
         parts.append(_line(note))
@@ -125,6 +131,19 @@ def devices_html(
 def busy_line(load: Load) -> str:
     """That there is more to draw than devices."""
     return f"Busy: views in motion want {load.wanted / load.capacity:.1f} times what there is."
+
+
+def memory_rows(memories: Sequence[MemoryStatus]) -> tuple[tuple[str, str, str], ...]:
+    """What the scene takes of each memory: name, text, hint."""
+    return tuple(
+        (
+            f"In {of.memory}",
+            memory_size(_rounded(of.held_bytes))
+            + (f" of {memory_size(of.budget_bytes)}" if of.budget_bytes else ""),
+            f"What there is of the scene in the memory of {', '.join(of.devices)}",
+        )
+        for of in memories
+    )
 
 
 def cache_rows(pictures: CacheStats) -> tuple[tuple[str, str, str], ...]:

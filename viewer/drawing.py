@@ -98,7 +98,8 @@ def prepared(
             yield _DrawInFlight(flight)
             return
         whole = replace(stream, max_gaussians=ALL_GAUSSIANS, fade_ms=0.0)
-        scene = kept.enter_context(contextlib.closing(streamed(opened, rasterizer, whole)))
+        by_memory = choice.drawn_by(rasterizer)
+        scene = kept.enter_context(contextlib.closing(streamed(opened, by_memory, whole)))
         lacks = _Lacks(scene)
         if alone:
             yield _DrawChunks(scene, rasterizer, settings, lacks)

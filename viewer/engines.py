@@ -48,6 +48,15 @@ class DeviceChoice:
     devices: tuple[Device, ...]
     schedule: Schedule
 
+    @property
+    def memories(self) -> tuple[str, ...]:
+        """That the devices draw from."""
+        return tuple(dict.fromkeys(device.memory for device in self.devices))
+
+    def drawn_by(self, rasterizer: PagingRasterizer) -> dict[str, PagingRasterizer]:
+        """What a streamed scene is made for, by memory."""
+        return dict.fromkeys(self.memories, rasterizer)
+
     @classmethod
     def of(cls, render: RenderSettings) -> DeviceChoice:
         """What the settings name.
@@ -61,7 +70,8 @@ class DeviceChoice:
         from rendering.device_roster import DeviceRoster
         from rendering.schedule_file import parse_schedule, read_schedule
 
-        devices, name = parse_devices(render.devices), render.schedule
+        own = render.memories == "own"
+        devices, name = parse_devices(render.devices, own_memories=own), render.schedule
         if name in SHIPPED:
             schedule = parse_schedule(shipped_texts()[name], name)
         else:

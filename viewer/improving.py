@@ -28,7 +28,7 @@ from splat.errors import BelvedereError, BudgetError, one_line
 from splat.gaussians import Gaussians
 from viewer.background import Background
 from viewer.budgets import choose_budgets
-from viewer.engines import create_rasterizer
+from viewer.engines import DeviceChoice, create_rasterizer
 from viewer.opening import Ready, cached_store, shown_stream, sketch_facts, store_cache
 from viewer.scenes import Progress, SceneChoice
 from viewer.session_stats import SessionStats
@@ -213,7 +213,11 @@ class _Changes:
         self.server = server
         self._ready, self._choice, self._settings = ready, choice, settings
         stream = settings.stream
-        budgets = choose_budgets(stream.host_budget, stream.device_budget, available_bytes())
+        self._devices = DeviceChoice.of(settings.render)
+        memories = len(self._devices.memories)
+        budgets = choose_budgets(
+            stream.host_budget, stream.device_budget, available_bytes(), memories=memories
+        )
         self._shares = SharedBudgets(
             budgets, pictures=ready.engine, most_pictures=settings.render.picture_cache
         )
@@ -267,10 +271,10 @@ class _Changes:
 
     def _beside(self, opened: OpenedStream) -> StreamedScene | None:
         """A form to come, beside the one that is shown; None without room for both."""
-        rasterizer = create_rasterizer(self._settings.render.engine)
+        by_memory = self._devices.drawn_by(create_rasterizer(self._settings.render.engine))
         return self._shares.admit(
-            least_budgets(opened.source, rasterizer),
-            lambda share: streamed(opened, rasterizer, self._settings.stream, share),
+            least_budgets(opened.source, by_memory),
+            lambda share: streamed(opened, by_memory, self._settings.stream, share),
         )
 
     def _change(self, scene: StreamedScene, go_on: Callable[[], None]) -> None:
@@ -287,11 +291,11 @@ class _Changes:
         """Give up what is shown, then load the last form and show it. A browser at rest keeps its
         picture meanwhile; one that moves sees nothing for a moment."""
         engine = self._ready.engine
-        rasterizer = create_rasterizer(self._settings.render.engine)
+        by_memory = self._devices.drawn_by(create_rasterizer(self._settings.render.engine))
         scene = self._shares.admit_alone(
-            least_budgets(opened.source, rasterizer),
+            least_budgets(opened.source, by_memory),
             lambda: engine.replace_scene(Gaussians.empty()),
-            lambda budgets: streamed(opened, rasterizer, self._settings.stream, budgets),
+            lambda budgets: streamed(opened, by_memory, self._settings.stream, budgets),
         )
         try:
             self._prepare(scene, lambda: None, PREPARE_ALONE_S)

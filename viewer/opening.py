@@ -33,7 +33,7 @@ from viewer.budgets import (
     unkept_line,
 )
 from viewer.downloads import at_hand
-from viewer.engines import create_engine, create_rasterizer
+from viewer.engines import DeviceChoice, create_engine, create_rasterizer
 from viewer.scenes import (
     COMPOSITION_SUFFIXES,
     OpenedScene,
@@ -308,14 +308,15 @@ def _resident(opened: OpenedScene, choice: SceneChoice, settings: Settings) -> R
 
 def _stream(opened: OpenedStream, choice: SceneChoice, settings: Settings) -> Ready:
     rasterizer = create_rasterizer(settings.render.engine, streamed=True)
+    by_memory = DeviceChoice.of(settings.render).drawn_by(rasterizer)
     most = settings.render.picture_cache
     try:
-        budgets = stream_budgets(opened, settings.stream)
-        pictures = picture_share(budgets, most, least_budgets(opened.source, rasterizer))
+        budgets = stream_budgets(opened, settings.stream, len(by_memory))
+        pictures = picture_share(budgets, most, least_budgets(opened.source, by_memory))
     except BaseException:
         opened.source.close()
         raise
-    scene = streamed(opened, rasterizer, settings.stream, beside_pictures(budgets, pictures))
+    scene = streamed(opened, by_memory, settings.stream, beside_pictures(budgets, pictures))
     engine = create_engine(
         settings.render,
         rasterizer,

@@ -23,6 +23,7 @@ from viewer.option_types import (
     EngineName,
     File,
     Flag,
+    MemoriesName,
     Number,
     Switch,
     Text,
@@ -163,6 +164,10 @@ class DeviceOptions:
 
     devices: Annotated[Text, hint(f"{RENDER.devices}, one with all cores")] = None
     """How many devices draw; a number stands for virtual ones that divide the cores."""
+    memories: Annotated[MemoriesName | None, arg(metavar="{shared,own}"), hint(RENDER.memories)] = (
+        None
+    )
+    """Whether several devices draw from one memory, or each has its own, as GPUs do."""
     schedule: Annotated[Text, hint(RENDER.schedule)] = None
     """How frames are divided among them: single, eye-parallel, alternate-frame, tile-split,
     shard, pipelined, or a schedule file."""
@@ -177,6 +182,7 @@ class DeviceOptions:
         """By option, the setting and its value."""
         return {
             "--devices": ("render.devices", self.devices),
+            "--memories": ("render.memories", self.memories),
             "--schedule": ("render.schedule", self.schedule),
             "--elastic": ("render.elastic", True if self.elastic else None),
         }
@@ -188,6 +194,10 @@ class ExportDeviceOptions:
 
     devices: Annotated[Text, hint(f"{RENDER.devices}, one with all cores")] = None
     """How many devices draw; a number stands for virtual ones that divide the cores."""
+    memories: Annotated[MemoriesName | None, arg(metavar="{shared,own}"), hint(RENDER.memories)] = (
+        None
+    )
+    """Whether several devices draw from one memory, or each has its own, as GPUs do."""
     schedule: Annotated[Text, hint("tile-split; alternate-frame for --panorama ods")] = None
     """How pictures are divided among them: single, eye-parallel, alternate-frame, tile-split,
     shard, pipelined, or a schedule file. All but shard give the bytes of one device."""
@@ -200,6 +210,7 @@ class ExportDeviceOptions:
         """By option, the setting and its value."""
         return {
             "--devices": ("render.devices", self.devices),
+            "--memories": ("render.memories", self.memories),
             "--schedule": ("render.schedule", self.schedule),
         }
 

@@ -146,6 +146,7 @@ Flag = Annotated[bool, FlagCreatePairsOff, NO_HINT]  # off unless given
 Switch = Annotated[bool | None, DisallowNone]  # --this, or --no-this
 File = Annotated[Path | None, arg(metavar="FILE")]
 EngineName = Literal["native", "reference"]
+MemoriesName = Literal["shared", "own"]
 ProfileName = Literal["compact", "lossless"]
 ModeName = Literal["color", "depth", "alpha", "count"]
 LayoutName = Literal["side-by-side", "top-bottom", "anaglyph", "separate"]

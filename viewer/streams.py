@@ -11,8 +11,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from configs.settings import StreamSettings
-from rendering.base import PagingRasterizer
-from rendering.streamed_scene import StreamedScene, StreamPolicy
+from rendering.streamed_scene import Rasterizers, StreamedScene, StreamPolicy, memory_count
 from scene_store.chunk_sources import open_chunks
 from scene_store.chunks import ChunkSource
 from scene_store.ledger import Budgets
@@ -118,7 +117,7 @@ def open_chunk_source(choice: SceneChoice) -> ChunkSource:
 
 def streamed(
     opened: OpenedStream,
-    rasterizer: PagingRasterizer,
+    rasterizer: Rasterizers,
     stream: StreamSettings,
     budgets: Budgets | None = None,
 ) -> StreamedScene:
@@ -126,7 +125,7 @@ def streamed(
 
     Args:
         opened: The scene.
-        rasterizer: What will draw it.
+        rasterizer: What will draw it; by memory, if there are several.
         stream: How it is drawn, and the budgets if nothing else is said.
         budgets: Other ones.
 
@@ -136,7 +135,7 @@ def streamed(
     """
     try:
         if budgets is None:
-            budgets = stream_budgets(opened, stream)
+            budgets = stream_budgets(opened, stream, memory_count(rasterizer))
         policy = StreamPolicy(stream.max_gaussians, 1e-3 * stream.fade_ms)
         return StreamedScene(opened.source, rasterizer, budgets, policy)
     except BaseException:
@@ -144,14 +143,17 @@ def streamed(
         raise
 
 
-def stream_budgets(opened: OpenedStream, stream: StreamSettings) -> Budgets:
+def stream_budgets(opened: OpenedStream, stream: StreamSettings, memories: int = 1) -> Budgets:
     """Those of the settings, or shares of what the machine has.
+
+    Args:
+        memories: Of devices, each with the device's budget.
 
     Raises:
         BudgetError: If they are more than there is, or less than reading takes.
     """
     available, overhead = available_bytes(), overhead_bytes(opened.source)
-    return choose_budgets(stream.host_budget, stream.device_budget, available, overhead)
+    return choose_budgets(stream.host_budget, stream.device_budget, available, overhead, memories)
 
 
 def overhead_bytes(source: ChunkSource) -> int:

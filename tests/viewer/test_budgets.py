@@ -131,3 +131,15 @@ def test_a_budget_that_is_not_kept_is_named_with_what_is_taken_instead() -> None
     assert "about 6.065 GiB" in line and "belvedere build" in line and "--host" not in line
     both = unkept_line("a.ply", GIB, 64 << 20, 20_000_000, 2)
     assert "--host-budget 1 GiB and --device-budget 64 MiB" in both
+
+
+def test_every_memory_has_the_devices_budget() -> None:
+    alone = choose_budgets(None, None, 8 * GIB)
+    three = choose_budgets(None, None, 8 * GIB, memories=3)
+    assert three == Budgets(alone.host_bytes, alone.device_bytes // 3)
+    assert choose_budgets(None, 2 * GIB, 8 * GIB, memories=3).device_bytes == 2 * GIB
+    with pytest.raises(BudgetError, match=r"what 3 devices take must fit into the 8 GiB"):
+        choose_budgets(None, 3 * GIB, 8 * GIB, memories=3)
+    require_room(Budgets(GIB, 2 * GIB), 8 * GIB, 0, memories=3)
+    with pytest.raises(BudgetError, match=r"3 GiB for each of 3 devices are more"):
+        require_room(Budgets(GIB, 3 * GIB), 8 * GIB, 0, memories=3)

@@ -73,6 +73,23 @@ def test_pictures_are_the_same_on_any_number_of_devices() -> None:
     assert pictures[0] == pictures[1]
 
 
+@pytest.mark.parametrize(("memories", "held"), [("shared", 1), ("own", 3)])
+def test_devices_have_memories_of_their_own_if_that_is_set(memories: str, held: int) -> None:
+    scene = random_scene(6, 3_000)
+    view = orbit_camera(CameraModel.PINHOLE, 150, 170)
+    render = RenderSettings(devices="3", memories=memories, schedule="tile-split")  # type: ignore[arg-type]
+    choice = DeviceChoice.of(render)
+    assert len(choice.memories) == held
+    with create_engine(render, create_rasterizer("native"), scene) as engine:
+        frame = engine.submit(FrameRequest("a", 1, (view,))).result(20)
+        assert len(engine.memories) == held
+    with create_engine(RenderSettings(), create_rasterizer("native"), scene) as engine:
+        alone = engine.submit(FrameRequest("a", 1, (view,))).result(20)
+    one, other = frame.images[0].color, alone.images[0].color
+    assert one is not None and other is not None
+    assert one.tobytes() == other.tobytes()
+
+
 @pytest.mark.parametrize(("elastic", "in_use"), [(False, [True, True]), (True, [True, False])])
 def test_elastic_settings_begin_with_one_device(elastic: bool, in_use: list[bool]) -> None:
     render = RenderSettings(devices="2", schedule="tile-split", elastic=elastic)

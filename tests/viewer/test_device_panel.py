@@ -20,6 +20,7 @@ from rendering.elastic import Decision
 from rendering.engine import DeviceStatus, RenderEngine
 from rendering.frame import FrameRequest, PartStats
 from rendering.recorder import FrameRecord, Recorder, Recording
+from rendering.scene_holder import MemoryStatus
 from rendering.schedule import DeviceChoice, Pick, Schedule, Split, SplitBy
 from splat.camera import Camera
 from splat.errors import SettingsError
@@ -71,6 +72,21 @@ def test_devices_are_told_with_speed_state_and_faults() -> None:
     ]
     assert Role.RETIRED.meaning in rows[3] and "opacity:0.55" in rows[3]
     assert "opacity:0.55" not in rows[0]
+
+
+def test_what_is_in_each_memory_is_told_where_there_are_several() -> None:
+    memories = (
+        MemoryStatus("cpu:0", ("cpu:0",), 12 * MIB, 64 * MIB),
+        MemoryStatus("cpu:1", ("cpu:1",), 3 * MIB, 0),
+    )
+    text = devices_html(BANDS, FOUR, None, NOTHING, memories=memories)
+    rows = re.findall("<tr.*?</tr>", text)[4:6]
+    assert [re.sub("<[^>]*>", " ", row).split() for row in rows] == [
+        ["In", "cpu:0", "12", "MiB", "of", "64", "MiB"],
+        ["In", "cpu:1", "3", "MiB"],
+    ]
+    assert "the memory of cpu:1" in rows[1]
+    assert "In cpu:0" not in devices_html(BANDS, FOUR, None, NOTHING, memories=memories[:1])
 
 
 def test_what_a_device_is_at_follows_from_the_schedule() -> None:

@@ -448,7 +448,8 @@ def test_without_room_for_two_forms_the_store_comes_when_the_other_is_gone(
     show_unfinished(changes, choice, ready)
     (shown,) = server.shown
     view.rest()
-    pool = shown.stream._pages._pool
+    (memory,) = shown.stream._memories.values()
+    pool = memory._pages._pool
     assert pool.pages_in_use > 0
     least = shown.stream.least_budgets
     little = Budgets(ALL.host_bytes, 2 * least.device_bytes - 1)
