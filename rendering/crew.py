@@ -110,13 +110,14 @@ class Crew:
             queue.append(job)
         self.lock.notify_all()
 
-    def succeed(self, before: Job, job: Job) -> None:
-        """A job takes the place of one that was displaced, and of what is known of who failed at
-        it. Under the lock."""
-        job.tried |= before.tried
-        self._suspects.setdefault(job, []).extend(self._suspects.pop(before, ()))
-        if not self._suspects[job]:
-            del self._suspects[job]
+    def succeed(self, before: Job, jobs: Sequence[Job]) -> None:
+        """Jobs take the place of one that was displaced: who failed at that is not asked again, and
+        is at fault if the first of them is done. Under the lock."""
+        suspects = self._suspects.pop(before, [])
+        for job in jobs:
+            job.tried |= before.tried
+        if jobs and suspects:
+            self._suspects.setdefault(jobs[0], []).extend(suspects)
 
     def restart(self, device: str, why: str) -> None:
         """Give up what a device is doing, and start it anew at once; others do its jobs.
@@ -246,7 +247,11 @@ class Crew:
             return
         worker.job = worker.cancel = None
         if error is None:
-            job.done(outcome, worker.device, seconds)
+            try:
+                job.done(outcome, worker.device, seconds)
+            except Exception as fault:  # of ours, in the books; the device goes on
+                log.error("%s: after a job: %s", worker.device.name, _said(fault))
+                log.debug("%s: details", worker.device.name, exc_info=fault)
             for suspect, its_error in self._suspects.pop(job, ()):
                 self._lose(suspect, its_error)
         elif isinstance(error, BelvedereError):

@@ -29,6 +29,7 @@ from rendering.delivery import Outbox
 from rendering.device import Device, DeviceLost
 from rendering.device_speed import work_of
 from rendering.drawable import Drawable
+from rendering.fairness import Urgency
 from rendering.frame import Frame, FrameRequest, FrameStats, PartStats
 from rendering.frame_pieces import Piece, joined, part_times
 from rendering.frame_plan import Plan, Planner
@@ -176,12 +177,12 @@ class Begin(FrameJob):
         frame.cost_s += seconds
         stages = (("select", 1e3 * seconds),)
         frame.parts.append(PartStats(device.name, now_s - seconds, now_s, stages))
+        jobs = [Draw(self.line, frame, *numbered) for numbered in enumerate(outcome.pieces)]
         displaced, frame.displaced = frame.displaced, []
-        for number, piece in enumerate(outcome.pieces):
-            draw = Draw(self.line, frame, number, piece)
-            for before in displaced:
-                self.line.crew.succeed(before, draw)
-            self.line.crew.post(draw, piece.device)
+        for before in displaced:
+            self.line.crew.succeed(before, jobs)
+        for job, piece in zip(jobs, outcome.pieces, strict=True):
+            self.line.crew.post(job, piece.device)
         if not outcome.pieces:
             self._end(device.name)
 
@@ -314,18 +315,30 @@ class Join(FrameJob):
         images = joined(
             plan.pieces, pieces, plan.kept, request, 0 if parts is None else parts.gaussians
         )
-        # What took something over from another eye's picture is not what it would be alone.
-        alone = len(request.cameras) == 1 or request.settings.reuse == NO_REUSE
-        for eye, image in enumerate(images):
-            if alone and eye not in plan.kept:
-                self.line.pictures.put(plan.drawable, request.cameras[eye], request.settings, image)
+        if self._will_be_asked_again(plan):
+            for eye, image in enumerate(images):
+                if eye not in plan.kept:
+                    self.line.pictures.put(
+                        plan.drawable, request.cameras[eye], request.settings, image
+                    )
         return images
+
+    def _will_be_asked_again(self, plan: Plan) -> bool:
+        """Whether the pictures are worth keeping, and the bytes that any other way gives, too."""
+        request = self.frame.request
+        # A moving camera does not come back; its pictures would drive out those of one at rest.
+        if request.urgency < Urgency.STILL:
+            return False
+        # What took something over from another eye's picture is not what it would be alone.
+        if len(request.cameras) > 1 and request.settings.reuse != NO_REUSE:
+            return False
+        return not any(part.slab for piece in plan.pieces for part in piece.parts)
 
     def done(self, outcome: Frame | BelvedereError, device: Device, seconds: float) -> None:
         """The frame is complete, or given up."""
+        self._close(outcome, seconds)
         if isinstance(outcome, Frame):
             self._learn()
-        self._close(outcome, seconds)
 
     def failed(self, error: BelvedereError, seconds: float) -> None:
         """It could not be put together."""
@@ -351,8 +364,9 @@ class Join(FrameJob):
         for other in line.outbox.ended(frame):
             assert isinstance(other, FrameWork)
             other.stop()
-        line.ended(frame)
+        # First of all: whatever goes wrong in the books, the client has its answer.
         line.crew.post(Deliver(line, frame.request.client), first=True)
+        line.ended(frame)
 
 
 class Deliver(Job):

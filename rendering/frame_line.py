@@ -142,10 +142,10 @@ class FrameLine:
         del self._running[frame.request]
         self._queue.finish(frame.request, frame.cost_s)
         self.roster.release(frame.group)
+        self.crew.lock.notify_all()
         self.recorder.frame(self._record(frame))
         if isinstance(frame.outcome, Frame) and not frame.outcome.stats.reused:
             self._took(frame.request, frame.outcome.stats)
-        self.crew.lock.notify_all()
 
     def set_schedule(self, schedule: Schedule) -> None:
         """Divide frames differently from the next one on.

@@ -21,6 +21,7 @@ from rendering.device import Device, cpu_devices
 from rendering.device_speed import FEWEST
 from rendering.elastic import ElasticPolicy
 from rendering.engine import RenderEngine
+from rendering.fairness import Urgency
 from rendering.frame import Frame, FrameRequest
 from rendering.frame_spans import frame_spans
 from rendering.native.cpu import NativeRasterizer
@@ -213,9 +214,10 @@ def test_pictures_are_kept_whole_and_an_eye_that_is_kept_is_not_drawn(alone: Ren
     with RenderEngine(
         rasterizer, BALL, picture_bytes=1 << 20, devices=cpu_devices(2, 2), schedule=EYES_IN_BANDS
     ) as engine:
-        draw(engine, ask(1, left))
-        both = draw(engine, ask(2, left, right))
-        again = draw(engine, ask(3, right, left))
+        asked = enumerate([(left,), (left, right), (right, left)])
+        _, both, again = (
+            draw(engine, ask(number, *cameras, urgency=Urgency.STILL)) for number, cameras in asked
+        )
     assert [frame.stats.reused for frame in (both, again)] == [1, 2]
     assert {part.eyes for part in both.stats.parts} == {(), (1,)}
     assert rasterizer.drawn == 4  # each eye in two bands, once

@@ -13,6 +13,7 @@ from render_cache.reuse import ReuseLimits
 from rendering.base import TRANSMITTANCE_STOP, CancelFlag, Outputs, RasterImage, RasterSettings
 from rendering.device import cpu_devices
 from rendering.engine import RenderEngine
+from rendering.fairness import Urgency
 from rendering.frame import Frame, FrameRequest
 from rendering.native.cpu import NativeRasterizer
 from rendering.schedule import Schedule
@@ -80,7 +81,8 @@ def expected() -> tuple[RasterImage, RasterImage]:
 
 
 def ask(engine: RenderEngine, sequence: int, *cameras: Camera, settings: RasterSettings) -> Frame:
-    return engine.submit(FrameRequest("a", sequence, cameras, settings)).result(WAIT_S)
+    request = FrameRequest("a", sequence, cameras, settings, urgency=Urgency.STILL)
+    return engine.submit(request).result(WAIT_S)
 
 
 def test_eyes_are_drawn_at_once(

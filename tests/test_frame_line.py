@@ -12,6 +12,7 @@ import pytest
 
 from rendering.device import cpu_devices
 from rendering.device_roster import DeviceRoster
+from rendering.engine import RenderEngine
 from rendering.frame import Frame, FrameRequest
 from rendering.frame_jobs import Begin
 from rendering.frame_line import FrameLine
@@ -20,7 +21,7 @@ from rendering.scene_holder import SceneHolder
 from rendering.schedule import Schedule, Shares, Split, SplitBy
 from splat.camera import Camera
 from splat.gaussians import Gaussians
-from tests.fake_rasterizer import FakeRasterizer
+from tests.fake_rasterizer import WAIT_S, FakeRasterizer
 
 CAMERA = Camera(np.eye(4), np.diag([10.0, 10.0, 1.0]), 8, 6)
 
@@ -49,3 +50,17 @@ def test_a_request_that_was_taken_back_costs_the_next_one_nothing(shares: Shares
         assert line.find("cpu:1") is None
         job = line.find("cpu:0")
     assert isinstance(job, Begin) and job.frame.request.client == "b"
+
+
+def test_an_error_in_the_books_keeps_no_answer_from_anybody(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(record: object) -> None:
+        raise ArithmeticError("no such number")
+
+    with RenderEngine(FakeRasterizer(), Gaussians.empty()) as engine:
+        engine.recorder.frame = fail  # type: ignore[method-assign]
+        for sequence, client in enumerate(("a", "b", "a")):
+            frame = engine.submit(FrameRequest(client, sequence, (CAMERA,))).result(WAIT_S)
+            assert frame.request.client == client
+    assert "no such number" in caplog.text

@@ -12,6 +12,7 @@ import pytest
 from rendering.base import Outputs, RasterImage, RasterSettings
 from rendering.drawable import Drawable
 from rendering.engine import RenderEngine
+from rendering.fairness import Urgency
 from rendering.frame import Frame, FrameRequest
 from rendering.picture_cache import PictureCache
 from splat.camera import Camera
@@ -38,7 +39,8 @@ class Asking:
 
     def frame(self, *xs: float, client: str = "a", **wishes: Any) -> Frame:
         self._asked += 1
-        request = FrameRequest(client, self._asked, tuple(camera_at(x) for x in xs))
+        cameras = tuple(camera_at(x) for x in xs)
+        request = FrameRequest(client, self._asked, cameras, urgency=Urgency.STILL)
         return self.engine.submit(replace(request, **wishes)).result(WAIT_S)
 
 
@@ -118,6 +120,17 @@ def test_an_abandoned_picture_is_not_kept(asking: Asking, rasterizer: FakeRaster
         first.result(WAIT_S)
     rasterizer.gate.set()
     assert second.result(WAIT_S).stats.reused == 0
+
+
+def test_pictures_of_a_moving_camera_are_not_kept(
+    asking: Asking, rasterizer: FakeRasterizer
+) -> None:
+    asking.frame(0.5)
+    for step in range(1000):  # more than there is room for
+        asking.frame(float(step), urgency=Urgency.MOVING)
+    assert asking.engine.pictures.entries == 1
+    assert asking.frame(0.5).stats.reused == 1
+    assert asking.frame(0.5, urgency=Urgency.MOVING).stats.reused == 1
 
 
 def test_memory_stays_in_its_budget() -> None:

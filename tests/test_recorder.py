@@ -7,9 +7,9 @@ import threading
 import pytest
 
 from render_cache.byte_cache import CacheStats
-from rendering.base import RasterSettings
 from rendering.device import cpu_devices
 from rendering.engine import RenderEngine
+from rendering.fairness import Urgency
 from rendering.frame import FrameRequest, PartStats
 from rendering.frame_spans import PICTURES, QUESTIONS, timeline_of
 from rendering.native.cpu import NativeRasterizer
@@ -134,7 +134,7 @@ def test_the_engine_remembers_its_frames() -> None:
         NativeRasterizer(), ball, picture_bytes=1 << 20, devices=cpu_devices(2, 2), schedule=BANDS
     ) as engine:
         frames = [
-            engine.submit(FrameRequest("a", n, (camera,), RasterSettings())).result(WAIT_S)
+            engine.submit(FrameRequest("a", n, (camera,), urgency=Urgency.STILL)).result(WAIT_S)
             for n in range(2)
         ]
         recording = engine.recorder.recording()

@@ -15,6 +15,7 @@ import pytest
 from rendering.base import RasterImage, RasterSettings
 from rendering.drawable import SceneClosed
 from rendering.engine import RenderEngine
+from rendering.fairness import Urgency
 from rendering.frame import Frame, FrameRequest, StreamStats
 from rendering.native.cpu import NativeRasterizer
 from rendering.streamed_scene import ACTIVE_S, StreamedScene, StreamPolicy
@@ -436,7 +437,7 @@ def test_a_settled_view_is_drawn_once(source: SlowStore, rasterizer: NativeRaste
     with RenderEngine(rasterizer, scene, picture_bytes=1 << 20) as engine:
 
         def asked(sequence: int, **wishes: object) -> Frame:
-            request = FrameRequest("a", sequence, (view(),), SETTINGS)
+            request = FrameRequest("a", sequence, (view(),), SETTINGS, urgency=Urgency.STILL)
             return engine.submit(replace(request, **wishes)).result(WAIT_S)  # type: ignore[arg-type]
 
         asked(1, tint=Tint.LEVELS)  # of what happens to be there, kept as a picture of no other

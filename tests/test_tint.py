@@ -14,6 +14,7 @@ from render_cache.reuse import Reuse
 from rendering.base import RasterSettings
 from rendering.drawable import Drawable
 from rendering.engine import RenderEngine
+from rendering.fairness import Urgency
 from rendering.frame import Frame, FrameRequest
 from rendering.native.cpu import NativeRasterizer
 from rendering.streamed_scene import StreamedScene, StreamPolicy
@@ -152,7 +153,8 @@ def drawing(source: Store, *, picture_bytes: int = 0) -> Iterator[RenderEngine]:
 
 
 def ask(engine: RenderEngine, sequence: int, camera: Camera, tint: Tint = Tint.NONE) -> Frame:
-    request = FrameRequest("a", sequence, (camera,), SETTINGS, tint=tint)
+    urgency = Urgency.STILL
+    request = FrameRequest("a", sequence, (camera,), SETTINGS, urgency=urgency, tint=tint)
     return engine.submit(request).result(WAIT_S)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from configs.settings import RenderSettings, ViewerSettings
 from rendering.base import PagingRasterizer
+from splat.errors import SettingsError
 from splat.gaussians import Gaussians
 
 if TYPE_CHECKING:
@@ -74,8 +75,13 @@ class DeviceChoice:
         devices, name = parse_devices(render.devices, own_memories=own), render.schedule
         if name in SHIPPED:
             schedule = parse_schedule(shipped_texts()[name], name)
-        else:
+        elif "." in name or "/" in name:
             schedule = read_schedule(name)
+        else:
+            raise SettingsError(
+                f"schedule: there is none called '{name}'; shipped are {', '.join(SHIPPED)}; "
+                "one of your own is the path of its file, such as mine.yaml"
+            )
         DeviceRoster(devices, schedule)  # refuses what cannot be drawn
         return cls(devices, schedule)
 

@@ -23,6 +23,11 @@ def test_the_usual_choice_is_one_device_with_all_cores() -> None:
     assert choice.schedule.name == "single"
 
 
+def test_a_schedule_that_there_is_not_is_told_with_those_that_there_are() -> None:
+    with pytest.raises(SettingsError, match=r"none called 'nonsense'.*tile-split.*mine\.yaml"):
+        DeviceChoice.of(RenderSettings(schedule="nonsense"))
+
+
 def test_a_schedule_may_be_a_file(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("name: mine\nsplit: band\ndevices: all\n", encoding="utf-8")
