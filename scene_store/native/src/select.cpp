@@ -146,21 +146,20 @@ class Walk {
 
   // Takes the pages of the visible nodes in every pool that needs them; none, if one is full then.
   bool take_pages() {
-    std::vector<std::int64_t> pages = pages_;
     Pools needing = 0;
-    for (const std::int32_t child : visible_) {
-      needing |= needed_by(child);
-      for (std::size_t pool = 0; pool < pages.size(); ++pool) {
-        if (needed_by(child) >> pool & 1) pages[pool] += pages_of(child);
-      }
-    }
+    for (const std::int32_t child : visible_) needing |= needed_by(child);
     Pools over = needing & full_;  // what is less urgent does not pass what did not fit
-    for (std::size_t pool = 0; pool < pages.size(); ++pool) {
-      if ((needing >> pool & 1) && pages[pool] > pools_[pool].max_pages) over |= Pools{1} << pool;
+    with_more_ = pages_;
+    for (std::size_t pool = 0; pool < pages_.size(); ++pool) {
+      if (!(needing >> pool & 1)) continue;
+      for (const std::int32_t child : visible_) {
+        if (needed_by(child) >> pool & 1) with_more_[pool] += pages_of(child);
+      }
+      if (with_more_[pool] > pools_[pool].max_pages) over |= Pools{1} << pool;
     }
     full_ |= over;
     if (over) return false;
-    pages_ = std::move(pages);
+    pages_.swap(with_more_);
     return true;
   }
 
@@ -299,7 +298,7 @@ class Walk {
   std::vector<std::int32_t> visible_;  // of the roots or of one node's children
   bool is_divided_ = false;       // whether a pool needs less than all that is shown
   std::vector<Pools> needed_by_;  // of nodes that were met, if so
-  std::vector<std::int64_t> pages_;  // taken of each pool
+  std::vector<std::int64_t> pages_, with_more_;  // taken of each pool; and with some more nodes
   Pools full_ = 0;
   Cut cut_;
 };
