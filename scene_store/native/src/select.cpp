@@ -70,6 +70,7 @@ class Walk {
     is_divided_ = std::any_of(pools.begin(), pools.end(),
                               [](const Pool& pool) { return !pool.views.empty(); });
     if (is_divided_) needed_by_.assign(tree.size, 0);
+    is_alone_ = !is_divided_ && pools.size() == 1;
   }
 
   Cut run() {
@@ -146,6 +147,13 @@ class Walk {
 
   // Takes the pages of the visible nodes in every pool that needs them; none, if one is full then.
   bool take_pages() {
+    if (is_alone_) {
+      std::int64_t pages = pages_[0];
+      for (const std::int32_t child : visible_) pages += pages_of(child);
+      if (!visible_.empty() && pages > pools_[0].max_pages) full_ = every_;
+      else pages_[0] = pages;
+      return !full_;
+    }
     Pools needing = 0;
     for (const std::int32_t child : visible_) needing |= needed_by(child);
     Pools over = needing & full_;  // what is less urgent does not pass what did not fit
@@ -185,6 +193,7 @@ class Walk {
   }
 
   bool drawable(std::int32_t node) const {
+    if (is_alone_) return pools_[0].resident[node];
     const Pools needing = needed_by(node);
     for (std::size_t pool = 0; pool < pools_.size(); ++pool) {
       if ((needing >> pool & 1) && !pools_[pool].resident[node]) return false;
@@ -297,6 +306,7 @@ class Walk {
   std::priority_queue<Open> open_;
   std::vector<std::int32_t> visible_;  // of the roots or of one node's children
   bool is_divided_ = false;       // whether a pool needs less than all that is shown
+  bool is_alone_ = false;         // whether one pool needs all of it
   std::vector<Pools> needed_by_;  // of nodes that were met, if so
   std::vector<std::int64_t> pages_, with_more_;  // taken of each pool; and with some more nodes
   Pools full_ = 0;
