@@ -1,10 +1,12 @@
 """How do many viewers share one engine?
 
-1, 4 and 16 viewers walk along the same path through one streamed scene, each from a place of its
-own, each asking for its next picture as soon as it has the last one, for a few seconds. No two
-ever ask for the same picture. What is counted is pixels drawn a second, all viewers together, and
-how much of it the worst viewer got of its fair share. The scene is in memory once, however many
-look at it.
+1, 4 and 16 viewers hurry along the same path through one streamed scene, round and round, each
+from a place of its own, each asking for its next picture as soon as it has the last one, for a few
+seconds. A round is so few steps that everybody comes to every part of the path: turns are fair by
+time, so whoever stayed where pictures are dear would get fewer. Nothing is drawn in advance, and
+pictures of moving cameras are not kept. What is counted is pixels drawn a second, all viewers
+together, and how much of it the worst viewer got of its fair share. The scene is in memory once,
+however many look at it.
 """
 
 from __future__ import annotations
@@ -29,10 +31,12 @@ from splat.errors import RenderCancelled
 
 VIEWERS = (1, 4, 16)
 STEPS = len(VIEWERS)
-SECONDS = 4.0
+SECONDS = 6.0
+STEPS_A_ROUND = 12
 SIDE_SHARE = 0.5  # pictures are half as wide and high as the path's: a viewer in motion
 MAX_LOSS = 0.10
 MIN_FAIRNESS = 0.7
+MAX_RESIDENCY = 1.5  # what is prefetched for many is more than for one; copies would be 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,8 @@ class ServeFigures:
         crowds: By viewers, the fewest first.
         kept: Pixels a second of the largest crowd, of those of a single viewer.
         fairness: The least of ``worst_share``.
-        residency: Bytes on the device for the largest crowd, of those for a single viewer.
+        residency: Bytes on the device for the largest crowd, of those that one viewer who has
+            seen all of the path has there.
     """
 
     crowds: tuple[Crowd, ...]
@@ -76,7 +81,7 @@ class ServeFigures:
         return (
             self.kept >= 1 - MAX_LOSS
             and self.fairness >= MIN_FAIRNESS
-            and self.residency <= 1 + MAX_LOSS
+            and self.residency <= MAX_RESIDENCY
         )
 
 
@@ -97,6 +102,7 @@ def run(
     with StreamedEngine(source, subject.rasterizer, budgets, StreamPolicy(limit, 0.0)) as streamed:
         for camera in views:  # brings all that the path needs
             streamed.draw_complete(camera, settings=settings)
+        once_bytes = streamed.scene.stats().device_bytes
         streamed.engine.forget("benchmark")
         crowds = []
         for viewers in VIEWERS:
@@ -106,7 +112,7 @@ def run(
         crowds=tuple(crowds),
         kept=crowds[-1].pixels_per_s / crowds[0].pixels_per_s,
         fairness=min(crowd.worst_share for crowd in crowds),
-        residency=crowds[-1].device_bytes / crowds[0].device_bytes,
+        residency=crowds[-1].device_bytes / once_bytes,
     )
     return record("serve", figures, subject.describe(), asdict(sampling))
 
@@ -122,8 +128,9 @@ class _Viewer:
     longest_wait_s: float = 0.0
 
     def walk(self, streamed: StreamedEngine, settings: RasterSettings, until_s: float) -> None:
+        stride = max(1, len(self.views) // STEPS_A_ROUND)
         for step in range(1, 1_000_000):
-            camera = self.views[(self.place + step) % len(self.views)]
+            camera = self.views[(self.place + step * stride) % len(self.views)]
             request = FrameRequest(self.name, step, (camera,), settings)
             try:
                 streamed.engine.submit(request).result()

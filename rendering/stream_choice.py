@@ -121,6 +121,7 @@ class Chooser:
     ) -> None:
         self._tree = tree
         self._page_gaussians = page_gaussians
+        self._pages = int((-(-tree.count.astype(np.int64) // page_gaussians)).sum())  # of all
         self._policy = policy
         self._originals = int(tree.count[tree.is_leaf].sum())
         self._clients: dict[str, _Client] = {}
@@ -162,7 +163,10 @@ class Chooser:
         return [name for name in idle if name != asking]
 
     def pages_of_each(self, pages: int) -> int:
-        """Of a memory's pages, those that one client's frames may take."""
+        """Of a memory's pages, those that one client's frames may take: an equal share, or all if
+        the whole scene fits, since what several look at is held once."""
+        if self._pages <= pages:
+            return pages
         return pages // max(1, len(self._clients))
 
     def limits(self, request: FrameRequest, max_pages: int) -> LodLimits:

@@ -165,7 +165,7 @@ def test_with_nobody_else_left_an_empty_memory_is_drawn_from(
 
 def test_slabs_are_divided_among_those_that_are_left(street_store: Path, expected: Frame) -> None:
     """With less memory the picture is coarser; and as fine as before when it is there again."""
-    tight = Budgets(AMPLE.host_bytes, int(0.72 * scene_bytes(street_store)))
+    tight = Budgets(AMPLE.host_bytes, int(0.9 * scene_bytes(street_store)))
     own = OwnDevices(2)
     hang = threading.Event()
     new = own.new

@@ -143,6 +143,6 @@ def test_serve_from_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(serve, "SECONDS", 0.4)
     (row,) = run(tmp_path, "--only", "serve", "--path", "walk")
     assert [crowd["viewers"] for crowd in row["crowds"]] == [1, 4, 16]
-    assert row["residency"] == pytest.approx(1.0, abs=0.1)
+    assert 0.5 < row["residency"] < serve.MAX_RESIDENCY
     assert all(crowd["pixels_per_s"] > 0 for crowd in row["crowds"])
     assert serve.table_of([row]).row_count == len(serve.VIEWERS)
