@@ -32,7 +32,7 @@ def test_the_best_is_told_first_with_those_that_are_shipped(
     shown = capsys.readouterr().out
     lines = shown.splitlines()
     assert lines[1].rstrip().startswith("latency of 1 client, a headset on cpu:0 (1), cpu:1 (1)")
-    assert lines[3].startswith("best") and "eye" in lines[3]
+    assert lines[3].startswith("best") and "tile-split" in lines[3]
     named = [line.split()[1] for line in lines if line.startswith("shipped")]
     exact = [name for name in shipped() if name != "shard"]
     assert set(named) | {lines[3].split()[1]} >= set(exact)
