@@ -14,6 +14,7 @@ from rendering.depth_slabs import DepthMasses, Slab, cut_in_slabs
 from rendering.device import Device, DeviceLost
 from rendering.division import Division
 from rendering.drawable import Drawable, MemoryGone
+from rendering.fairness import Urgency
 from rendering.frame import FrameRequest
 from rendering.frame_pieces import CutInSlabs, Piece, pieces_of
 from rendering.part_balance import PartBalance
@@ -154,6 +155,8 @@ class Planner:
         return Group(tuple(RatedDevice(n) for n in self.known.scenes.memory_of if n in names))
 
     def _kept(self, drawable: Drawable) -> dict[int, RasterImage]:
+        if self.request.urgency < Urgency.STILL:  # theirs are not kept, and are drawn otherwise
+            return {}
         found = {
             eye: self.known.pictures.get(drawable, camera, self.request.settings)
             for eye, camera in enumerate(self.request.cameras)

@@ -72,11 +72,10 @@ class ScheduleCommand:
 
     def run(self, say: Say) -> None:
         """Print it."""
-        from rendering.schedule_file import read_schedule
         from rendering.schedule_search import search
         from viewer.schedule_report import ScheduleReport, write_outputs
 
-        own = [read_schedule(self.file)] if self.file is not None else []
+        own = [_schedule_of(str(self.file))] if self.file is not None else []
         problem = self.problem()
         result = search(problem, (*own, *shipped_schedules()))
         report = ScheduleReport(problem, result, own[0] if own else None)
@@ -131,6 +130,16 @@ class ScheduleCommand:
         )
         worst = Fidelity.APPROXIMATE if self.approximate else Fidelity.IDENTICAL
         return Problem(machine, measured.costs, requests, objective, worst)
+
+
+def _schedule_of(name: str) -> Schedule:
+    """A shipped one, or that of a file."""
+    from configs.schedules import SHIPPED
+    from rendering.schedule_file import read_schedule
+
+    if name in SHIPPED:
+        return next(schedule for schedule in shipped_schedules() if schedule.name == name)
+    return read_schedule(name)
 
 
 def shipped_schedules() -> tuple[Schedule, ...]:

@@ -19,6 +19,7 @@ import pytest
 
 from configs.settings import Settings, StreamSettings
 from rendering.base import RasterSettings
+from rendering.fairness import Urgency
 from rendering.frame import FrameRequest
 from scene_store.build import BuildOptions, build_store
 from scene_store.formats.ply import write_ply
@@ -338,7 +339,8 @@ def test_chunks_and_finished_pictures_keep_to_one_device_budget(tmp_path: Path) 
             angle = sequence // 2 % 20 / 3
             eye = (5 * math.sin(angle), 0.0, 5 * math.cos(angle))
             camera = Camera.look_at(eye, (0, 0, 0), (0, -1, 0), fov_y_rad=0.8, width=96, height=64)
-            ready.engine.submit(FrameRequest("a", sequence, (camera,), raster)).result(20)
+            request = FrameRequest("a", sequence, (camera,), raster, urgency=Urgency.STILL)
+            ready.engine.submit(request).result(20)
             held = stream.stats().device_bytes + ready.engine.pictures.held_bytes
             assert held <= budget and shares.held_by_pictures <= budget // 8
             most, hits = max(most, held), ready.engine.pictures.hits

@@ -39,6 +39,14 @@ def test_the_best_is_told_first_with_those_that_are_shipped(
     assert "times better" not in shown and "\x1b" not in shown, "plain in a pipe"
 
 
+def test_a_shipped_schedule_may_be_named(capsys: pytest.CaptureFixture[str]) -> None:
+    run(["tile-split", *FEW])
+    shown = capsys.readouterr().out.splitlines()
+    assert any(
+        line.split()[:2] in (["own", "tile-split"], ["best", "tile-split"]) for line in shown
+    )
+
+
 def test_explaining(capsys: pytest.CaptureFixture[str]) -> None:
     run(["--explain", "--clients", "2", *UNEVEN, *FEW])
     shown = capsys.readouterr().out
