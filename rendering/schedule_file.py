@@ -110,7 +110,7 @@ def _level(value: Marked) -> Split:
         raise value.error("does not say by what to split", "add a line such as by: band")
     return Split(
         fields["by"].choice(SplitBy),
-        fields["parts"].whole(0, MAX_DEVICES) if "parts" in fields else 0,
+        fields["parts"].whole(1, MAX_DEVICES) if "parts" in fields else 0,
         fields["order"].choice(Order) if "order" in fields else Order.DEPTH,
     )
 

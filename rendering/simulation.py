@@ -177,7 +177,7 @@ class Simulation:
     @property
     def idle_share(self) -> float:
         """Of all devices in use together."""
-        return 1.0 - fmean(self.utilisation().values())
+        return max(0.0, 1.0 - fmean(self.utilisation().values()))  # rounding may make it less
 
     def mean_path_ms(self) -> dict[str, float]:
         """``SimulatedFrame.path_ms`` of all frames, the mean of each entry, in order of passing.

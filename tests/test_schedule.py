@@ -118,6 +118,7 @@ BROKEN = {
     "nothing left": ("name: a\nsplit: [frame, band]", 2, "split[0]", "parts: 2"),
     "one part": ("name: a\nsplit:\n  by: band\n  parts: 1", 4, "split[0].parts", "2 or more"),
     "three eyes": ("name: a\nsplit:\n- by: eye\n  parts: 3", 4, "split[0].parts", "leave out"),
+    "no parts": ("name: a\nsplit: {by: band, parts: 0}", 2, "split.parts", "1 to"),
     "order of bands": ("name: a\nsplit: {by: band, order: dealt}", 2, "split[0].order", "remove"),
     "devices": ("name: a\ndevices: some", 2, "devices", "write all, a number"),
     "no devices": ("name: a\ndevices: 0", 2, "devices", "1 or more"),
