@@ -94,7 +94,7 @@ class ElasticPolicy:
             return Decision(least, f"at least {least} devices are kept")
         recent = frame_ms[-self.grow_after :]
         if len(recent) < self.grow_after:
-            return Decision(present, f"waiting for frames: {len(recent)} of {self.grow_after}")
+            return Decision(present, f"too few frames to tell: {len(recent)} of {self.grow_after}")
         late = sum(time > self.grow_above * self.target_ms for time in recent)
         if late > self.late_share * len(recent):
             return self._grown(sorted(recent), late, present, most)

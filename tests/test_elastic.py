@@ -101,7 +101,7 @@ def test_limits_come_before_frames(present: int, available: int, wanted: int) ->
 
 def test_nothing_is_decided_on_few_frames() -> None:
     decision = POLICY.decide([500.0] * 3, 1, 8)
-    assert decision.wanted == 1 and decision.reason == "waiting for frames: 3 of 4"
+    assert decision.wanted == 1 and decision.reason == "too few frames to tell: 3 of 4"
 
 
 @pytest.mark.parametrize(

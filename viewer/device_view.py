@@ -116,7 +116,7 @@ def devices_html(
     rows = [_device_row(status, at[status.device.name]) for status in devices]
     parts.append(_table(rows))
     if decision is not None:
-        parts.append(_line(f"{decision.reason}."))
+        parts.append(_line(f"{decision.reason[:1].upper()}{decision.reason[1:]}."))
     if load is not None and load.overloaded:
         parts.append(_line(busy_line(load), "Pictures in motion get coarser until all fit"))
     if len(memories) > 1:
