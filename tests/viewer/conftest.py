@@ -68,3 +68,17 @@ def viser_server() -> Iterator[viser.ViserServer]:
     server = viser.ViserServer(host="127.0.0.1", port=port, verbose=False)
     yield server
     server.stop()
+
+
+@pytest.fixture
+def damaged_store(ball_store: Path, tmp_path: Path) -> Path:
+    """The store with one bit of one leaf turned over."""
+    path = tmp_path / "damaged.bvs"
+    path.mkdir()
+    for file in ball_store.iterdir():
+        (path / file.name).write_bytes(file.read_bytes())
+    geometry = path / "geometry-00.bin"
+    data = bytearray(geometry.read_bytes())
+    data[len(data) // 2] ^= 1
+    geometry.write_bytes(data)
+    return path

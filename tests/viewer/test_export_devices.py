@@ -325,20 +325,6 @@ def test_frames_wait_for_room_that_the_ones_before_take(
     assert any(waited)
 
 
-@pytest.fixture
-def damaged_store(ball_store: Path, tmp_path: Path) -> Path:
-    """The store with one bit of one leaf turned over."""
-    path = tmp_path / "damaged.bvs"
-    path.mkdir()
-    for file in ball_store.iterdir():
-        (path / file.name).write_bytes(file.read_bytes())
-    geometry = path / "geometry-00.bin"
-    data = bytearray(geometry.read_bytes())
-    data[len(data) // 2] ^= 1
-    geometry.write_bytes(data)
-    return path
-
-
 def test_what_is_damaged_is_told_once_and_drawn_alike(damaged_store: Path, tmp_path: Path) -> None:
     told: list[list[str]] = []
     written = []

@@ -57,20 +57,6 @@ def ball_store(ball_ply: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def damaged_store(ball_store: Path, tmp_path: Path) -> Path:
-    """The store with one bit of one leaf turned over."""
-    path = tmp_path / "damaged.bvs"
-    path.mkdir()
-    for file in ball_store.iterdir():
-        (path / file.name).write_bytes(file.read_bytes())
-    geometry = path / "geometry-00.bin"
-    data = bytearray(geometry.read_bytes())
-    data[len(data) // 2] ^= 1
-    geometry.write_bytes(data)
-    return path
-
-
 def test_an_exported_store_is_the_exported_scene(
     ball_ply: Path, ball_store: Path, tmp_path: Path
 ) -> None:
