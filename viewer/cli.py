@@ -19,6 +19,7 @@ from types import FrameType
 from typing import Any, TextIO, cast
 
 from splat.errors import BelvedereError, OutputError, SettingsError
+from viewer.allocator import return_freed_blocks
 
 PROGRAM = "belvedere"
 DEBUG_VARIABLE = "BELVEDERE_DEBUG"
@@ -54,6 +55,7 @@ Gaussians, which is also what is shown without a scene.
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
+    return_freed_blocks()
     debug = "--debug" in words or os.environ.get(DEBUG_VARIABLE, "") not in ("", "0")
     logging.basicConfig(
         level=logging.DEBUG if debug else logging.WARNING,
