@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 from render_cache.reuse import NO_REUSE, ReuseLimits
 from splat.camera import Camera
 from splat.gaussians import Gaussians
+from splat.stereo import is_pair
 
 DILATION_PX2 = 0.3
 ALPHA_CUT = 1.0 / 255.0
@@ -254,6 +255,18 @@ class PairRasterizer(Rasterizer, Protocol):
             RenderCancelled, BudgetError, TypeError: As ``render``.
             ValueError: If the cameras are no pair, or nothing may be reused.
         """
+
+
+def require_pair(left: Camera, right: Camera, settings: RasterSettings) -> None:
+    """What ``PairRasterizer.render_pair`` asks of its arguments.
+
+    Raises:
+        ValueError: If the cameras are no pair, or nothing may be reused.
+    """
+    if not is_pair(left, right):
+        raise ValueError("only two pinhole cameras side by side are drawn as a pair")
+    if not settings.reuse.drift_px > 0 < settings.reuse.angle_rad:
+        raise ValueError("a pair needs limits above 0 for what its eyes share")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from render_cache.reuse import ReuseLimits
-from rendering.base import ALPHA_CUT, RasterSettings
+from rendering.base import ALPHA_CUT, RasterSettings, require_pair
 from rendering.camera_models import to_screen
 from rendering.reference_project import ProjectedReference, ReferenceScene, project
 from splat.camera import Camera
-from splat.stereo import is_pair
 
 
 def project_second(
@@ -24,10 +23,7 @@ def project_second(
     Raises:
         ValueError: If the cameras are no pair, or nothing may be reused.
     """
-    if not is_pair(left, right):
-        raise ValueError("only two pinhole cameras side by side are drawn as a pair")
-    if not settings.reuse.drift_px > 0 < settings.reuse.angle_rad:
-        raise ValueError("a pair needs limits above 0 for what its eyes share")
+    require_pair(left, right, settings)
     # Depths are the same, so these are the same Gaussians.
     first, second = (project(scene, eye, settings, anywhere=True) for eye in (left, right))
     bases = 1 if settings.sh_degree == 0 else scene.sh.shape[1]

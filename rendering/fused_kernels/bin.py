@@ -3,17 +3,26 @@
 import triton
 import triton.language as tl
 
-from rendering.fused_kernels.project import (
+from rendering.fused_kernels.footprint import tiles_of_row
+from rendering.fused_kernels.layout import (
+    COLUMNS,
     EXTENT,
+    OTHER_COLUMNS,
+    OTHER_X,
+    ROWS,
     SPLAT_COLUMNS,
-    TILES,
     WXX,
     WXY,
     WYY,
     X,
     Y,
-    columns_of_row,
 )
+
+
+@triton.jit
+def word(record, column, mask):
+    """A word of splats that is an integer."""
+    return tl.load(record + column, mask, 0.0).to(tl.int32, bitcast=True)
 
 
 @triton.jit
@@ -23,11 +32,13 @@ def pair_kernel(
     ends,  # [visible] int64: of each splat's pairs, in that order
     pairs,
     visible,
-    pair_tiles,  # [pairs] int32
+    pair_tiles,  # [pairs] int16 or int32: the second eye's follow the first one's
     pair_splats,  # [pairs] int32
     columns,  # tiles in a row of the image
     first_row,  # of tiles that are drawn
+    tiles,  # of an eye
     STEPS: tl.constexpr,  # so that 2^STEPS > visible
+    EYES: tl.constexpr,
     BLOCK: tl.constexpr,
     TILE: tl.constexpr,
 ):
@@ -52,25 +63,30 @@ def pair_kernel(
     wyy = tl.load(record + WYY, mask, 1.0)
     extent_x = tl.load(record + EXTENT, mask, 1.0)
     extent_y = tl.load(record + EXTENT + 1, mask, 1.0)
-    tx = tl.load(record + TILES, mask, 0.0).to(tl.int32, bitcast=True)
-    ty = tl.load(record + TILES + 1, mask, 0.0).to(tl.int32, bitcast=True)
-    tx0 = tx & 0xFFFF
-    tx1 = tx >> 16
-    ty0 = ty & 0xFFFF
-    ty1 = ty >> 16
+    seen = word(record, COLUMNS, mask)
+    rows = word(record, ROWS, mask)
+    if EYES == 2:
+        other_x = tl.load(record + OTHER_X, mask, 0.0)
+        other_seen = word(record, OTHER_COLUMNS, mask)
     tile = tl.zeros([BLOCK], tl.int32)
-    found = ~mask
-    row = tl.min(tl.where(mask, ty0, 1 << 30))
-    end = tl.max(tl.where(mask, ty1, -1))
+    found = mask == 0
+    row = tl.min(tl.where(mask, rows & 0xFFFF, 1 << 30))
+    end = tl.max(tl.where(mask, rows >> 16, -1))
     while row <= end:
-        first, last = columns_of_row(
-            x, y, wxx, wxy, wyy, extent_x, extent_y, tx0, tx1, ty0, ty1, row, TILE
-        )
-        here = tl.maximum(last - first + 1, 0)
-        mine = (~found) & (rank < here)
-        tile = tl.where(mine, (row - first_row) * columns + first + rank, tile)
+        begin_of_row = (row - first_row) * columns
+        here, first = tiles_of_row(x, y, wxx, wxy, wyy, extent_x, extent_y, seen, rows, row, TILE)
+        mine = (found == 0) & (rank < here)
+        tile = tl.where(mine, begin_of_row + first + rank, tile)
         found = found | mine
         rank = tl.where(found, rank, rank - here)
+        if EYES == 2:
+            here, first = tiles_of_row(
+                other_x, y, wxx, wxy, wyy, extent_x, extent_y, other_seen, rows, row, TILE
+            )
+            mine = (found == 0) & (rank < here)
+            tile = tl.where(mine, tiles + begin_of_row + first + rank, tile)
+            found = found | mine
+            rank = tl.where(found, rank, rank - here)
         row += 1
     tl.store(pair_tiles + pair, tile, mask)
     tl.store(pair_splats + pair, splat.to(tl.int32), mask)

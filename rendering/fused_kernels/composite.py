@@ -3,10 +3,11 @@
 import triton
 import triton.language as tl
 
-from rendering.fused_kernels.project import (
+from rendering.fused_kernels.layout import (
     DEPTH,
     LOG2_ALPHA_CUT,
     OPACITY,
+    OTHER_X,
     RED,
     SPLAT_COLUMNS,
     WXX,
@@ -43,26 +44,66 @@ def write_tile(
 
 
 @triton.jit
+def place_of(tile, width, first_row, end_row, columns, tiles, TILE: tl.constexpr):
+    """Column and row of a tile's first pixel, columns and rows of its pixels, whether they are in
+    the image, and where in the images; and which eye sees it."""
+    eye = tile // tiles
+    tile -= eye * tiles
+    left = (tile % columns) * TILE
+    top = first_row + (tile // columns) * TILE
+    pixel = tl.arange(0, TILE * TILE)
+    ix = left + pixel % TILE
+    iy = top + pixel // TILE
+    inside = (ix < width) & (iy < end_row)
+    place = (eye * (end_row - first_row) + iy - first_row).to(tl.int64) * width + ix
+    return left, top, ix, iy, inside, place, eye
+
+
+@triton.jit
+def halves(word):
+    """Two half-precision numbers of a word."""
+    low = word.to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)
+    return low, (word >> 16).to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)
+
+
+@triton.jit
+def two_words(record, k: tl.constexpr):
+    """Words 2 k and 2 k + 1 of a splat, by one load."""
+    both = tl.load(record.to(tl.pointer_type(tl.int64)) + k)
+    low = both.to(tl.int32).to(tl.float32, bitcast=True)
+    return low, (both >> 32).to(tl.int32).to(tl.float32, bitcast=True)
+
+
+@triton.jit
 def stream_kernel(
     splats,  # [visible, SPLAT_COLUMNS] float32
     pair_splats,  # [pairs] int32: by tile, front to back
     tile_ends,  # [tiles] int64
     color, alpha, depth, median, count,
-    background, width, first_row, end_row, columns, least,
+    background, width, first_row, end_row, columns, tiles, least,
     WITH_COLOR: tl.constexpr,
     WITH_DEPTH: tl.constexpr,
     WITH_ALL: tl.constexpr,
+    HALF: tl.constexpr,  # colours are
+    EYES: tl.constexpr,
     STRIDE: tl.constexpr,  # splats between two looks at the transmittance
     TILE: tl.constexpr,
+    ROWS_A_PASS: tl.constexpr,  # rows of the tile that the program's threads cover at once
 ):  # fmt: skip
-    """One splat after the other; each thread keeps its pixels in registers."""
+    """One splat after the other; each thread keeps its pixels in registers.
+
+    The pixels of a thread are one above the other, in rows that ``k`` counts from the middle one:
+    along them the exponent is a polynomial in k, whose coefficients are the same for all of them.
+    """
     tile = tl.program_id(0)
+    _, top, ix, _, inside, place, eye = place_of(
+        tile, width, first_row, end_row, columns, tiles, TILE
+    )
     pixel = tl.arange(0, TILE * TILE)
-    ix = (tile % columns) * TILE + pixel % TILE
-    iy = first_row + (tile // columns) * TILE + pixel // TILE
-    inside = (ix < width) & (iy < end_row)
+    middle = 0.5 * (TILE - ROWS_A_PASS)
+    k = (pixel // (TILE * ROWS_A_PASS) * ROWS_A_PASS).to(tl.float32) - middle
     px = ix.to(tl.float32) + 0.5
-    py = iy.to(tl.float32) + 0.5
+    py = (top + pixel // TILE % ROWS_A_PASS).to(tl.float32) + (0.5 + middle)
     t = tl.where(inside, 1.0, 0.0)
     r = tl.zeros_like(t)
     g = tl.zeros_like(t)
@@ -70,34 +111,47 @@ def stream_kernel(
     z = tl.zeros_like(t)
     m = tl.zeros_like(t)
     n = tl.zeros([TILE * TILE], tl.int32)
-    at = tl.load(tile_ends + tile - 1, tile > 0, 0)
-    end = tl.load(tile_ends + tile)
+    at = tl.load(tile_ends + tile - 1, tile > 0, 0).to(tl.int32)
+    end = tl.load(tile_ends + tile).to(tl.int32)
     live = at < end
     while live:
         for step in tl.static_range(STRIDE):
             here = at + step < end
             record = splats + tl.load(pair_splats + at + step, here, 0).to(tl.int64) * SPLAT_COLUMNS
-            dx = px - tl.load(record + X)
-            dy = py - tl.load(record + Y)
-            wx = tl.load(record + WXX) * dx + tl.load(record + WXY) * dy
-            wy = tl.load(record + WYY) * dy
-            power = tl.load(record + OPACITY) - wy * wy - wx * wx
-            takes = (power >= LOG2_ALPHA_CUT) & (t > least) & here
-            weight = tl.where(takes, tl.minimum(tl.exp2(power), ALPHA_MAX) * t, 0.0)
+            x, y = two_words(record, 0)
+            wxx, wxy = two_words(record, 1)
+            wyy, opacity = two_words(record, 2)
+            if EYES == 2:
+                x = tl.load(record + tl.where(eye == 0, X, OTHER_X))
+            # Beyond the last one, too faint to be seen.
+            opacity = tl.where(here, opacity, -1e4)
+            dx = px - x
+            dy = py - y
+            wx = wxx * dx + wxy * dy
+            wy = wyy * dy
+            slope = -2.0 * (wx * wxy + wy * wyy)
+            power = (opacity - wy * wy - wx * wx) + k * (slope - k * (wxy * wxy + wyy * wyy))
+            weight = tl.where(power >= LOG2_ALPHA_CUT, tl.minimum(tl.exp2(power), ALPHA_MAX), 0.0)
+            weight = tl.where(t > least, weight * t, 0.0)
             behind = t - weight
             if WITH_COLOR:
-                r += weight * tl.load(record + RED)
-                g += weight * tl.load(record + RED + 1)
-                b += weight * tl.load(record + RED + 2)
+                red, green = two_words(record, 3)
+                if HALF:
+                    blue = green
+                    red, green = halves(red.to(tl.int32, bitcast=True))
+                else:
+                    blue = tl.load(record + RED + 2)
+                r += weight * red
+                g += weight * green
+                b += weight * blue
             if WITH_DEPTH:
                 z += weight * tl.load(record + DEPTH)
             if WITH_ALL:
                 m = tl.where((t > 0.5) & (behind <= 0.5), tl.load(record + DEPTH), m)
-                n += takes.to(tl.int32)
+                n += (weight > 0.0).to(tl.int32)
             t = behind
         at += STRIDE
         live = (at < end) & (tl.max(t) > least)
-    place = (iy - first_row).to(tl.int64) * width + ix
     write_tile(
         color, alpha, depth, median, count, t, r, g, b, z, m, n, least, background, place, inside,
         WITH_COLOR, WITH_DEPTH, WITH_ALL,
@@ -110,48 +164,85 @@ def multiply(a, b):
 
 
 @triton.jit
+def colors_at(record, here, HALF: tl.constexpr):
+    """Red, green and blue of splats."""
+    red = tl.load(record + RED, here, 0.0)
+    green = tl.load(record + RED + 1, here, 0.0)
+    if HALF:
+        blue = green
+        red, green = halves(red.to(tl.int32, bitcast=True))
+    else:
+        blue = tl.load(record + RED + 2, here, 0.0)
+    return red, green, blue
+
+
+@triton.jit
+def features_of(qx, qy, term):
+    """Terms of a polynomial of the second degree at pixels, twice: [pixels, 16]. They are multiples
+    of a quarter below 64, which TF32 holds exactly."""
+    k = term[None, :] % 8
+    features = tl.where(k == 0, (qx * qx)[:, None], 0.0)
+    features = tl.where(k == 1, (qx * qy)[:, None], features)
+    features = tl.where(k == 2, (qy * qy)[:, None], features)
+    features = tl.where(k == 3, qx[:, None], features)
+    features = tl.where(k == 4, qy[:, None], features)
+    return tl.where(k == 5, 1.0, features)
+
+
+@triton.jit
+def leading(x):
+    """What TF32 holds of a number."""
+    return (x.to(tl.int32, bitcast=True) & -8192).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def in_two(x, upper):
+    """A coefficient in two parts that TF32 holds, 21 bits of it, one a half of the rows."""
+    high = leading(x)
+    return tl.where(upper, high[None, :], (x - high)[None, :])
+
+
+@triton.jit
 def matrix_kernel(
     splats, pair_splats, tile_ends,
     color, alpha, depth, median, count,
-    background, width, first_row, end_row, columns, least,
+    background, width, first_row, end_row, columns, tiles, least,
     WITH_COLOR: tl.constexpr,
     WITH_DEPTH: tl.constexpr,
     WITH_ALL: tl.constexpr,
+    HALF: tl.constexpr,  # colours are, and products with them in TF32
+    EYES: tl.constexpr,
     STRIDE: tl.constexpr,  # splats of one product
     TILE: tl.constexpr,
+    ROWS_A_PASS: tl.constexpr,  # not used
 ):  # fmt: skip
     """``STRIDE`` splats at a time: alphas of all pixels as a matrix, transmittance by a scan along
     it, and colours as a product with the splats' colours. About the tile's centre the exponent is
     a polynomial of a pixel's place, which is a product of two small matrices."""
     tile = tl.program_id(0)
-    pixel = tl.arange(0, TILE * TILE)
-    ix = (tile % columns) * TILE + pixel % TILE
-    iy = first_row + (tile // columns) * TILE + pixel // TILE
-    inside = (ix < width) & (iy < end_row)
-    centre_x = ((tile % columns) * TILE).to(tl.float32) + 0.5 * TILE
-    centre_y = (first_row + (tile // columns) * TILE).to(tl.float32) + 0.5 * TILE
-    qx = (ix.to(tl.float32) + 0.5) - centre_x
-    qy = (iy.to(tl.float32) + 0.5) - centre_y
+    left, top, ix, iy, inside, place, eye = place_of(
+        tile, width, first_row, end_row, columns, tiles, TILE
+    )
+    centre_x = left.to(tl.float32) + 0.5 * TILE
+    centre_y = top.to(tl.float32) + 0.5 * TILE
+    column_of_x = tl.where(eye == 0, X, OTHER_X)
     term = tl.arange(0, 16)
-    # x², xy, y², x, y, 1 of each pixel
-    features = tl.where(term[None, :] == 0, (qx * qx)[:, None], 0.0)
-    features = tl.where(term[None, :] == 1, (qx * qy)[:, None], features)
-    features = tl.where(term[None, :] == 2, (qy * qy)[:, None], features)
-    features = tl.where(term[None, :] == 3, qx[:, None], features)
-    features = tl.where(term[None, :] == 4, qy[:, None], features)
-    features = tl.where(term[None, :] == 5, 1.0, features)
+    features = features_of(
+        (ix.to(tl.float32) + 0.5) - centre_x, (iy.to(tl.float32) + 0.5) - centre_y, term
+    )
+    upper = term[:, None] < 8
     t = tl.where(inside, 1.0, 0.0)
     sums = tl.zeros([TILE * TILE, 16], tl.float32)
     m = tl.zeros_like(t)
     n = tl.zeros([TILE * TILE], tl.int32)
-    at = tl.load(tile_ends + tile - 1, tile > 0, 0)
-    end = tl.load(tile_ends + tile)
+    at = tl.load(tile_ends + tile - 1, tile > 0, 0).to(tl.int32)
+    end = tl.load(tile_ends + tile).to(tl.int32)
     one = tl.arange(0, STRIDE)
     live = at < end
     while live:
         here = at + one < end
         record = splats + tl.load(pair_splats + at + one, here, 0).to(tl.int64) * SPLAT_COLUMNS
-        dx = tl.load(record + X, here, 0.0) - centre_x
+        dx = tl.load(record + column_of_x, here, 0.0) - centre_x
         dy = tl.load(record + Y, here, 0.0) - centre_y
         wxx = tl.load(record + WXX, here, 0.0)
         wxy = tl.load(record + WXY, here, 0.0)
@@ -162,14 +253,14 @@ def matrix_kernel(
         wx = wxx * dx + wxy * dy
         wy = wyy * dy
         constant = tl.load(record + OPACITY, here, -1e4) - wx * wx - wy * wy
-        k = term[:, None]
-        polynomial = tl.where(k == 0, -a[None, :], 0.0)
-        polynomial = tl.where(k == 1, (-2.0 * c)[None, :], polynomial)
-        polynomial = tl.where(k == 2, -e[None, :], polynomial)
-        polynomial = tl.where(k == 3, (2.0 * wxx * wx)[None, :], polynomial)
-        polynomial = tl.where(k == 4, (2.0 * (wxy * wx + wyy * wy))[None, :], polynomial)
-        polynomial = tl.where(k == 5, constant[None, :], polynomial)
-        power = tl.dot(features, polynomial, input_precision="tf32x3")
+        row = term[:, None] % 8
+        polynomial = tl.where(row == 0, in_two(-a, upper), 0.0)
+        polynomial = tl.where(row == 1, in_two(-2.0 * c, upper), polynomial)
+        polynomial = tl.where(row == 2, in_two(-e, upper), polynomial)
+        polynomial = tl.where(row == 3, in_two(2.0 * wxx * wx, upper), polynomial)
+        polynomial = tl.where(row == 4, in_two(2.0 * (wxy * wx + wyy * wy), upper), polynomial)
+        polynomial = tl.where(row == 5, in_two(constant, upper), polynomial)
+        power = tl.dot(features, polynomial, input_precision="tf32")
         shown = power >= LOG2_ALPHA_CUT
         opacity = tl.where(shown, tl.minimum(tl.exp2(power), ALPHA_MAX), 0.0)
         passed = tl.associative_scan(1.0 - opacity, 1, multiply)
@@ -180,18 +271,16 @@ def matrix_kernel(
         z = tl.load(record + DEPTH, here, 0.0)
         if WITH_COLOR:
             column = tl.arange(0, 16)[None, :]
-            red = tl.load(record + RED, here, 0.0)
-            green = tl.load(record + RED + 1, here, 0.0)
-            blue = tl.load(record + RED + 2, here, 0.0)
+            red, green, blue = colors_at(record, here, HALF)
             values = tl.where(column == 0, red[:, None], 0.0)
             values = tl.where(column == 1, green[:, None], values)
             values = tl.where(column == 2, blue[:, None], values)
             values = tl.where(column == 3, z[:, None], values)
-            sums += tl.dot(weight, values, input_precision="tf32x3")
+            sums += tl.dot(weight, values, input_precision="tf32" if HALF else "tf32x3")
         elif WITH_DEPTH:
             column = tl.arange(0, 16)[None, :]
             values = tl.where(column == 3, z[:, None], 0.0)
-            sums += tl.dot(weight, values, input_precision="tf32x3")
+            sums += tl.dot(weight, values, input_precision="tf32" if HALF else "tf32x3")
         if WITH_ALL:
             falls = takes & (before > 0.5) & (before - weight <= 0.5)
             m += tl.sum(tl.where(falls, z[None, :], 0.0), 1)
@@ -199,7 +288,6 @@ def matrix_kernel(
         t *= tl.reduce(tl.where(takes, 1.0 - opacity, 1.0), 1, multiply)
         at += STRIDE
         live = (at < end) & (tl.max(t) > least)
-    place = (iy - first_row).to(tl.int64) * width + ix
     column = tl.arange(0, 16)[None, :]
     r = tl.sum(tl.where(column == 0, sums, 0.0), 1)
     g = tl.sum(tl.where(column == 1, sums, 0.0), 1)

@@ -9,68 +9,53 @@ and a larger unit of length where fourth powers would overflow.
 import triton
 import triton.language as tl
 
-# A page (``rendering.fused_pages``): bounds, rows of geometry, then of harmonics and their scales.
-HEADER = tl.constexpr(16)  # words
-MEAN = tl.constexpr(0)
-QUAT = tl.constexpr(3)
-SCALE = tl.constexpr(7)
-LOG2_OPACITY = tl.constexpr(10)
-DC = tl.constexpr(11)
-GEOMETRY_ROWS = tl.constexpr(14)
-
-# Columns of the camera's vector of doubles (``rendering.fused_cuda.camera_vector``).
-ROTATION = tl.constexpr(0)
-TRANSLATION_Z = tl.constexpr(9)
-ORIGIN = tl.constexpr(10)
-ORIGIN_HI = tl.constexpr(13)
-ORIGIN_LO = tl.constexpr(16)
-FOCAL = tl.constexpr(19)
-CENTRE = tl.constexpr(21)
-LIMITS = tl.constexpr(23)  # right, left, bottom, top: of x/z and y/z inside J
-NEAR_FAR = tl.constexpr(27)
-SIZE = tl.constexpr(29)
-REACHES = tl.constexpr(31)  # of the image's edges, for boxes: right, left, bottom, top
-STRETCHES = tl.constexpr(35)  # how much wider than a scale a Gaussian may be in x and y
-SLACK = tl.constexpr(37)
-CAMERA_COLUMNS = tl.constexpr(38)
-
-# Columns of a projected Gaussian (a cache line).
-X = tl.constexpr(0)
-Y = tl.constexpr(1)
-WXX = tl.constexpr(2)
-WXY = tl.constexpr(3)
-WYY = tl.constexpr(4)
-OPACITY = tl.constexpr(5)  # log2
-RED = tl.constexpr(6)
-DEPTH = tl.constexpr(9)
-EXTENT = tl.constexpr(10)
-TILES = tl.constexpr(12)  # first and last column of tiles, then rows, in 16 bits each
-OTHER_X = tl.constexpr(14)  # where a second eye sees it
-SPLAT_COLUMNS = tl.constexpr(16)
-
-PINHOLE = tl.constexpr(0)
-ORTHO = tl.constexpr(1)
-FISHEYE = tl.constexpr(2)
-
-DILATION_PX2 = tl.constexpr(0.3)
-LOG2_ALPHA_CUT = tl.constexpr(-7.994353436858858)
-LOG2_E = tl.constexpr(1.4426950408889634)
-FISHEYE_MAX_THETA = tl.constexpr(2.530727415391778)
-LARGEST_DET = tl.constexpr(1e36)
-SMALLEST_DET = tl.constexpr(1e-36)
-LARGEST_PIXELS = tl.constexpr(1e37)
-HUGE_PIXELS = tl.constexpr(1048576.0)
-
-
-@triton.jit
-def dot3(ax, ay, az, bx, by, bz):
-    return ax * bx + ay * by + az * bz
-
-
-@triton.jit
-def at(camera, column):
-    """A number of the camera in single precision."""
-    return tl.load(camera + column).to(tl.float32)
+from rendering.fused_kernels.chunk_box import box_may_be_seen
+from rendering.fused_kernels.footprint import tiles_of_row
+from rendering.fused_kernels.layout import (
+    CENTRE,
+    COLUMNS,
+    DEPTH,
+    DILATION_PX2,
+    EXTENT,
+    FISHEYE_MAX_THETA,
+    FOCAL,
+    HEADER,
+    HUGE_PIXELS,
+    LARGEST_HALF,
+    LARGEST_PIXELS,
+    LIMITS,
+    LOG2_ALPHA_CUT,
+    LOG2_E,
+    LOG2_OPACITY,
+    MEAN,
+    NEAR_FAR,
+    NO_COLUMNS,
+    OPACITY,
+    ORIGIN,
+    ORIGIN_HI,
+    ORIGIN_LO,
+    ORTHO,
+    OTHER_COLUMNS,
+    OTHER_X,
+    PINHOLE,
+    QUAT,
+    RED,
+    ROTATION,
+    ROWS,
+    SCALE,
+    SIZE,
+    SMALLEST_DET,
+    SPLAT_COLUMNS,
+    TRANSLATION_Z,
+    WXX,
+    WXY,
+    WYY,
+    X,
+    Y,
+    at,
+    dot3,
+)
+from rendering.fused_kernels.shade import colors_towards
 
 
 @triton.jit
@@ -94,170 +79,6 @@ def atan2_positive(y, x):
 
 
 @triton.jit
-def box_may_be_seen(bounds, camera, MODEL: tl.constexpr):
-    """Whether a chunk may contribute: its box, its largest Gaussian and J's limits, in doubles."""
-    nearest_z = -tl.load(camera + SLACK)
-    furthest_z = tl.load(camera + SLACK)
-    least_right = tl.load(camera + REACHES) * 0.0
-    least_left = least_right
-    least_bottom = least_right
-    least_top = least_right
-    nearest2 = least_right
-    furthest2 = least_right
-    for k in tl.static_range(3):
-        lo = tl.load(bounds + k).to(tl.float64)
-        hi = tl.load(bounds + 3 + k).to(tl.float64)
-        centre = 0.5 * (lo + hi) - tl.load(camera + ORIGIN + k)
-        half = 0.5 * (hi - lo)
-        rx = tl.load(camera + ROTATION + k)
-        ry = tl.load(camera + ROTATION + 3 + k)
-        rz = tl.load(camera + ROTATION + 6 + k)
-        nearest_z += rz * centre - tl.abs(rz) * half
-        furthest_z += rz * centre + tl.abs(rz) * half
-        if MODEL == ORTHO:
-            least_right += rx * centre - tl.abs(rx) * half
-            least_left += -rx * centre - tl.abs(rx) * half
-            least_bottom += ry * centre - tl.abs(ry) * half
-            least_top += -ry * centre - tl.abs(ry) * half
-        else:
-            right = rx - tl.load(camera + REACHES) * rz
-            left = -rx - tl.load(camera + REACHES + 1) * rz
-            bottom = ry - tl.load(camera + REACHES + 2) * rz
-            top = -ry - tl.load(camera + REACHES + 3) * rz
-            least_right += right * centre - tl.abs(right) * half
-            least_left += left * centre - tl.abs(left) * half
-            least_bottom += bottom * centre - tl.abs(bottom) * half
-            least_top += top * centre - tl.abs(top) * half
-        offset = tl.abs(centre)
-        gap = tl.maximum(offset - half, 0.0)
-        nearest2 += gap * gap
-        furthest2 += (offset + half) * (offset + half)
-    near = tl.load(camera + NEAR_FAR)
-    far = tl.load(camera + NEAR_FAR + 1)
-    slack = tl.load(camera + SLACK) + 1e-5 * tl.sqrt(furthest2)
-    if MODEL == FISHEYE:
-        seen = (tl.sqrt(nearest2) <= far + slack) & (tl.sqrt(furthest2) >= near - slack)
-    else:
-        largest = tl.load(bounds + 6).to(tl.float64)
-        wide = largest * tl.load(camera + STRETCHES) + slack
-        high = largest * tl.load(camera + STRETCHES + 1) + slack
-        if MODEL == ORTHO:
-            wide += tl.load(camera + REACHES)
-            wide_left = wide - tl.load(camera + REACHES) + tl.load(camera + REACHES + 1)
-            high_top = high + tl.load(camera + REACHES + 3)
-            high += tl.load(camera + REACHES + 2)
-        else:
-            wide_left = wide
-            high_top = high
-        seen = (nearest_z <= far + slack) & (furthest_z >= near - slack)
-        seen = seen & (least_right <= wide) & (least_left <= wide_left)
-        seen = seen & (least_bottom <= high) & (least_top <= high_top)
-    return seen
-
-
-@triton.jit
-def shade(geometry, size, lane, rows, mask, x, y, z, DEGREE: tl.constexpr):
-    """Colours along unit directions (splat/harmonics.py), not below 0; of ``rows`` of harmonics."""
-    r = 0.28209479177387814 * tl.load(geometry + lane + DC * size, mask, 0.0) + 0.5
-    g = 0.28209479177387814 * tl.load(geometry + lane + (DC + 1) * size, mask, 0.0) + 0.5
-    b = 0.28209479177387814 * tl.load(geometry + lane + (DC + 2) * size, mask, 0.0) + 0.5
-    scales = geometry + GEOMETRY_ROWS * size
-    rest = (scales + size).to(tl.pointer_type(tl.int16))
-    if DEGREE > 0:
-        sum_r = tl.zeros_like(x)
-        sum_g = tl.zeros_like(x)
-        sum_b = tl.zeros_like(x)
-        xx = x * x
-        yy = y * y
-        zz = z * z
-        for k in tl.static_range((DEGREE + 1) * (DEGREE + 1) - 1):
-            if k == 0:
-                basis = -0.4886025119029199 * y
-            elif k == 1:
-                basis = 0.4886025119029199 * z
-            elif k == 2:
-                basis = -0.4886025119029199 * x
-            elif k == 3:
-                basis = 1.0925484305920792 * (x * y)
-            elif k == 4:
-                basis = -1.0925484305920792 * (y * z)
-            elif k == 5:
-                basis = 0.31539156525252005 * (2.0 * zz - xx - yy)
-            elif k == 6:
-                basis = -1.0925484305920792 * (x * z)
-            elif k == 7:
-                basis = 0.5462742152960396 * (xx - yy)
-            elif k == 8:
-                basis = -0.5900435899266435 * y * (3.0 * xx - yy)
-            elif k == 9:
-                basis = 2.890611442640554 * (x * y) * z
-            elif k == 10:
-                basis = -0.4570457994644658 * y * (4.0 * zz - xx - yy)
-            elif k == 11:
-                basis = 0.3731763325901154 * z * (2.0 * zz - 3.0 * xx - 3.0 * yy)
-            elif k == 12:
-                basis = -0.4570457994644658 * x * (4.0 * zz - xx - yy)
-            elif k == 13:
-                basis = 1.445305721320277 * z * (xx - yy)
-            else:
-                basis = -0.5900435899266435 * x * (xx - 3.0 * yy)
-            row = rest + lane + 3 * k * size
-            held = mask & (3 * k < rows)
-            sum_r += basis * tl.load(row, held, 0).to(tl.float32)
-            sum_g += basis * tl.load(row + size, held, 0).to(tl.float32)
-            sum_b += basis * tl.load(row + 2 * size, held, 0).to(tl.float32)
-        scale = tl.load(scales + lane, mask & (rows > 0), 0.0)
-        r += sum_r * scale
-        g += sum_g * scale
-        b += sum_b * scale
-    return tl.maximum(r, 0.0), tl.maximum(g, 0.0), tl.maximum(b, 0.0)
-
-
-@triton.jit
-def span_of_band(x, y, wxx, wxy, wyy, extent_x, extent_y, first, last):
-    """Absolute x-range of ellipses within pixel-centre rows [first, last], and whether there is one
-    (rendering/native/src/ellipse.h)."""
-    lo = tl.maximum(first - y, -extent_y)
-    hi = tl.minimum(last - y, extent_y)
-    inverse = 1.0 / wxx
-    shear = -wxy * inverse
-    spread = wyy * inverse
-    rightmost = shear * (extent_y / extent_x) * extent_y
-    at_right = tl.minimum(tl.maximum(rightmost, lo), hi)
-    at_left = tl.minimum(tl.maximum(-rightmost, lo), hi)
-    half_right = tl.maximum((extent_y - at_right) * (extent_y + at_right), 0.0)
-    half_left = tl.maximum((extent_y - at_left) * (extent_y + at_left), 0.0)
-    right = x + shear * at_right + spread * tl.sqrt(half_right)
-    left = x + shear * at_left - spread * tl.sqrt(half_left)
-    return left, right, lo <= hi
-
-
-@triton.jit
-def columns_of_row(
-    x, y, wxx, wxy, wyy, extent_x, extent_y, tx0, tx1, ty0, ty1, row, TILE: tl.constexpr
-):
-    """First and last tile of a row of tiles that ellipses touch; last < first where none."""
-    top = (row * TILE).to(tl.float32)
-    left, right, some = span_of_band(
-        x, y, wxx, wxy, wyy, extent_x, extent_y, top + 0.5, top + (TILE - 0.5)
-    )
-    # Pixel centres lie half a pixel in; 0.01 px covers the rounding of the span. What is not a
-    # number covers the whole row.
-    from_left = (left - 0.51) / TILE
-    to_right = (right - 0.49) / TILE
-    from_left = tl.where(from_left > 0.0, tl.minimum(from_left, 65535.0), 0.0)
-    to_right = tl.where(to_right < 65535.0, tl.maximum(to_right, -1.0), 65535.0)
-    first = tl.maximum(from_left.to(tl.int32), tx0)
-    last = tl.minimum(tl.where(to_right < 0.0, -1, to_right.to(tl.int32)), tx1)
-    # An ellipse whose box is one row or column of tiles touches all of them.
-    exact = (tx0 != tx1) & (ty0 != ty1)
-    first = tl.where(exact, first, tx0)
-    last = tl.where(exact, tl.where(some, last, first - 1), tx1)
-    inside = (row >= ty0) & (row <= ty1)
-    return first, tl.where(inside, last, first - 1)
-
-
-@triton.jit
 def project_lanes(
     geometry,  # of the page
     size,  # Gaussians that a page of it has room for
@@ -271,7 +92,8 @@ def project_lanes(
 ):
     """Gaussians on the screen, all but their colours: u, v, depth, whitening matrix, log2 of the
     opacity, extents, pixel centres inside the box, whether they are drawn if there is one between
-    x0 and x1, and the direction from the optical centre."""
+    x0 and x1, whether they were near, far and opaque enough before compensation, and the direction
+    from the optical centre."""
     mx = tl.load(geometry + lane + MEAN * size, mask, 0.0)
     my = tl.load(geometry + lane + (MEAN + 1) * size, mask, 0.0)
     mz = tl.load(geometry + lane + (MEAN + 2) * size, mask, 0.0)
@@ -300,7 +122,7 @@ def project_lanes(
     fy = at(camera, FOCAL + 1)
     cx = at(camera, CENTRE)
     cy = at(camera, CENTRE + 1)
-    alive = mask
+    in_range = mask
     if MODEL == PINHOLE:
         inv_z = 1.0 / pz
         tx = px * inv_z
@@ -358,11 +180,12 @@ def project_lanes(
         m10 = dot3(j10, j11, j12, r00, r10, r20)
         m11 = dot3(j10, j11, j12, r01, r11, r21)
         m12 = dot3(j10, j11, j12, r02, r12, r22)
-        alive = alive & (theta < FISHEYE_MAX_THETA)
+        in_range = in_range & (theta < FISHEYE_MAX_THETA)
     opacity = tl.load(geometry + lane + LOG2_OPACITY * size, mask, float("-inf"))
     opacity += log2_weight
-    alive = alive & (opacity >= LOG2_ALPHA_CUT)
-    alive = alive & (depth >= at(camera, NEAR_FAR)) & (depth <= at(camera, NEAR_FAR + 1))
+    in_range = in_range & (opacity >= LOG2_ALPHA_CUT)
+    in_range = in_range & (depth >= at(camera, NEAR_FAR)) & (depth <= at(camera, NEAR_FAR + 1))
+    alive = in_range
 
     # Q = J W R S, rows of three.
     qw = tl.load(geometry + lane + QUAT * size, mask, 1.0)
@@ -446,6 +269,7 @@ def project_lanes(
         y0,
         y1,
         alive,
+        in_range,
         dx,
         dy,
         dz,
@@ -453,34 +277,51 @@ def project_lanes(
 
 
 @triton.jit
-def look_of(looks, chunk, red, green, blue):
-    """Colours with the chunk's tint."""
-    share = tl.load(looks + 5 * chunk + 4)
-    red += share * (tl.load(looks + 5 * chunk + 1) - red)
-    green += share * (tl.load(looks + 5 * chunk + 2) - green)
-    blue += share * (tl.load(looks + 5 * chunk + 3) - blue)
-    return red, green, blue
+def packed_columns(x0, x1, sees, TILE: tl.constexpr):
+    """First and last column of tiles between two columns of pixels, in one word."""
+    first = tl.where(sees, x0, 0.0).to(tl.int32) // TILE
+    last = tl.where(sees, x1, 0.0).to(tl.int32) // TILE
+    return tl.where(sees, first | (last << 16), NO_COLUMNS)
+
+
+@triton.jit
+def packed_red(red, green, HALF: tl.constexpr):
+    """The word at RED, and the one after it."""
+    if HALF:
+        r = tl.minimum(red, LARGEST_HALF).to(tl.float16).to(tl.int16, bitcast=True)
+        g = tl.minimum(green, LARGEST_HALF).to(tl.float16).to(tl.int16, bitcast=True)
+        word = (r.to(tl.int32) & 0xFFFF) | (g.to(tl.int32) << 16)
+        return word.to(tl.float32, bitcast=True)
+    else:
+        return red
 
 
 @triton.jit
 def append(
     splats, keys, counts, counter, index,
-    u, other_u, v, depth, wxx, wxy, wyy, opacity, red, green, blue, extent_x, extent_y,
-    x0, x1, y0, y1, alive, TILE: tl.constexpr, BLOCK: tl.constexpr,
+    u, v, depth, wxx, wxy, wyy, opacity, red, green, blue, extent_x, extent_y,
+    x0, x1, sees, other_u, other_x0, other_x1, other_sees, y0, y1,
+    EYES: tl.constexpr, HALF: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
-    """Adds splats to the frame's list, with the number of tiles that each touches."""
-    tx0 = tl.where(alive, x0, 0.0).to(tl.int32) // TILE
-    tx1 = tl.where(alive, x1, 0.0).to(tl.int32) // TILE
-    ty0 = tl.where(alive, y0, 0.0).to(tl.int32) // TILE
-    ty1 = tl.where(alive, y1, 0.0).to(tl.int32) // TILE
-    tiles = tl.zeros_like(tx0)
-    row = tl.min(tl.where(alive, ty0, 1 << 30))
-    end = tl.max(tl.where(alive, ty1, -1))
+    """Adds splats that an eye sees to the frame's list, with the number of tiles that each
+    touches."""
+    alive = sees | other_sees
+    columns = packed_columns(x0, x1, sees, TILE)
+    other_columns = packed_columns(other_x0, other_x1, other_sees, TILE)
+    first_row = tl.where(alive, y0, 0.0).to(tl.int32) // TILE
+    last_row = tl.where(alive, y1, 0.0).to(tl.int32) // TILE
+    rows = first_row | (last_row << 16)
+    tiles = tl.zeros_like(rows)
+    row = tl.min(tl.where(alive, first_row, 1 << 30))
+    end = tl.max(tl.where(alive, last_row, -1))
     while row <= end:
-        left, right = columns_of_row(
-            u, v, wxx, wxy, wyy, extent_x, extent_y, tx0, tx1, ty0, ty1, row, TILE
-        )
-        tiles += tl.maximum(right - left + 1, 0)
+        here, _ = tiles_of_row(u, v, wxx, wxy, wyy, extent_x, extent_y, columns, rows, row, TILE)
+        tiles += here
+        if EYES == 2:
+            here, _ = tiles_of_row(
+                other_u, v, wxx, wxy, wyy, extent_x, extent_y, other_columns, rows, row, TILE
+            )
+            tiles += here
         row += 1
     survivors = alive.to(tl.int32)
     slot = tl.atomic_add(counter, tl.sum(survivors)) + tl.cumsum(survivors, 0) - 1
@@ -492,17 +333,21 @@ def append(
     record = tl.where(column == WXY, wxy[:, None], record)
     record = tl.where(column == WYY, wyy[:, None], record)
     record = tl.where(column == OPACITY, opacity[:, None], record)
-    record = tl.where(column == RED, red[:, None], record)
-    record = tl.where(column == RED + 1, green[:, None], record)
-    record = tl.where(column == RED + 2, blue[:, None], record)
+    record = tl.where(column == RED, packed_red(red, green, HALF)[:, None], record)
+    if HALF:
+        record = tl.where(column == RED + 1, blue[:, None], record)
+    else:
+        record = tl.where(column == RED + 1, green[:, None], record)
+        record = tl.where(column == RED + 2, blue[:, None], record)
     record = tl.where(column == DEPTH, depth[:, None], record)
     record = tl.where(column == EXTENT, extent_x[:, None], record)
     record = tl.where(column == EXTENT + 1, extent_y[:, None], record)
-    tx = (tx0 | (tx1 << 16)).to(tl.float32, bitcast=True)
-    ty = (ty0 | (ty1 << 16)).to(tl.float32, bitcast=True)
-    record = tl.where(column == TILES, tx[:, None], record)
-    record = tl.where(column == TILES + 1, ty[:, None], record)
-    record = tl.where(column == OTHER_X, other_u[:, None], record)
+    record = tl.where(column == COLUMNS, columns.to(tl.float32, bitcast=True)[:, None], record)
+    record = tl.where(column == ROWS, rows.to(tl.float32, bitcast=True)[:, None], record)
+    if EYES == 2:
+        other = other_columns.to(tl.float32, bitcast=True)
+        record = tl.where(column == OTHER_X, other_u[:, None], record)
+        record = tl.where(column == OTHER_COLUMNS, other[:, None], record)
     place = slot.to(tl.int64)[:, None] * SPLAT_COLUMNS + column
     tl.store(splats + place, record, alive[:, None])
     key = depth.to(tl.int32, bitcast=True).to(tl.int64) << 32
@@ -526,6 +371,7 @@ def project_kernel(
     DEGREE: tl.constexpr,
     MODEL: tl.constexpr,
     COMPENSATE: tl.constexpr,
+    HALF: tl.constexpr,
     BLOCK: tl.constexpr,
     TILE: tl.constexpr,
 ):
@@ -542,26 +388,24 @@ def project_kernel(
     mask = lane < count
     size = tl.load(chunks + 4 * chunk + 3)
     geometry = bounds + HEADER
-    u, v, depth, wxx, wxy, wyy, opacity, extent_x, extent_y, x0, x1, y0, y1, alive, dx, dy, dz = (
-        project_lanes(
-            geometry, size, lane, mask, tl.load(looks + 5 * chunk), camera, kept_dilation_px2,
-            MODEL, COMPENSATE,
-        )
+    (
+        u, v, depth, wxx, wxy, wyy, opacity, extent_x, extent_y, x0, x1, y0, y1,
+        alive, _, dx, dy, dz,
+    ) = project_lanes(
+        geometry, size, lane, mask, tl.load(looks + 5 * chunk), camera, kept_dilation_px2,
+        MODEL, COMPENSATE,
     )  # fmt: skip
     y0 = tl.maximum(y0, first_row)
     y1 = tl.minimum(y1, last_row)
     alive = alive & (x1 >= x0) & (y1 >= y0)
     if tl.sum(alive.to(tl.int32)) == 0:
         return
-    inv_length = 1.0 / tl.sqrt(tl.maximum(dot3(dx, dy, dz, dx, dy, dz), 1e-30))
-    red, green, blue = shade(
-        geometry, size, lane, tl.load(chunks + 4 * chunk + 2), mask,
-        dx * inv_length, dy * inv_length, dz * inv_length, DEGREE,
-    )  # fmt: skip
-    red, green, blue = look_of(looks, chunk, red, green, blue)
+    red, green, blue = colors_towards(
+        geometry, size, lane, mask, chunks, looks, chunk, dx, dy, dz, DEGREE
+    )
     index = tl.load(chunks + 4 * chunk + 1) + lane
     append(
         splats, keys, counts, counter, index,
-        u, u, v, depth, wxx, wxy, wyy, opacity, red, green, blue, extent_x, extent_y,
-        x0, x1, y0, y1, alive, TILE, BLOCK,
+        u, v, depth, wxx, wxy, wyy, opacity, red, green, blue, extent_x, extent_y,
+        x0, x1, alive, u, x0, x1, alive, y0, y1, 1, HALF, TILE,
     )  # fmt: skip
