@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from rendering.gpu_support import GpuSupport
 from splat.cores import usable_cores
 from splat.errors import BackendUnavailable, SettingsError
 
 MAX_DEVICES = 64
 HOST_MEMORY = "host"
+GPU_PREFIX = "cuda:"
 REMEDY = "use 1 for all of the processor, or a larger number to divide it"
+GPU_WORDS = ("cuda", "gpu")
+WORDS = "auto, cpu, a number, cuda, cuda:0, or several of cuda:N and cpu with commas between"
 
 
 class DeviceLost(Exception):
@@ -24,7 +29,7 @@ class Device:
     """Something that draws on its own.
 
     Attributes:
-        name: Such as ``cpu:0``: schedules and timelines call it so.
+        name: Such as ``cpu:0`` or ``cuda:0``: schedules and timelines call it so.
         threads: Processor threads that it draws with at most; 0 for as many as a request says.
         memory: Devices with the same word here draw from the same form of a scene. One that a
             single device has is lost with it, but for the host's.
@@ -40,6 +45,11 @@ class Device:
     def __post_init__(self) -> None:
         if self.threads < 0:
             raise ValueError(f"{self.name}: threads must be 0 or more, got {self.threads}")
+
+    @property
+    def is_gpu(self) -> bool:
+        """Whether it is a graphics processor."""
+        return self.name.startswith(GPU_PREFIX)
 
     def threads_for(self, wanted: int) -> int:
         """For a request that wants so many, 0 for all there are."""
@@ -77,24 +87,75 @@ def cpu_devices(
     )
 
 
+def gpu_device(index: int) -> Device:
+    """A graphics processor, which has a memory of its own."""
+    name = f"{GPU_PREFIX}{index}"
+    return Device(name, memory=name)
+
+
 def parse_devices(
-    text: str, cores: int | None = None, *, own_memories: bool = False
+    text: str,
+    cores: int | None = None,
+    *,
+    own_memories: bool = False,
+    find_gpus: Callable[[], GpuSupport] | None = None,
 ) -> tuple[Device, ...]:
-    """The devices of an option or a setting: ``auto``, ``cpu`` or a number of CPU devices.
+    """The devices of an option or a setting, in its order; see ``WORDS``.
+
+    ``auto`` is the processor here: who knows of engines decides about GPUs.
 
     Args:
         text: The setting.
         cores, own_memories: As of ``cpu_devices``.
+        find_gpus: Asked if GPUs are wanted; None if no engine is there that draws on them.
 
     Raises:
         SettingsError: If it is none of these.
-        BackendUnavailable: If it asks for a GPU.
+        BackendUnavailable: If it asks for a GPU that is not there, or cannot be used.
     """
-    word = text.strip().lower()
-    if word in ("auto", "cpu"):
+    words = [word.strip() for word in text.lower().split(",")]
+    if words in (["auto"], ["cpu"]):
         return cpu_devices(1, cores)
-    if word.partition(":")[0] in ("cuda", "gpu"):
-        raise BackendUnavailable(f"devices: there is no engine for {word} yet; {REMEDY}")
-    if not word.isascii() or not word.isdigit():
-        raise SettingsError(f"devices: {text!r} is no number of devices; {REMEDY}")
-    return cpu_devices(int(word), cores, own_memories=own_memories)
+    if len(words) == 1 and words[0].isascii() and words[0].isdigit():
+        return cpu_devices(int(words[0]), cores, own_memories=own_memories)
+    if all(word == "cpu" or _is_gpu_word(word) for word in words):
+        return _mixed(text, words, cores, own_memories, find_gpus)
+    raise SettingsError(f"devices: {text!r} is no number of devices; {REMEDY}, or {WORDS}")
+
+
+def names_gpus(text: str) -> bool:
+    """Whether a setting asks for a GPU."""
+    return any(_is_gpu_word(word.strip()) for word in text.lower().split(","))
+
+
+def _is_gpu_word(word: str) -> bool:
+    kind, colon, index = word.partition(":")
+    return kind in GPU_WORDS and (not colon or (index.isascii() and index.isdigit()))
+
+
+def _mixed(
+    text: str,
+    words: list[str],
+    cores: int | None,
+    own_memories: bool,
+    find_gpus: Callable[[], GpuSupport] | None,
+) -> tuple[Device, ...]:
+    """Devices that are listed; several that are ``cpu`` divide the cores."""
+    count = words.count("cpu")
+    processors = iter(cpu_devices(count, cores, own_memories=own_memories) if count else ())
+    support = find_gpus() if find_gpus is not None and count < len(words) else None
+    devices: list[Device] = []
+    for word in words:
+        if word == "cpu":
+            devices.append(next(processors))
+        elif support is None:
+            raise BackendUnavailable(f"devices: {word}: the engine draws on processors alone")
+        else:
+            index = word.partition(":")[2]
+            found = support.require(int(index) if index else None)
+            devices += [gpu_device(gpu.index) for gpu in found]
+    if len({device.name for device in devices}) < len(devices):
+        raise SettingsError(f"devices: {text!r} names a device twice")
+    if len(devices) > MAX_DEVICES:
+        raise SettingsError(f"devices: {len(devices)} are more than {MAX_DEVICES}")
+    return tuple(devices)

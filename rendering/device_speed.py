@@ -45,7 +45,9 @@ class DeviceSpeeds:
     """
 
     def __init__(self, devices: Sequence[Device]) -> None:
-        self._threads = {device.name: max(1, device.threads) for device in devices}
+        # One without a number of its own, such as a GPU, is guessed to be as fast as any.
+        most = max((device.threads for device in devices), default=1)
+        self._threads = {device.name: device.threads or max(1, most) for device in devices}
         self._measured: dict[str, _Measured] = {}
         self._weights = {name: float(threads) for name, threads in self._threads.items()}
 

@@ -10,14 +10,16 @@ from hypothesis import strategies as st
 from rendering.assignment import Group
 from rendering.base import RasterImage, RasterStats
 from rendering.demand import Load
-from rendering.device import Device, cpu_devices, parse_devices
+from rendering.device import Device, cpu_devices, gpu_device, names_gpus, parse_devices
 from rendering.device_health import DeviceHealth, FaultPolicy
 from rendering.device_roster import SINGLE, DeviceRoster
 from rendering.device_speed import FEWEST, STALE_S, DeviceSpeeds, work_of
 from rendering.elastic import ElasticPolicy
+from rendering.gpu_support import GpuSupport
 from rendering.schedule import DeviceChoice, Order, Pick, Schedule, Shares, Split, SplitBy
 from rendering.stages import Stage
 from splat.errors import BackendUnavailable, SettingsError
+from tests.fake_driver import H200, P100, T4
 
 FRAMES = Schedule("frames", split=(Split(SplitBy.FRAME),))
 BANDS = Schedule("bands", split=(Split(SplitBy.BAND),))
@@ -68,10 +70,79 @@ def test_what_is_no_number_of_devices_is_refused(text: str) -> None:
         parse_devices(text)
 
 
-@pytest.mark.parametrize("text", ["cuda", "cuda:1", "gpu"])
-def test_graphics_processors_are_for_later(text: str) -> None:
-    with pytest.raises(BackendUnavailable, match="no engine for"):
-        parse_devices(text)
+GPUS = GpuSupport("fused", (H200, T4), (P100,))
+
+
+def gpus() -> GpuSupport:
+    return GPUS
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("cuda", ["cuda:0", "cuda:1"]),
+        ("gpu", ["cuda:0", "cuda:1"]),
+        ("cuda:1", ["cuda:1"]),
+        (" GPU:0 ", ["cuda:0"]),
+        ("cuda:1, cuda:0", ["cuda:1", "cuda:0"]),
+        ("cuda:0,cpu", ["cuda:0", "cpu:0"]),
+        ("cpu,cuda", ["cpu:0", "cuda:0", "cuda:1"]),
+        ("cpu,cuda:1,cpu", ["cpu:0", "cuda:1", "cpu:1"]),
+        ("cpu,cpu", ["cpu:0", "cpu:1"]),
+    ],
+)
+def test_gpus_are_named_alone_or_in_lists(text: str, found: list[str]) -> None:
+    devices = parse_devices(text, 4, find_gpus=gpus)
+    assert [device.name for device in devices] == found
+    for device in devices:
+        assert device.is_gpu == device.name.startswith("cuda:")
+        assert device.memory == (device.name if device.is_gpu else "host")
+        assert device.threads == (0 if device.is_gpu or "cpu:1" not in found else 2)
+
+
+@pytest.mark.parametrize("text", ["cuda:0,cuda", "cuda:1,gpu:1"])
+def test_no_device_is_named_twice(text: str) -> None:
+    with pytest.raises(SettingsError, match="names a device twice"):
+        parse_devices(text, find_gpus=gpus)
+
+
+@pytest.mark.parametrize("text", ["cuda:", "cuda:x", "cuda:-1", "cuda:0,2", "cuda:0,,cpu", "cpu:0"])
+def test_lists_that_make_no_sense_are_refused(text: str) -> None:
+    with pytest.raises(SettingsError, match=r"^devices: .*; use 1 for all.*cuda:0, or several"):
+        parse_devices(text, find_gpus=gpus)
+
+
+def test_a_gpu_that_is_not_there_is_refused_with_those_that_are() -> None:
+    with pytest.raises(BackendUnavailable, match="there is no cuda:7; use cuda:0, cuda:1"):
+        parse_devices("cpu,cuda:7", find_gpus=gpus)
+    with pytest.raises(BackendUnavailable, match=r"cuda:2: Tesla P100 has compute capability 6\.0"):
+        parse_devices("cuda:2", find_gpus=gpus)
+    with pytest.raises(BackendUnavailable, match="cannot draw: there is no NVIDIA driver"):
+        parse_devices(
+            "cuda", find_gpus=lambda: GpuSupport("fused", problem="there is no NVIDIA driver")
+        )
+    with pytest.raises(BackendUnavailable, match="cuda:0: the engine draws on processors alone"):
+        parse_devices("cuda:0")
+
+
+def test_nobody_asks_for_gpus_that_are_not_wanted() -> None:
+    def asked() -> GpuSupport:
+        raise AssertionError("asked")
+
+    for text in ("auto", "cpu", "3", "cpu,cpu"):
+        assert parse_devices(text, 4, find_gpus=asked) == parse_devices(text, 4)
+    assert [names_gpus(text) for text in ("auto", "cpu", "2", "cpu,cuda:0", "gpu")] == [
+        False,
+        False,
+        False,
+        True,
+        True,
+    ]
+
+
+def test_a_device_without_a_number_of_threads_is_guessed_to_be_as_fast_as_any() -> None:
+    speeds = DeviceSpeeds([gpu_device(0), Device("cpu:0", 4), Device("cpu:1", 2)])
+    assert speeds.weights(0.0) == {"cuda:0": 1.0, "cpu:0": 1.0, "cpu:1": 0.5}
 
 
 def test_without_measurements_devices_weigh_as_their_threads() -> None:
