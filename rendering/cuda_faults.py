@@ -121,7 +121,10 @@ def faults_of(device: object, doing: str, *, in_use: bool = False) -> Iterator[N
             raise
         if in_use and isinstance(fault, BackendUnavailable):
             fault = DeviceLost(str(fault))
-        raise fault from error
+        try:
+            raise fault from error
+        finally:
+            del fault  # a cycle, which would keep what the failing call held until it is collected
 
 
 def _first_line(error: BaseException) -> str:

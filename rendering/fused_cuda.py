@@ -15,18 +15,19 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from rendering.base import CancelFlag, RasterImage, RasterSettings, ScenePart, require_pair
 from rendering.cancel import EventCancelFlag
+from rendering.cuda_faults import faults_of
 from rendering.fused_draws import DrawList
-from rendering.fused_pages import DevicePage, page_words, upload
+from rendering.fused_pages import DevicePage, FusedPagePool, PageMemory
+from rendering.memory_cuda import ScratchMeter, free_cached_blocks, on_device, wait_for_device
+from rendering.tight_memory import Rows, TightMemory
 from splat.camera import Camera
-from splat.errors import BackendUnavailable, BudgetError
+from splat.errors import BackendUnavailable
 from splat.gaussians import Gaussians
 
 try:
@@ -42,38 +43,6 @@ __all__ = ["DrawList", "FusedPagePool", "FusedRasterizer", "Tuning"]
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEFAULT_TUNING = Tuning()
 _ONE_AT_A_TIME = threading.Lock()  # for the interpreter, which keeps its place in globals
-
-
-class FusedPagePool:
-    """Pages in a device's memory; see ``rendering.base.PagePool``."""
-
-    def __init__(self, device: torch.device, page_gaussians: int, sh_degree: int) -> None:
-        self._device, self._room = device, page_gaussians + page_gaussians % 2
-        self._page_gaussians, self._sh_degree = page_gaussians, sh_degree
-
-    @property
-    def page_bytes(self) -> int:
-        """Memory that one page takes."""
-        return 4 * page_words(self._sh_degree, self._room)
-
-    def pack(self, gaussians: Gaussians) -> DevicePage:
-        """Gaussians in a page of their own; see ``rendering.base.PagePool``."""
-        if len(gaussians) > self._page_gaussians:
-            raise ValueError("more Gaussians than fit a page")
-        pages = upload(gaussians, self._device, self._room)
-        return pages[0] if pages else self._empty()
-
-    def pack_many(self, gaussians: Gaussians, rows: NDArray[np.int64]) -> Sequence[DevicePage]:
-        """Rows of Gaussians in pages of their own; see ``rendering.base.PagePool``."""
-        if (rows[:, 1] > self._page_gaussians).any():
-            raise ValueError("more Gaussians than fit a page")
-        return [self.pack(gaussians[slice(first, first + count)]) for first, count in rows.tolist()]
-
-    def keep_free(self, pages: int) -> None:
-        """Torch's allocator keeps what was freed for the next pages."""
-
-    def _empty(self) -> DevicePage:
-        return DevicePage(torch.zeros(self._room, device=self._device), 0, self._room, 0)
 
 
 class FusedRasterizer:
@@ -98,6 +67,19 @@ class FusedRasterizer:
             )
         if self._device.type != "cuda" and not INTERPRETED:
             raise BackendUnavailable("the fused GPU engine draws on CUDA devices")
+        self._memory = PageMemory(self._device)
+        self._scratch = ScratchMeter(self._device, lambda: self._memory.held_bytes)
+        self._tight = TightMemory(self._relieve)
+
+    @property
+    def held_bytes(self) -> int:
+        """What scenes take of the device's memory."""
+        return self._memory.held_bytes
+
+    @property
+    def scratch_bytes(self) -> int:
+        """The most that frames were seen to take beside that; 0 before the first."""
+        return self._scratch.peak_bytes
 
     def prepare(self, gaussians: Gaussians) -> DrawList:
         """The scene in pages on the device.
@@ -105,11 +87,11 @@ class FusedRasterizer:
         Raises:
             BudgetError: If the device has no memory for it.
         """
-        return DrawList.plain(upload(gaussians, self._device))
+        return DrawList.plain(self._memory.upload(gaussians))
 
     def new_pool(self, page_gaussians: int, sh_degree: int) -> FusedPagePool:
         """Memory for the parts of a scene; see ``rendering.base.PagingRasterizer``."""
-        return FusedPagePool(self._device, page_gaussians, sh_degree)
+        return self._memory.new_pool(page_gaussians, sh_degree)
 
     def compose(self, parts: Sequence[ScenePart]) -> DrawList:
         """Parts to draw together; see ``rendering.base.PagingRasterizer``."""
@@ -159,17 +141,30 @@ class FusedRasterizer:
     ) -> tuple[RasterImage, ...]:
         draws = scene if isinstance(scene, DrawList) else DrawList.plain([scene])
         alone: AbstractContextManager[object] = _ONE_AT_A_TIME if INTERPRETED else nullcontext()
-        frame = FusedFrame(
-            self._device, self._tuning, draws, eyes, settings, cancel, _Stopwatch(self._device)
-        )
-        try:
-            with alone:
-                return frame.draw()
-        except torch.OutOfMemoryError as error:
-            raise BudgetError(
-                f"{self._device} has no memory for a frame of {draws.count:,} Gaussians; draw "
-                "fewer, or leave it more by a smaller device budget"
-            ) from error
+        doing = f"a frame of {draws.count:,} Gaussians"
+
+        def band(rows: Rows) -> tuple[RasterImage, ...]:
+            watch, how = _Stopwatch(self._device), replace(settings, rows=rows)
+            with faults_of(self._device, doing, in_use=True):
+                return FusedFrame(
+                    self._device, self._tuning, draws, eyes, how, cancel, watch
+                ).draw()
+
+        with alone, on_device(self._device):
+            with faults_of(self._device, doing, in_use=True):
+                self._memory.frame_begins(draws.pages)
+            try:
+                images = self._tight.draw(settings.rows_of(eyes[0]), band)
+            except BaseException:
+                # Kernels under way read pages that are let go of with the frame.
+                wait_for_device(self._device)
+                raise
+        self._scratch.frame_drawn()
+        return images
+
+    def _relieve(self) -> None:
+        self._memory.trim()
+        free_cached_blocks(self._device)
 
 
 @dataclass(slots=True, eq=False)

@@ -1,14 +1,16 @@
 """Gaussians in a GPU's memory: pages that kernels read where they lie.
 
-A page is one allocation of single-precision words: a header of 16 (the corners of the box of the
-means, then the largest scale), and rows of as many words as the page has room for Gaussians: 3 of
-means, 4 of quats (wxyz, unit length), 3 of scales, 1 of log2 of the opacity, 3 of SH of degree 0.
-With harmonics beyond that, a row of scales follows, and half a row of 16-bit integers for each
-coefficient: colours are as far off as in the CPU engine, by half of such a scale.
+Pages (``rendering.page_packing`` says what is in them) are cut from slabs, written into pinned
+memory, and copied beside the frames (``scene_store.transfer``). A page knows the mark of its copy:
+the first frame that draws it waits for that on the device.
 """
 
 from __future__ import annotations
 
+import threading
+import weakref
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,43 +18,51 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rendering.base import ALPHA_CUT
-from splat.errors import BudgetError
+from rendering.cuda_faults import faults_of
+from rendering.device import DeviceLost
+from rendering.page_packing import PAGE_GAUSSIANS, Words, pack_pages, page_words, rest_rows
+from rendering.page_slabs import Place, SlabPool
+from scene_store.staging import OVER, WORD_BYTES, Mark, TransferStalled
+from scene_store.transfer import Target, Transfer, transfer_to
+from splat.cores import usable_cores
 from splat.gaussians import Gaussians
 
-PAGE_GAUSSIANS = 1024
-HEADER_WORDS = 16
-GEOMETRY_ROWS = 14
-MOST_INT16 = 32767.0
+__all__ = [
+    "PAGE_GAUSSIANS",
+    "DevicePage",
+    "FusedPagePool",
+    "PageMemory",
+    "page_words",
+    "rest_rows",
+]
+
+SLAB_BYTES = 32 << 20
+SCENE_SLAB_BYTES = 256 << 20  # of a scene that is there as a whole
+MOST_PACKERS = 8  # threads that pack such a scene; more than that wait for one another
+ALIGNED_WORDS = 16
 
 
-def rest_rows(sh_degree: int) -> int:
-    """Coefficients of a Gaussian beyond degree 0, of all three channels."""
-    return 3 * ((sh_degree + 1) ** 2 - 1)
-
-
-def page_words(sh_degree: int, room: int = PAGE_GAUSSIANS) -> int:
-    """Length of a page, in words of four bytes."""
-    rows = rest_rows(sh_degree)
-    words = HEADER_WORDS + GEOMETRY_ROWS * room
-    return words + room + rows * room // 2 if rows else words
+class _WithWeakReferences:
+    __slots__ = ("__weakref__",)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class DevicePage:
+class DevicePage(_WithWeakReferences):
     """Gaussians in a page.
 
     Attributes:
-        words: [page_words] float32, on the device.
+        words: [at least page_words] float32, on the device.
         count: So many.
         room: For so many, an even number.
         sh_degree: Of what it holds.
+        copied: When it is there; kernels that are launched before that read something else.
     """
 
     words: Tensor
     count: int
     room: int
     sh_degree: int
+    copied: Mark = OVER
 
     @property
     def address(self) -> int:
@@ -60,80 +70,189 @@ class DevicePage:
         return self.words.data_ptr()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class DeviceScene:
-    """Pages in the scene's order."""
+class FusedPagePool:
+    """Pages in a device's memory; see ``rendering.base.PagePool``.
 
-    pages: tuple[DevicePage, ...]
+    Args:
+        transfer: To the device.
+        device: For messages.
+        page_gaussians: Of a page.
+        sh_degree: Of those, at most.
+        slab_pages: Pages that are taken from the device at once; None for ``SLAB_BYTES`` of them.
+    """
+
+    def __init__(
+        self,
+        transfer: Transfer,
+        device: torch.device,
+        page_gaussians: int,
+        sh_degree: int,
+        slab_pages: int | None = None,
+    ) -> None:
+        self._transfer, self._device = transfer, device
+        self._page_gaussians, self._sh_degree = page_gaussians, sh_degree
+        self._room = page_gaussians + page_gaussians % 2
+        words = page_words(sh_degree, self._room)
+        self._words = -(-words // ALIGNED_WORDS) * ALIGNED_WORDS
+        self._slabs = SlabPool(self._new_slab, slab_pages or max(1, SLAB_BYTES // self.page_bytes))
 
     @property
-    def count(self) -> int:
-        """Gaussians in all of them."""
-        return sum(page.count for page in self.pages)
+    def page_bytes(self) -> int:
+        """Memory that one page takes."""
+        return WORD_BYTES * self._words
+
+    @property
+    def held_bytes(self) -> int:
+        """Of the device, for pages in use and others."""
+        return self._slabs.pages * self.page_bytes
+
+    @property
+    def pages_in_use(self) -> int:
+        """Pages that hold Gaussians."""
+        return self._slabs.pages_in_use
+
+    def pack(self, gaussians: Gaussians) -> DevicePage:
+        """Gaussians in a page of their own; see ``rendering.base.PagePool``."""
+        return self.pack_many(gaussians, np.array([[0, len(gaussians)]], np.int64))[0]
+
+    def pack_many(
+        self, gaussians: Gaussians, rows: NDArray[np.int64], threads: int = 1
+    ) -> Sequence[DevicePage]:
+        """Rows of Gaussians in pages of their own; see ``rendering.base.PagePool``.
+
+        Args:
+            gaussians, rows: As there.
+            threads: That write them; one, as loaders do while frames are drawn.
+
+        Raises:
+            BudgetError: If the device has no memory for them.
+            DeviceLost: If it does not take them any more.
+        """
+        if (rows[:, 1] > self._page_gaussians).any():
+            raise ValueError(f"more Gaussians than fit a page of {self._page_gaussians:,}")
+        if gaussians.sh_degree > self._sh_degree:
+            raise ValueError(f"harmonics of more than degree {self._sh_degree} do not fit a page")
+        doing = f"{int(rows[:, 1].sum()):,} more Gaussians"
+        with faults_of(self._device, doing, in_use=True):
+            places = self._slabs.take(len(rows))
+            try:
+                marks = self._send(gaussians, rows, places, threads)
+            except BaseException as error:
+                for place in places:
+                    self._slabs.give_back(place)
+                if isinstance(error, TransferStalled):
+                    raise DeviceLost(f"{self._device}: {error}") from error
+                raise
+        made = zip(places, rows[:, 1].tolist(), marks, strict=True)
+        return [self._page(place, count, gaussians.sh_degree, mark) for place, count, mark in made]
+
+    def keep_free(self, pages: int) -> None:
+        """Hold at most so many unused pages, but for those of slabs in use."""
+        self._slabs.keep_free(pages)
+
+    def trim(self) -> None:
+        """Let go of what nobody uses."""
+        self._slabs.trim()
+
+    def _new_slab(self, pages: int) -> Tensor:
+        words: Tensor = self._transfer.copier.device_words(pages * self._words)
+        return words
+
+    def _page(self, place: Place, count: int, sh_degree: int, copied: Mark) -> DevicePage:
+        words = place.slab.memory[place.number * self._words : (place.number + 1) * self._words]
+        page = DevicePage(words, count, self._room, sh_degree, copied)
+        weakref.finalize(page, self._slabs.give_back, place).atexit = False
+        return page
+
+    def _send(
+        self, gaussians: Gaussians, rows: NDArray[np.int64], places: list[Place], threads: int
+    ) -> list[Mark]:
+        def send(first: int, end: int) -> list[Mark]:
+            def fill(words: Words, at: int) -> None:
+                pages = rows[first + at : first + at + len(words)]
+                pack_pages(gaussians, pages, self._room, words)
+
+            return self._transfer.send(self._targets(places[first:end]), self._words, fill)
+
+        if threads == 1:
+            return send(0, len(places))
+        step = self._transfer.batch_pieces(self._words)
+        firsts = range(0, len(places), step)
+        with ThreadPoolExecutor(threads, "packing") as packers:
+            sent = packers.map(send, firsts, [min(f + step, len(places)) for f in firsts])
+            return [mark for marks in sent for mark in marks]
+
+    def _targets(self, places: Sequence[Place]) -> list[Target]:
+        """Neighbours are copied together."""
+        targets = []
+        at = 0
+        while at < len(places):
+            slab, first, end = places[at].slab, places[at].number, at + 1
+            while end < len(places) and (
+                places[end].slab is slab and places[end].number == first + end - at
+            ):
+                end += 1
+            words = slab.memory[first * self._words : (first + end - at) * self._words]
+            targets.append(Target(end - at, words))
+            at = end
+        return targets
 
 
-def upload(
-    gaussians: Gaussians, device: torch.device, room: int = PAGE_GAUSSIANS
-) -> tuple[DevicePage, ...]:
-    """Consecutive Gaussians in pages of their own, on a device.
+class PageMemory:
+    """All pages that one engine has on its device.
 
-    Raises:
-        BudgetError: If the device has no memory for them.
+    Args:
+        device: Of CUDA; the processor under Triton's interpreter.
+        transfer: To it; None for one of its own.
     """
-    runs = [slice(first, first + room) for first in range(0, len(gaussians), room)]
-    try:
-        return tuple(_page(gaussians[run], device, room) for run in runs)
-    except torch.OutOfMemoryError as error:
-        raise BudgetError(
-            f"{device} has no memory for {len(gaussians):,} Gaussians; use a smaller device budget"
-        ) from error
 
+    def __init__(self, device: torch.device, transfer: Transfer | None = None) -> None:
+        self._device = device
+        with faults_of(device, "the memory that scenes go through"):
+            self._transfer = transfer or transfer_to(device)
+        self._lock = threading.Lock()
+        self._pools: weakref.WeakSet[FusedPagePool] = weakref.WeakSet()
 
-def _page(gaussians: Gaussians, device: torch.device, room: int) -> DevicePage:
-    words = torch.from_numpy(pack_words(gaussians, room)).to(device)
-    return DevicePage(words, len(gaussians), room, gaussians.sh_degree)
+    @property
+    def held_bytes(self) -> int:
+        """What pages take of the device."""
+        return sum(pool.held_bytes for pool in self._all_pools())
 
+    def new_pool(
+        self, page_gaussians: int, sh_degree: int, slab_pages: int | None = None
+    ) -> FusedPagePool:
+        """A pool; arguments as of ``FusedPagePool``."""
+        pool = FusedPagePool(self._transfer, self._device, page_gaussians, sh_degree, slab_pages)
+        with self._lock:
+            self._pools.add(pool)
+        return pool
 
-def pack_words(gaussians: Gaussians, room: int = PAGE_GAUSSIANS) -> NDArray[np.float32]:
-    """[page_words] of up to ``room`` Gaussians, in host memory.
+    def upload(self, gaussians: Gaussians) -> Sequence[DevicePage]:
+        """Consecutive Gaussians in pages; the memory goes when the last page does.
 
-    Raises:
-        ValueError: If they are more.
-    """
-    count, degree = len(gaussians), gaussians.sh_degree
-    if count > room:
-        raise ValueError(f"{count:,} Gaussians are more than a page of {room:,} holds")
-    words = np.zeros(page_words(degree, room), np.float32)
-    with np.errstate(divide="ignore"):
-        log2_opacity = np.log2(gaussians.opacities.clip(min=0))
-    words[:7] = _bounds(gaussians, log2_opacity)
-    quats = gaussians.quats / np.linalg.norm(gaussians.quats, axis=1, keepdims=True)
-    columns = [gaussians.means, quats, gaussians.scales, log2_opacity[:, None], gaussians.sh[:, 0]]
-    tail = HEADER_WORDS + GEOMETRY_ROWS * room
-    rows = words[HEADER_WORDS:tail].reshape(GEOMETRY_ROWS, room)
-    rows[:, :count] = np.concatenate(columns, axis=1).T
-    if degree:
-        scales, rest = _quantized(gaussians.sh[:, 1:].reshape(count, -1))
-        words[tail : tail + count] = scales
-        halves = words[tail + room :].view(np.int16).reshape(-1, room)
-        halves[:, :count] = rest.T
-    return words
+        Raises:
+            BudgetError: If the device has no memory for them.
+            DeviceLost: If it does not take them any more.
+        """
+        firsts = np.arange(0, len(gaussians), PAGE_GAUSSIANS, dtype=np.int64)
+        counts = np.minimum(PAGE_GAUSSIANS, len(gaussians) - firsts)
+        size = WORD_BYTES * page_words(gaussians.sh_degree)
+        slabs = max(1, -(-len(firsts) * size // SCENE_SLAB_BYTES))
+        slab_pages = max(1, -(-len(firsts) // slabs))
+        pool = self.new_pool(PAGE_GAUSSIANS, gaussians.sh_degree, slab_pages)
+        rows = np.stack([firsts, counts], axis=1)
+        threads = min(MOST_PACKERS, usable_cores())
+        return pool.pack_many(gaussians, rows, threads)
 
+    def frame_begins(self, pages: Sequence[DevicePage]) -> None:
+        """What the calling thread launches from now on finds these pages in their place."""
+        self._transfer.frame_begins(lambda: {page.copied for page in pages})
 
-def _quantized(rest: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.int16]]:
-    """A scale for each Gaussian, and its coefficients in units of that."""
-    largest = np.abs(rest).max(axis=1)
-    shown = largest > np.finfo(np.float32).tiny * MOST_INT16  # else as good as black
-    inverse = np.divide(MOST_INT16, largest, out=np.zeros_like(largest), where=shown)
-    scales = np.where(shown, largest / MOST_INT16, 0).astype(np.float32)
-    return scales, np.rint(rest * inverse[:, None]).astype(np.int16)
+    def trim(self) -> None:
+        """Let go of what nobody uses."""
+        for pool in self._all_pools():
+            pool.trim()
 
-
-def _bounds(gaussians: Gaussians, log2_opacity: NDArray[np.floating]) -> NDArray[np.float32]:
-    """[7] box of the means, and the largest scale, larger where an opacity is above 1."""
-    if not len(gaussians):
-        return np.zeros(7, np.float32)
-    reach = np.sqrt(1 - np.maximum(log2_opacity, 0) / np.log2(ALPHA_CUT))
-    largest = (gaussians.scales.max(axis=1) * reach).max()
-    lo, hi = gaussians.means.min(axis=0), gaussians.means.max(axis=0)
-    return np.array([*lo, *hi, largest], np.float32)
+    def _all_pools(self) -> list[FusedPagePool]:
+        with self._lock:
+            return list(self._pools)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
 
 import torch
 
@@ -25,10 +26,17 @@ def free_cached_blocks(device: torch.device) -> None:
             torch.cuda.empty_cache()
 
 
+def on_device(device: torch.device) -> AbstractContextManager[object]:
+    """In the block kernels are launched there; nothing on the CPU."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
 def wait_for_device(device: torch.device) -> None:
-    """Wait for what the calling thread launched; nothing on the CPU."""
+    """Wait for what the calling thread launched, or until the device is known to be lost; nothing
+    on the CPU."""
     if device.type == "cuda":
-        torch.cuda.current_stream(device).synchronize()
+        with suppress(RuntimeError):
+            torch.cuda.current_stream(device).synchronize()
 
 
 class ScratchMeter:
