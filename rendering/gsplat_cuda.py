@@ -4,7 +4,8 @@ A frame is gsplat's own stages: ``fully_fused_projection``, ``spherical_harmonic
 ``isect_tiles``, ``isect_offset_encode``, ``rasterize_to_pixels`` (``rendering.gsplat_frame``),
 called as gsplat's ``rasterization()`` calls them for one camera, not packed, tiles of 16 pixels.
 
-Where it draws otherwise than the image model (``rendering.base``), after the sources of 1.5.3:
+Where it draws otherwise than the image model (``rendering.base``), after the sources of 1.5.3;
+figures are those of its torch functions in float32, against the float64 reference:
 
 - *Stop.* A Gaussian that would leave a transmittance of 1e-4 or less is not drawn, and the pixel is
   finished; ours draws it first. What is lost is its weight, below 0.1, in nearly opaque pixels. In
@@ -28,13 +29,13 @@ Where it draws otherwise than the image model (``rendering.base``), after the so
   matters where d is below 0.01.
 - *Expected depth* is Σ w z / alpha, and alpha one minus the transmittance: where alpha is 1/255,
   its last digits are off by 1e-5 of it.
-- *Fast maths.* It is compiled with it: exponentials are off by 1e-6.
+- *Fast maths.* It is compiled with it: by CUDA's manual exponentials are off by 1e-6 at most.
 - *Less resolution* (``RasterSettings.resolution``): gsplat can only compensate for all of the
   dilation or none; here the part is found from its conics. ``RasterStats.visible`` counts a little
   more then.
 
 Counts and median depths gsplat's images lack. They are made of its list of all that is blended
-(``rasterize_to_indices_in_range``), exactly, but many times as slowly as a picture. Bands
+(``rasterize_to_indices_in_range``), exactly, at the cost of writing that list. Bands
 (``RasterSettings.rows``) are projected with the whole image and have its bytes.
 
 Memory: pages of 4 bytes a number (236 a Gaussian of degree 3), once more for what is drawn from
