@@ -26,7 +26,7 @@ from rendering.base import (
 from rendering.cancel import raise_if_cancelled
 from rendering.fused_camera import MODELS, camera_vector
 from rendering.fused_draws import DrawList
-from rendering.fused_kernels.bin import pair_kernel
+from rendering.fused_kernels.bin import gather_kernel, pair_kernel
 from rendering.fused_kernels.composite import matrix_kernel, stream_kernel
 from rendering.fused_kernels.layout import SPLAT_COLUMNS
 from rendering.fused_kernels.project import project_kernel
@@ -84,19 +84,24 @@ class Stopwatch(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Projected:
-    """The list of a frame.
+    """The splats of a frame.
 
     Attributes:
-        splats: [capacity, SPLAT_COLUMNS].
-        keys: [capacity] depth, then index.
+        splats: [capacity, SPLAT_COLUMNS], with gaps.
         tiles: [capacity] that each touches, of all eyes.
-        count: Splats that are there.
+        depths: [n] bits of the depths of those that are there, in the order of the Gaussians.
+        places: [n] where they are.
     """
 
     splats: Tensor
-    keys: Tensor
     tiles: Tensor
-    count: int
+    depths: Tensor
+    places: Tensor
+
+    @property
+    def count(self) -> int:
+        """Splats that are there."""
+        return len(self.places)
 
 
 class FusedFrame:
@@ -166,11 +171,11 @@ class FusedFrame:
         draws, settings, tuning = self._draws, self._settings, self._tuning
         capacity = max(1, len(self._eyes) * draws.count)
         splats = self._empty((capacity, int(SPLAT_COLUMNS.value)), torch.float32)
-        keys = self._empty(capacity, torch.int64)
-        tiles = self._empty(capacity, torch.int32)
+        depths, tiles = (self._empty(capacity, torch.int32) for _ in range(2))
         if not draws.count:
-            return _Projected(splats, keys, tiles, 0)
-        counter = torch.zeros(1, dtype=torch.int32, device=self._device)
+            return _Projected(splats, tiles, depths[:0], depths[:0])
+        grid = (len(draws.pages), triton.cdiv(draws.largest, tuning.block))
+        written = torch.zeros(grid, dtype=torch.int32, device=self._device)
         most = MAX_SH_DEGREE if settings.sh_degree is None else settings.sh_degree
         degree, kept_px2 = min(most, draws.sh_degree), settings.kept_dilation_px2
         arguments = (
@@ -180,9 +185,9 @@ class FusedFrame:
             float(self._first),
             float(self._end - 1),
             splats,
-            keys,
+            depths,
             tiles,
-            counter,
+            written,
         )
         options = {
             "DEGREE": degree,
@@ -191,14 +196,30 @@ class FusedFrame:
             "BLOCK": tuning.block,
             "TILE": tuning.tile,
         }
-        grid = (len(draws.pages), triton.cdiv(draws.largest, tuning.block))
         if len(self._eyes) == 1:
             project_kernel[grid](*arguments, MODEL=MODELS[self._eyes[0].model], **options)
         else:
             second = self._send(camera_vector(self._eyes[1]))
             drift_px, nearest = self._limits(degree)
             project_pair_kernel[grid](*arguments, second, drift_px, nearest, **options)
-        return _Projected(splats, keys, tiles, int(counter.item()))
+        return _Projected(splats, tiles, *self._listed(depths, written))
+
+    def _listed(self, depths: Tensor, written: Tensor) -> tuple[Tensor, Tensor]:
+        """Depths and places of what programs wrote, without gaps."""
+        ends = written.view(-1).cumsum(0)
+        visible = int(ends[-1])
+        list_depths, list_places = (self._empty(visible, torch.int32) for _ in range(2))
+        gather_kernel[tuple(written.shape)](
+            self._draws.on(self._device)[1],
+            depths,
+            written,
+            ends,
+            list_depths,
+            list_places,
+            EYES=len(self._eyes),
+            BLOCK=self._tuning.block,
+        )
+        return list_depths, list_places
 
     def _limits(self, degree: int) -> tuple[float, float]:
         """How far outlines of what eyes share may be off, and how near it may be to them."""
@@ -213,8 +234,9 @@ class FusedFrame:
         if not visible:
             ends = torch.zeros(tiles, dtype=torch.int64, device=self._device)
             return self._empty(1, torch.int32), ends, 0
-        order = torch.sort(projected.keys[:visible]).indices
-        pair_ends = projected.tiles[:visible].to(torch.int64)[order].cumsum(0)
+        # Stable, so that equal depths stay in the order of the Gaussians.
+        order = projected.places[torch.sort(projected.depths, stable=True).indices]
+        pair_ends = projected.tiles[order].cumsum(0)
         pairs = int(pair_ends[-1])
         raise_if_cancelled(self._cancel)
         # The sort goes by bytes: two of them, where that is enough.

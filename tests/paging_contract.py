@@ -33,17 +33,26 @@ def parts_of(scene: Gaussians, counts: tuple[int, ...]) -> list[Gaussians]:
 class PagingContract:
     """Inherit it, and give ``rasterizer``."""
 
+    fewer = 1
+    """By how much scenes and pages are smaller, of engines that are slow."""
+
     @pytest.fixture
     def rasterizer(self) -> PagingRasterizer:
         raise NotImplementedError
+
+    @property
+    def page_gaussians(self) -> int:
+        """Room of a page."""
+        return PAGE_GAUSSIANS // self.fewer
 
     @pytest.mark.parametrize("counts", [(), (1024,), (16, 1024), (512, 512, 64)])
     def test_pages_draw_what_the_whole_scene_draws(
         self, rasterizer: PagingRasterizer, counts: tuple[int, ...]
     ) -> None:
-        scene = random_scene(3, 1500 if counts else 900)
-        pool = rasterizer.new_pool(PAGE_GAUSSIANS, 3)
-        composed = rasterizer.compose([ScenePart(pool.pack(p)) for p in parts_of(scene, counts)])
+        scene = random_scene(3, (1500 if counts else 900) // self.fewer)
+        pool = rasterizer.new_pool(self.page_gaussians, 3)
+        runs = parts_of(scene, tuple(count // self.fewer for count in counts))
+        composed = rasterizer.compose([ScenePart(pool.pack(run)) for run in runs])
         whole = rasterizer.render(rasterizer.prepare(scene), view(), EVERYTHING)
         paged = rasterizer.render(composed, view(), EVERYTHING)
         assert bytes_of(paged) == bytes_of(whole)
@@ -52,26 +61,27 @@ class PagingContract:
     def test_pages_packed_together_are_those_packed_alone(
         self, rasterizer: PagingRasterizer
     ) -> None:
-        scene = random_scene(4, 2100)
-        pool = rasterizer.new_pool(PAGE_GAUSSIANS, 3)
-        rows = np.array([[0, 1024], [1024, 7], [1031, 1024], [2055, 45]], np.int64)
+        full = self.page_gaussians
+        scene = random_scene(4, 2 * full + 52)
+        pool = rasterizer.new_pool(full, 3)
+        rows = np.array([[0, full], [full, 7], [full + 7, full], [2 * full + 7, 45]], np.int64)
         together = rasterizer.compose([ScenePart(p) for p in pool.pack_many(scene, rows)])
         drawn = rasterizer.render(together, view(), EVERYTHING)
         whole = rasterizer.render(rasterizer.prepare(scene), view(), EVERYTHING)
         assert bytes_of(drawn) == bytes_of(whole)
 
     def test_pages_packed_together_come_all_or_none(self, rasterizer: PagingRasterizer) -> None:
-        scene = random_scene(4, PAGE_GAUSSIANS + 1)
-        pool = rasterizer.new_pool(PAGE_GAUSSIANS, 3)
+        more = self.page_gaussians + 1
+        pool = rasterizer.new_pool(self.page_gaussians, 3)
         with pytest.raises(ValueError, match="than fit"):
-            pool.pack_many(scene, np.array([[0, 5], [0, PAGE_GAUSSIANS + 1]], np.int64))
+            pool.pack_many(random_scene(4, more), np.array([[0, 5], [0, more]], np.int64))
 
     def test_equal_depths_are_drawn_in_the_order_of_the_parts(
         self, rasterizer: PagingRasterizer
     ) -> None:
         ahead = Camera.look_at((0, 0, -4), (0, 0, 0), (0, -1, 0), fov_y_rad=1.0, width=9, height=9)
         red, blue = (gaussians([0, 0, 0], rgb=rgb, scales=1.0) for rgb in ((1, 0, 0), (0, 0, 1)))
-        pool = rasterizer.new_pool(PAGE_GAUSSIANS, 0)
+        pool = rasterizer.new_pool(self.page_gaussians, 0)
         red_part, blue_part = ScenePart(pool.pack(red)), ScenePart(pool.pack(blue))
         for order, front in (((red_part, blue_part), 0), ((blue_part, red_part), 2)):
             color = rasterizer.render(rasterizer.compose(order), ahead).color
@@ -80,8 +90,8 @@ class PagingContract:
             assert color[4, 4, 2 - front] == pytest.approx(0.2 * 0.8, abs=1e-3)
 
     def test_a_weight_multiplies_the_opacities(self, rasterizer: PagingRasterizer) -> None:
-        scene = random_scene(5, 300)
-        pool = rasterizer.new_pool(PAGE_GAUSSIANS, 3)
+        scene = random_scene(5, 300 // self.fewer)
+        pool = rasterizer.new_pool(self.page_gaussians, 3)
         weighted = rasterizer.compose([ScenePart(pool.pack(scene), weight=0.25)])
         thin = rasterizer.prepare(replace(scene, opacities=scene.opacities * np.float32(0.25)))
         drawn = rasterizer.render(weighted, view())
@@ -95,8 +105,9 @@ class PagingContract:
         np.testing.assert_allclose(image.color[0, 0], EVERYTHING.background)
 
     def test_harmonics_of_a_lower_degree_fit(self, rasterizer: PagingRasterizer) -> None:
-        plain, shiny = random_scene(1, 200, sh_degree=0), random_scene(2, 200, sh_degree=3)
-        pool = rasterizer.new_pool(PAGE_GAUSSIANS, 3)
+        count = 200 // self.fewer
+        plain, shiny = random_scene(1, count, sh_degree=0), random_scene(2, count, sh_degree=3)
+        pool = rasterizer.new_pool(self.page_gaussians, 3)
         mixed = rasterizer.compose([ScenePart(pool.pack(plain)), ScenePart(pool.pack(shiny))])
         together = rasterizer.prepare(Gaussians.concatenate([plain, shiny]))
         drawn, expected = (rasterizer.render(s, view()).color for s in (mixed, together))
@@ -104,9 +115,9 @@ class PagingContract:
         np.testing.assert_allclose(drawn, expected, atol=2e-4)  # 16-bit harmonics
 
     def test_more_than_a_page_is_refused(self, rasterizer: PagingRasterizer) -> None:
-        pool = rasterizer.new_pool(PAGE_GAUSSIANS, 0)
+        pool = rasterizer.new_pool(self.page_gaussians, 0)
         with pytest.raises(ValueError, match="page"):
-            pool.pack(random_scene(1, PAGE_GAUSSIANS + 1, sh_degree=0))
+            pool.pack(random_scene(1, self.page_gaussians + 1, sh_degree=0))
 
     @pytest.mark.parametrize("opacity", [1.5, 4.0, 8.0])
     def test_opacities_above_one_have_flat_tops(

@@ -1,4 +1,4 @@
-"""Splats to tiles: a pair for every tile that an ellipse touches, in the order of depth."""
+"""Splats in one list, and pairs: one for every tile that an ellipse touches, in order of depth."""
 
 import triton
 import triton.language as tl
@@ -20,6 +20,32 @@ from rendering.fused_kernels.layout import (
 
 
 @triton.jit
+def gather_kernel(
+    chunks,  # as in ``project_kernel``
+    depths,
+    written,
+    ends,  # [programs] int64: how many splats they and those before them wrote
+    list_depths,  # [visible] int32
+    list_places,  # [visible] int32: of splats
+    EYES: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Closes the gaps between what programs wrote: one list of all splats."""
+    chunk = tl.program_id(0)
+    first = tl.program_id(1) * BLOCK
+    if first >= tl.load(chunks + 4 * chunk):
+        return
+    program = chunk * tl.num_programs(1) + tl.program_id(1)
+    count = tl.load(written + program)
+    begin = tl.load(ends + program) - count
+    place = EYES * (tl.load(chunks + 4 * chunk + 1) + first)
+    lane = tl.arange(0, EYES * BLOCK)
+    mask = lane < count
+    tl.store(list_depths + begin + lane, tl.load(depths + place + lane, mask, 0), mask)
+    tl.store(list_places + begin + lane, place + lane, mask)
+
+
+@triton.jit
 def word(record, column, mask):
     """A word of splats that is an integer."""
     return tl.load(record + column, mask, 0.0).to(tl.int32, bitcast=True)
@@ -28,7 +54,7 @@ def word(record, column, mask):
 @triton.jit
 def pair_kernel(
     splats,  # [visible, SPLAT_COLUMNS] float32
-    order,  # [visible] int64: places in ``splats`` by depth
+    order,  # [visible] int32: places in ``splats`` by depth
     ends,  # [visible] int64: of each splat's pairs, in that order
     pairs,
     visible,
@@ -55,7 +81,7 @@ def pair_kernel(
     begin = tl.load(ends + lo - 1, mask & (lo > 0), 0)
     rank = (pair - begin).to(tl.int32)
     splat = tl.load(order + lo, mask, 0)
-    record = splats + splat * SPLAT_COLUMNS
+    record = splats + splat.to(tl.int64) * SPLAT_COLUMNS
     x = tl.load(record + X, mask, 0.0)
     y = tl.load(record + Y, mask, 0.0)
     wxx = tl.load(record + WXX, mask, 1.0)
@@ -89,4 +115,4 @@ def pair_kernel(
             rank = tl.where(found, rank, rank - here)
         row += 1
     tl.store(pair_tiles + pair, tile, mask)
-    tl.store(pair_splats + pair, splat.to(tl.int32), mask)
+    tl.store(pair_splats + pair, splat, mask)

@@ -1,9 +1,11 @@
 """Projection of a frame's chunks, straight from the paged pool (image model, steps 1 and 2).
 
 A program projects ``BLOCK`` Gaussians of one chunk: it reads the chunk's page where it lies, leaves
-at once if the chunk's box cannot be seen, and appends what survives to one list for the frame. The
-arithmetic is that of ``rendering/native/src/project.h``: EWA with the determinant from 2×2 minors,
-and a larger unit of length where fourth powers would overflow.
+at once if the chunk's box cannot be seen, and writes what survives where its first Gaussian's splat
+would be: so splats are in the order of the Gaussians, whichever program ends first.
+
+The arithmetic is that of ``rendering/native/src/project.h``: EWA with the determinant from 2×2
+minors, and a larger unit of length where fourth powers would overflow.
 """
 
 import triton
@@ -297,14 +299,13 @@ def packed_red(red, green, HALF: tl.constexpr):
 
 
 @triton.jit
-def append(
-    splats, keys, counts, counter, index,
+def write_splats(
+    splats, depths, counts, slot,
     u, v, depth, wxx, wxy, wyy, opacity, red, green, blue, extent_x, extent_y,
     x0, x1, sees, other_u, other_x0, other_x1, other_sees, y0, y1,
     EYES: tl.constexpr, HALF: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
-    """Adds splats that an eye sees to the frame's list, with the number of tiles that each
-    touches."""
+    """Splats that an eye sees, with the number of tiles that each touches, to their slots."""
     alive = sees | other_sees
     columns = packed_columns(x0, x1, sees, TILE)
     other_columns = packed_columns(other_x0, other_x1, other_sees, TILE)
@@ -323,8 +324,6 @@ def append(
             )
             tiles += here
         row += 1
-    survivors = alive.to(tl.int32)
-    slot = tl.atomic_add(counter, tl.sum(survivors)) + tl.cumsum(survivors, 0) - 1
     # A row of sixteen words a splat, so that neighbouring threads write neighbouring words.
     column = tl.arange(0, 16)[None, :]
     record = tl.where(column == X, u[:, None], 0.0)
@@ -350,8 +349,7 @@ def append(
         record = tl.where(column == OTHER_COLUMNS, other[:, None], record)
     place = slot.to(tl.int64)[:, None] * SPLAT_COLUMNS + column
     tl.store(splats + place, record, alive[:, None])
-    key = depth.to(tl.int32, bitcast=True).to(tl.int64) << 32
-    tl.store(keys + slot, key | index.to(tl.int64), alive)
+    tl.store(depths + slot, depth.to(tl.int32, bitcast=True), alive)
     tl.store(counts + slot, tiles, alive)
 
 
@@ -364,10 +362,10 @@ def project_kernel(
     kept_dilation_px2,
     first_row,  # of the pixels to draw
     last_row,
-    splats,  # [capacity, SPLAT_COLUMNS] float32
-    keys,  # [capacity] int64: depth, then index
+    splats,  # [capacity, SPLAT_COLUMNS] float32: each program's from its first Gaussian's on
+    depths,  # [capacity] int32: the bits of positive floats, which are in the same order
     counts,  # [capacity] int32: tiles
-    counter,  # [1] int32
+    written,  # [programs] int32: splats of each; zeros before
     DEGREE: tl.constexpr,
     MODEL: tl.constexpr,
     COMPENSATE: tl.constexpr,
@@ -403,9 +401,11 @@ def project_kernel(
     red, green, blue = colors_towards(
         geometry, size, lane, mask, chunks, looks, chunk, dx, dy, dz, DEGREE
     )
-    index = tl.load(chunks + 4 * chunk + 1) + lane
-    append(
-        splats, keys, counts, counter, index,
+    survivors = alive.to(tl.int32)
+    tl.store(written + chunk * tl.num_programs(1) + tl.program_id(1), tl.sum(survivors))
+    slot = tl.load(chunks + 4 * chunk + 1) + first + tl.cumsum(survivors, 0) - survivors
+    write_splats(
+        splats, depths, counts, slot,
         u, v, depth, wxx, wxy, wyy, opacity, red, green, blue, extent_x, extent_y,
         x0, x1, alive, u, x0, x1, alive, y0, y1, 1, HALF, TILE,
     )  # fmt: skip

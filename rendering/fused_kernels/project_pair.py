@@ -24,7 +24,7 @@ from rendering.fused_kernels.layout import (
     at,
     dot3,
 )
-from rendering.fused_kernels.project import append, project_lanes
+from rendering.fused_kernels.project import project_lanes, write_splats
 from rendering.fused_kernels.shade import colors_towards
 
 
@@ -52,7 +52,7 @@ def outline_drift_px(geometry, size, lane, mask, log2_weight, camera, inv_z, tan
 
 @triton.jit
 def project_pair_kernel(
-    pages,  # as in ``project_kernel``, up to ``counter``
+    pages,  # as in ``project_kernel``, up to ``written``
     chunks,
     looks,
     camera,
@@ -60,9 +60,9 @@ def project_pair_kernel(
     first_row,
     last_row,
     splats,
-    keys,
+    depths,
     counts,
-    counter,
+    written,
     other,  # [CAMERA_COLUMNS] float64: the second eye's
     drift_px,  # that outlines may differ by
     nearest,  # distance from which directions differ by no more than their limit
@@ -113,26 +113,29 @@ def project_pair_kernel(
     left = tl.maximum(tl.ceil(u2 - extent_x - 0.5), 0.0)
     right = tl.minimum(tl.floor(u2 + extent_x - 0.5), at(other, SIZE) - 1.0)
     other_sees = alive & alike & (tl.abs(u2) < LARGEST_PIXELS) & (right >= left)
-    index = tl.load(chunks + 4 * chunk + 1) + lane
-    if tl.sum((sees | other_sees).to(tl.int32)) > 0:
-        red, green, blue = colors_towards(
-            geometry, size, lane, mask, chunks, looks, chunk, dx, dy, dz, DEGREE
-        )
-        append(
-            splats, keys, counts, counter, index,
-            u, v, depth, wxx, wxy, wyy, opacity, red, green, blue, extent_x, extent_y,
-            x0, x1, sees, u2, left, right, other_sees, y0, y1, 2, HALF, TILE,
-        )  # fmt: skip
-
     q0 = tl.maximum(q0, first_row)
     q1 = tl.minimum(q1, last_row)
     own = alive2 & in_range & (alike == 0) & (p1 >= p0) & (q1 >= q0)
-    if tl.sum(own.to(tl.int32)) > 0:
+    # A Gaussian's splat for the second eye alone follows the other one.
+    firsts, seconds = (sees | other_sees).to(tl.int32), own.to(tl.int32)
+    both = firsts + seconds
+    tl.store(written + chunk * tl.num_programs(1) + tl.program_id(1), tl.sum(both))
+    slot = 2 * (tl.load(chunks + 4 * chunk + 1) + first) + tl.cumsum(both, 0) - both
+    if tl.sum(firsts) > 0:
+        red, green, blue = colors_towards(
+            geometry, size, lane, mask, chunks, looks, chunk, dx, dy, dz, DEGREE
+        )
+        write_splats(
+            splats, depths, counts, slot,
+            u, v, depth, wxx, wxy, wyy, opacity, red, green, blue, extent_x, extent_y,
+            x0, x1, sees, u2, left, right, other_sees, y0, y1, 2, HALF, TILE,
+        )  # fmt: skip
+    if tl.sum(seconds) > 0:
         red, green, blue = colors_towards(
             geometry, size, lane, mask, chunks, looks, chunk, ex, ey, ez, DEGREE
         )
-        append(
-            splats, keys, counts, counter, index,
+        write_splats(
+            splats, depths, counts, slot + firsts,
             u2, v2, depth2, wxx2, wxy2, wyy2, opacity2, red, green, blue, extent_x2, extent_y2,
             p0, p1, own & (own == 0), u2, p0, p1, own, q0, q1, 2, HALF, TILE,
         )  # fmt: skip
