@@ -19,9 +19,10 @@ from itertools import pairwise
 import numpy as np
 from rich.table import Table
 
+from benchmarks.psnr import psnr_db
 from benchmarks.report import Row, Summary, new_table, record, verdict
 from benchmarks.stereo import EQUAL_DB, IPD_M, eye_distance
-from benchmarks.streaming import color_of, psnr_db
+from benchmarks.streaming import color_of
 from benchmarks.subject import Advance, Sampling, Subject, ignore_progress
 from render_cache.reuse import ChunkBoxes, Reuse, reuse
 from rendering.base import Rasterizer, RasterSettings

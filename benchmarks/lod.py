@@ -21,10 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
+from benchmarks.psnr import psnr_db
 from benchmarks.report import Row, new_table, record
 from benchmarks.scenes import town_count
 from benchmarks.stores import source_of
-from benchmarks.streaming import StreamedEngine, ample_budgets, psnr_db
+from benchmarks.streaming import StreamedEngine, ample_budgets
 from benchmarks.subject import Advance, Sampling, Subject, ignore_progress
 from rendering.base import PagingRasterizer, RasterSettings
 from rendering.streamed_scene import StreamPolicy

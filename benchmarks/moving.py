@@ -25,8 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
+from benchmarks.psnr import psnr_db
 from benchmarks.report import Row, Summary, new_table, record, verdict
-from benchmarks.streaming import DrawnFrame, StreamedEngine, ample_budgets, psnr_db
+from benchmarks.streaming import DrawnFrame, StreamedEngine, ample_budgets
 from benchmarks.subject import Advance, Sampling, Subject, ignore_progress
 from rendering.base import PagingRasterizer, RasterSettings
 from rendering.streamed_scene import StreamPolicy

@@ -19,8 +19,9 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
+from benchmarks.psnr import psnr_db
 from benchmarks.report import Row, Summary, new_table, record, verdict
-from benchmarks.streaming import StreamedEngine, ample_budgets, color_of, psnr_db
+from benchmarks.streaming import StreamedEngine, ample_budgets, color_of
 from benchmarks.subject import Advance, Sampling, Subject, ignore_progress
 from render_cache.reuse import NO_REUSE
 from rendering.base import PagingRasterizer, RasterSettings

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -125,9 +124,3 @@ def color_of(image: RasterImage) -> NDArray[np.float32]:
     """[H, W, 3] of an image that was asked for its colour."""
     assert image.color is not None
     return image.color
-
-
-def psnr_db(picture: NDArray[np.float32], truth: NDArray[np.float32]) -> float:
-    """PSNR of two pictures in [0, 1], clipped to it."""
-    difference = np.clip(picture, 0.0, 1.0) - np.clip(truth, 0.0, 1.0)
-    return -10.0 * math.log10(max(float(np.square(difference, dtype=np.float64).mean()), 1e-20))

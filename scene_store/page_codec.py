@@ -11,16 +11,20 @@ import struct
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import zstandard
 from numpy.typing import ArrayLike, NDArray
 
 from scene_store.chunks import Buffer, EncodedChunk
 from scene_store.manifest import Profile
 from scene_store.native import _store
 from splat.gaussians import Gaussians
+
+if TYPE_CHECKING:
+    import zstandard
 
 # kind, profile, degree, columns, count
 _HEADER = struct.Struct("<BBBBI")
@@ -33,13 +37,6 @@ _KIND_NAMES = {_GEOMETRY: "geometry", _SH: "harmonics"}
 MAX_COEFFICIENT = 1e28
 
 _MOST_SCRATCH_BYTES = 2 << 20  # kept for each thread
-
-# The planes are noise with a skewed distribution: entropy coding is all there is to gain, and
-# a match costs more than the literals it replaces. A tiny hash table finds only the real runs;
-# that is both the fastest and the smallest of what was measured (docs/format.md).
-_ZSTD_PARAMETERS = zstandard.ZstdCompressionParameters.from_level(
-    1, min_match=7, hash_log=6, write_checksum=False, write_content_size=True
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +69,33 @@ class CorruptChunkError(ValueError):
 
 
 class _Zstandard(threading.local):
-    """A thread's own contexts: they cannot be shared, and making them takes time."""
+    """A thread's own contexts: they cannot be shared, and making them takes time.
 
-    def __init__(self) -> None:
-        self.compressor = zstandard.ZstdCompressor(compression_params=_ZSTD_PARAMETERS)
-        self.decompressor = zstandard.ZstdDecompressor()
+    The planes are noise with a skewed distribution: entropy coding is all there is to gain, and
+    a match costs more than the literals it replaces. A tiny hash table finds only the real runs;
+    that is both the fastest and the smallest of what was measured (docs/format.md).
+    """
+
+    @cached_property
+    def compressor(self) -> zstandard.ZstdCompressor:
+        library = _library()
+        parameters = library.ZstdCompressionParameters.from_level(
+            1, min_match=7, hash_log=6, write_checksum=False, write_content_size=True
+        )
+        compressor: zstandard.ZstdCompressor = library.ZstdCompressor(compression_params=parameters)
+        return compressor
+
+    @cached_property
+    def decompressor(self) -> zstandard.ZstdDecompressor:
+        decompressor: zstandard.ZstdDecompressor = _library().ZstdDecompressor()
+        return decompressor
+
+
+def _library() -> ModuleType:
+    """Loaded at its first use: a scene whose chunks are in memory does without."""
+    import zstandard
+
+    return zstandard
 
 
 _zstandard = _Zstandard()
@@ -224,7 +243,7 @@ def _compressed(planes: bytes, plane_bytes: int) -> Iterator[bytes]:
     view = memoryview(planes)
     for start in range(0, len(planes), plane_bytes):
         yield frame.compress(view[start : start + plane_bytes])
-        yield frame.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
+        yield frame.flush(_library().COMPRESSOBJ_FLUSH_BLOCK)
     yield frame.flush()
 
 
@@ -262,7 +281,7 @@ def _decompressed(frames: list[memoryview], sizes: NDArray[np.uint64]) -> list[A
                 list[Any](frames), decompressed_sizes=sizes.tobytes(), threads=1
             )
             return [planes[i] for i in range(len(planes))]
-        except zstandard.ZstdError:
+        except _library().ZstdError:
             pass  # one of them is damaged: each by itself
     return [
         _decompressed_alone(frame, size) for frame, size in zip(frames, sizes.tolist(), strict=True)
@@ -272,6 +291,6 @@ def _decompressed(frames: list[memoryview], sizes: NDArray[np.uint64]) -> list[A
 def _decompressed_alone(frame: memoryview, size: int) -> bytes | None:
     try:
         planes = _zstandard.decompressor.decompress(frame, read_across_frames=False)
-    except zstandard.ZstdError:
+    except _library().ZstdError:
         return None
     return planes if len(planes) == size else None

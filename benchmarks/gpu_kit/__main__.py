@@ -1,0 +1,139 @@
+"""``python3 -m benchmarks.gpu_kit``: see the package's text."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import signal
+import sys
+import tempfile
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+
+from benchmarks.gpu_kit.plan import DRY, FULL, Plan, beside_steps, steps_of
+from benchmarks.gpu_kit.results import Results, StepRecord, to_json
+from benchmarks.gpu_kit.supervisor import Setting, Supervisor
+from benchmarks.gpu_kit.tables import tables_of, to_markdown_page
+from splat.errors import BelvedereError
+
+WIDTH = 200  # columns of a table that goes into a file
+PROBLEMS = ("failed", "late", "died")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the kit; 1 if a step failed, or was not reached."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    words = _parser().parse_args(arguments)
+    plan = _plan_of(words)
+    out: Path = words.out
+    console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="belvedere-gpu-kit-") as temporary:
+            work = Path(temporary)
+            search = _unpacked(words.wheels, work / "wheels")
+            command = shlex.join(["python3", "-m", "benchmarks.gpu_kit", *arguments])
+            results = Results(
+                out / "gpu_kit.json",
+                {"command": command, "dry": plan.dry, "plan": plan.to_json()},
+            )
+            _run(plan, results, out, work, search, console)
+    except BelvedereError as error:
+        console.print(f"error: {error}", markup=False)
+        return 2
+    tables = tables_of(results.rows, results.steps, dry=plan.dry)
+    for table in tables:
+        console.print(table)
+    return int(any(step.status in (*PROBLEMS, "left out") for step in results.steps))
+
+
+def _run(
+    plan: Plan, results: Results, out: Path, work: Path, search: Sequence[str], console: Console
+) -> None:
+    """All steps; an interrupt ends them and leaves what there is."""
+
+    def heard(step: StepRecord) -> None:
+        because = f": {step.problem}" if step.problem else ""
+        line = (
+            f"{'DRY ' if plan.dry else ''}{step.name}: {step.status}, {step.seconds:.1f} s{because}"
+        )
+        console.print(line, markup=False, soft_wrap=True)
+        _write_page(results, out, plan)
+
+    first_line = to_json({"plan": plan.to_json(), "work": str(work), "out": str(out.resolve())})
+    setting = Setting(first_line, _environment(plan, search), out / "gpu_kit.log")
+    setting.log.write_bytes(b"")
+    supervisor = Supervisor(
+        setting, results, minutes=plan.minutes, prepare_s=plan.prepare_s, heard=heard
+    )
+    with supervisor:
+        try:
+            supervisor.run(steps_of(plan), beside_steps(plan))
+            results.finish()
+        except KeyboardInterrupt:
+            console.print("interrupted; what was measured is kept")
+    _write_page(results, out, plan)
+
+
+def _write_page(results: Results, out: Path, plan: Plan) -> None:
+    tables = tables_of(results.rows, results.steps, dry=plan.dry)
+    (out / "gpu_kit.md").write_text(to_markdown_page(tables, dry=plan.dry), "utf-8")
+
+
+def _environment(plan: Plan, search: Sequence[str]) -> Mapping[str, str]:
+    """Kernels are made for the interpreter, or for a device, when Triton is imported."""
+    before = os.environ.get("PYTHONPATH")
+    path = os.pathsep.join([*search, *([before] if before else [])])
+    kept = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    return {**kept, "PYTHONPATH": path, **({"TRITON_INTERPRET": "1"} if plan.dry else {})}
+
+
+def _unpacked(wheels: Path | None, folder: Path) -> list[str]:
+    """Where the contents of wheels are found."""
+    if wheels is None:
+        return []
+    for wheel in sorted(wheels.glob("*.whl")):
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(folder)
+    return [str(folder)]
+
+
+def _plan_of(words: argparse.Namespace) -> Plan:
+    plan = DRY if words.dry else FULL
+    if words.scene:
+        plan = replace(plan, scenes=tuple(words.scene))
+    return plan if words.minutes is None else replace(plan, minutes=words.minutes)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python3 -m benchmarks.gpu_kit",
+        description="Measure a GPU: tests, frames, pictures, traces; see docs/benchmarks.md.",
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("gpu_kit_results"), help="folder of the results"
+    )
+    parser.add_argument(
+        "--dry", action="store_true", help="on the CPU, tiny: a test of the kit itself"
+    )
+    parser.add_argument(
+        "--scene", nargs="+", metavar="SCENE", help="town-N, park, or a path; the first is the main"
+    )
+    parser.add_argument("--minutes", type=float, help=f"stop after so many ({FULL.minutes:g})")
+    parser.add_argument("--wheels", type=Path, metavar="FOLDER", help="wheels to take along")
+    return parser
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

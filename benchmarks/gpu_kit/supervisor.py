@@ -1,0 +1,227 @@
+"""Runs steps in processes of their own, each for as long as it may; tells what became of them.
+
+Two lanes: what only prepares runs beside the first steps; those that measure wait until that is
+over. A process serves many steps, so that what was brought to the device stays there; it is
+replaced after one that failed, as an error of a device spoils all that follow in its process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu_kit.plan import Step
+from benchmarks.gpu_kit.results import Results, StepRecord
+from benchmarks.report import Row
+from splat.closing import Closing
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+WORKER = ("-m", "benchmarks.gpu_kit.worker")
+_CHUNK = 1 << 16
+
+Heard = Callable[[StepRecord], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Setting:
+    """What all processes are given.
+
+    Attributes:
+        first_line: The plan and its folders, as ``worker`` reads them.
+        environment: Of the processes.
+        log: Where what they print goes.
+    """
+
+    first_line: str
+    environment: Mapping[str, str]
+    log: Path
+
+
+class Worker(Closing):
+    """A process that performs steps, started when there is one."""
+
+    def __init__(self, setting: Setting) -> None:
+        self._setting = setting
+        self._process: subprocess.Popen[bytes] | None = None
+        self._answers = -1
+        self._rest = b""
+
+    def perform(self, step: Step, limit_s: float, hear: Callable[[Row], None]) -> StepRecord:
+        """One step; afterwards the process is there only if all went well."""
+        began_s = time.monotonic()
+        answer = self._perform(step, began_s + limit_s, hear)
+        if answer["status"] not in ("done", "absent"):
+            self.close()
+        if answer["status"] == "late":
+            answer["problem"] = f"not over after {limit_s:.0f} s"
+        return StepRecord(
+            step.name,
+            answer["status"],
+            round(time.monotonic() - began_s, 2),
+            answer.get("problem", ""),
+            answer.get("traceback", ""),
+        )
+
+    def kill(self) -> None:
+        """Ends the process, and all that it started; from any thread."""
+        process = self._process
+        if process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """As ``kill``, and gives back what it held; from the thread that lets it perform."""
+        self.kill()
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.wait()
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+        os.close(self._answers)
+
+    def _perform(
+        self, step: Step, deadline_s: float, hear: Callable[[Row], None]
+    ) -> dict[str, Any]:
+        try:
+            self._tell(step.to_json())
+        except OSError as error:
+            return {"status": "died", "problem": f"its process could not be reached ({error})"}
+        while (line := self._line(deadline_s)) is not None:
+            if not line:
+                return {"status": "died", "problem": self._how_it_ended()}
+            answer: dict[str, Any] = json.loads(line)
+            if "row" not in answer:
+                return answer
+            hear({"step": step.name, **answer["row"]})
+        return {"status": "late"}
+
+    def _tell(self, line: str) -> None:
+        if self._process is None:
+            self._start()
+        assert self._process is not None and self._process.stdin is not None
+        self._process.stdin.write(line.encode() + b"\n")
+        self._process.stdin.flush()
+
+    def _start(self) -> None:
+        self._answers, theirs = os.pipe()
+        self._rest = b""
+        try:
+            with open(self._setting.log, "ab") as log:
+                self._process = subprocess.Popen(
+                    [sys.executable, *WORKER, str(theirs)],
+                    cwd=REPOSITORY,
+                    env=dict(self._setting.environment),
+                    stdin=subprocess.PIPE,
+                    stdout=log,
+                    stderr=log,
+                    pass_fds=(theirs,),
+                    start_new_session=True,
+                )
+        finally:
+            os.close(theirs)
+        self._tell(self._setting.first_line)
+
+    def _line(self, deadline_s: float) -> bytes | None:
+        """The next answer; empty at the end of the process, None when time is over."""
+        while b"\n" not in self._rest:
+            left_s = deadline_s - time.monotonic()
+            if left_s <= 0 or not select.select([self._answers], [], [], left_s)[0]:
+                return None
+            more = os.read(self._answers, _CHUNK)
+            if not more:
+                return b""
+            self._rest += more
+        line, _, self._rest = self._rest.partition(b"\n")
+        return line
+
+    def _how_it_ended(self) -> str:
+        assert self._process is not None
+        try:
+            status = self._process.wait(5.0)
+        except subprocess.TimeoutExpired:
+            return "its process no longer answers"
+        return f"its process ended {'by signal' if status < 0 else 'with status'} {abs(status)}"
+
+
+class Supervisor(Closing):
+    """Sees to it that every step has its turn and its end.
+
+    Args:
+        setting: Of processes.
+        results: Where rows and steps go.
+        minutes: After which no step begins, and none goes on.
+        prepare_s: The same for what runs beside.
+        heard: Is told of each step when it is over.
+    """
+
+    def __init__(
+        self,
+        setting: Setting,
+        results: Results,
+        *,
+        minutes: float,
+        prepare_s: float,
+        heard: Heard,
+    ) -> None:
+        self._results, self._heard = results, heard
+        now_s = time.monotonic()
+        self._deadline_s = now_s + 60 * minutes
+        self._prepared_s = min(self._deadline_s, now_s + prepare_s)
+        self._ended = threading.Event()
+        self._here, self._beside = Worker(setting), Worker(setting)
+        self._thread: threading.Thread | None = None
+
+    def run(self, steps: Sequence[Step], beside: Sequence[Step] = ()) -> None:
+        """All of them, ``beside`` at the same time as the first of ``steps``."""
+        self._thread = threading.Thread(target=self._prepare, args=(beside,), daemon=True)
+        self._thread.start()
+        for step in steps:
+            if step.quiet:
+                self._thread.join()
+            if not self._ended.is_set():
+                well = self._one(self._here, step, self._deadline_s)
+                if step.needed and not well:
+                    self._ended.set()
+            else:
+                self._over(StepRecord(step.name, "left out", 0.0, "an earlier step was needed"))
+
+    def close(self) -> None:
+        """Ends all processes."""
+        self._ended.set()
+        self._beside.kill()
+        self._here.close()
+        if self._thread is not None:
+            self._thread.join(10.0)
+
+    def _prepare(self, steps: Sequence[Step]) -> None:
+        for step in steps:
+            if self._ended.is_set():
+                break
+            self._one(self._beside, step, self._prepared_s)
+        self._beside.close()  # its memory and its threads are for those that measure
+
+    def _one(self, worker: Worker, step: Step, deadline_s: float) -> bool:
+        left_s = deadline_s - time.monotonic()
+        if left_s <= 0:
+            record = StepRecord(step.name, "left out", 0.0, "no time was left")
+        else:
+            record = worker.perform(step, min(step.limit_s, left_s), self._results.add_row)
+        self._over(record)
+        return record.status == "done"
+
+    def _over(self, record: StepRecord) -> None:
+        self._results.add_step(record)
+        self._heard(record)
