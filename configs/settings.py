@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 Rgb = tuple[float, float, float]
+EngineName = Literal["auto", "native", "fused", "gsplat", "reference"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,9 @@ class RenderSettings:
     """How pictures are drawn.
 
     Attributes:
-        engine: The rasterizer; ``reference`` is slow and exact, for comparisons.
+        engine: The rasterizer: ``native`` draws on processors, ``fused`` and ``gsplat`` on GPUs;
+            ``reference`` is slow and exact, for comparisons. ``auto`` is ``fused`` on GPUs and
+            ``native`` on processors.
         threads: CPU threads a frame may use; 0 for one a core.
         antialiased: Compensate opacities for the screen-space dilation (Mip-Splatting);
             right for scenes trained that way.
@@ -53,8 +56,10 @@ class RenderSettings:
         background: RGB behind everything, sRGB-encoded, 0 to 1.
         near: Near plane, world units; None to scale it to the scene (``near_ratio``).
         near_ratio: Near plane as a share of the scene's radius, where ``near`` is None.
-        devices: How many devices draw: ``auto`` for one, with all cores, or a number of virtual
-            ones that divide the cores.
+        devices: What draws: ``auto`` for the first GPU that can be used, or else the processor
+            with all cores; ``cpu``, or a number of virtual devices that divide the cores; ``cuda``
+            for all GPUs, ``cuda:0`` for one, or several of these with commas between, such as
+            ``cuda:0,cpu``.
         memories: Whether several devices draw from one memory, or each has one of its own, as GPUs
             do, with a scene's device budget in each (``docs/schedules.md``).
         schedule: How frames are divided among them: the name of a shipped schedule or a file
@@ -66,7 +71,7 @@ class RenderSettings:
             ``stream.device_budget``, and is at most an eighth of that.
     """
 
-    engine: Literal["native", "reference"] = "native"
+    engine: EngineName = "auto"
     threads: Annotated[int, Range(0, 1024)] = 0
     antialiased: bool = False
     sh_degree: Annotated[int, Range(0, 3)] | None = None
@@ -133,7 +138,8 @@ class StreamSettings:
         host_budget: Host memory for encoded chunks, bytes; None for a share of what is
             available.
         device_budget: Memory for the chunks that can be drawn and for finished pictures, bytes;
-            on a CPU it is host memory, too. None for a share of what is available.
+            on a CPU it is host memory, too. None for a share of what is available, or what a GPU
+            can give.
         max_gaussians: No picture is drawn from more.
         fade_ms: How long a change of detail takes to show; 0 for at once.
         moving_error_px: Detail of a moving picture whose absence would not show by more than

@@ -34,7 +34,7 @@ class Crew:
     by others. An error that several devices raise over one job is the job's own.
 
     A device that has no other beside it is never blamed, but for being lost: it goes on with what
-    it has.
+    it has. If it says that it is lost, what it was doing waits until it has started anew.
 
     Args:
         devices: Names apart.
@@ -116,6 +116,7 @@ class Crew:
         suspects = self._suspects.pop(before, [])
         for job in jobs:
             job.tried |= before.tried
+            job.losses = max(job.losses, before.losses)
         if jobs and suspects:
             self._suspects.setdefault(jobs[0], []).extend(suspects)
 
@@ -300,12 +301,18 @@ class Crew:
         job, worker.job = worker.job, None
         if job is not None and not self._stopped.is_set():
             job.interrupted()
-            if is_blamed:
+            if is_blamed and not self._may_wait(job, name, error):
                 job.tried.add(name)
             self._move(job, error if is_blamed else DeviceLost(str(error)))
         if pause_s is None:
             self._give_up_hopeless()
         self.lock.notify_all()
+
+    def _may_wait(self, job: Job, name: str, error: BaseException) -> bool:
+        """Whether a job is left for a device to do that starts anew, as there is no other."""
+        is_alone = self.health.serving == {name} and isinstance(error, DeviceLost)
+        job.losses += is_alone
+        return is_alone and job.losses <= self._policy.tries
 
     def _judge(self, name: str, error: BaseException, now_s: float) -> float | None:
         """The pause after a fault; None if the device retires."""
@@ -318,7 +325,8 @@ class Crew:
             )
             return None
         if sentence.first:
-            log.warning("%s failed: %s; others do its work, and it starts anew", name, _said(error))
+            others = "" if self.health.serving == {name} else "others do its work, and "
+            log.warning("%s failed: %s; %sit starts anew", name, _said(error), others)
         return sentence.pause_s
 
     def _give_up_hopeless(self) -> None:

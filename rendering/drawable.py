@@ -28,7 +28,7 @@ class Drawable:
             same weights and tints; None if that is not known.
         parts: Where its Gaussians are; None if that is not known.
         forms: The scene in each of the memories that it is drawn from, ``scene`` one of them, as
-            long as they are there; None where there is one memory.
+            long as they are there; None where there is the host's alone, which is never lost.
         slabs: What can be drawn of this form; None for any part.
     """
 
@@ -119,6 +119,10 @@ class SceneInMemories(ABC):
     @abstractmethod
     def held_bytes(self, memory: str) -> tuple[int, int]:
         """What it takes of a memory, and the most that it may; 0 if there is no bound."""
+
+    @abstractmethod
+    def engine_of(self, memory: str) -> str:
+        """The name of the engine that its form in a memory is for; "" if that is gone."""
 
     @abstractmethod
     def acquire(self, request: FrameRequest) -> AbstractContextManager[Drawable]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import atexit
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -205,6 +205,12 @@ class RenderEngine(Closing):
     def memories(self) -> tuple[MemoryStatus, ...]:
         """What the scene takes of the memories of the devices."""
         return self._line.scenes.memories
+
+    @property
+    def rasterizers(self) -> Mapping[str, Rasterizer]:
+        """By memory, what scenes are to be made for: a device that started anew may draw with
+        another engine than before."""
+        return self._line.scenes.rasterizers
 
     @property
     def decision(self) -> Decision | None:

@@ -22,6 +22,7 @@ class Job(ABC):
             foresaw may be its fault, so that another device has to try before anybody is blamed.
         must_end: Whether it is tried until it is done, however many devices are lost over it.
         tried: Devices that failed to do it.
+        losses: How often the only device there is was lost over it, and started anew for it.
     """
 
     is_drawing = False
@@ -29,6 +30,7 @@ class Job(ABC):
 
     def __init__(self) -> None:
         self.tried: set[str] = set()
+        self.losses = 0
 
     def fits(self, device: Device) -> bool:
         """Whether a device has what it takes. Called under the lock."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rendering.base import Rasterizer
+from rendering.device import HOST_MEMORY
 from rendering.drawable import Drawable, MemoryGone, SceneClosed, SceneInMemories
 from rendering.frame import FrameRequest
 from rendering.scene_parts import SceneParts
@@ -73,6 +74,11 @@ class ResidentScene(SceneInMemories):
         forms = [level.forms.get(memory) for level in self._levels]
         return sum(int(getattr(form, "nbytes", 0)) for form in forms), 0
 
+    def engine_of(self, memory: str) -> str:
+        """The engine that its forms in a memory are for."""
+        rasterizer = self._rasterizers.get(memory)
+        return "" if rasterizer is None else rasterizer.name
+
     def add_coarser(self, gaussians: Gaussians) -> None:
         """Have one more level of detail, coarser than those there are."""
         level = self._prepare(gaussians)
@@ -98,7 +104,7 @@ class ResidentScene(SceneInMemories):
             for memory, scene in level.forms.items()
         }
         first = next(iter(forms.values()))
-        yield replace(first, forms=forms) if len(self._memories) > 1 else first
+        yield first if self._memories == (HOST_MEMORY,) else replace(first, forms=forms)
 
     def lose(self, memory: str) -> None:
         """Its forms are gone."""

@@ -101,6 +101,11 @@ class SceneHolder:
         return tuple(found)
 
     @property
+    def rasterizers(self) -> Mapping[str, Rasterizer]:
+        """What scenes are to be made for, by memory."""
+        return self._rasterizers.copy()
+
+    @property
     def is_divided(self) -> bool:
         """Whether memories hold what their devices need, so that ``acquire`` has to be told."""
         scene = self._scene
@@ -157,6 +162,8 @@ class SceneHolder:
         with self._replacing:
             before, self._scene = self._scene, drawable
         before.close()
+        for memory in self._losable:
+            self._adapt(drawable, memory)
 
     def add_coarser(self, gaussians: Gaussians) -> bool:
         """Have one more level of detail, coarser than those there are.
@@ -221,6 +228,14 @@ class SceneHolder:
                 return ready, beside
             able = able - late
         return able or ready, beside
+
+    def _adapt(self, scene: DrawableScene, memory: str) -> None:
+        """Renew a memory that was lost while the scene was made, if another engine has it now."""
+        rasterizer = self._rasterizers[memory]
+        if isinstance(scene, SceneInMemories):
+            made_for = scene.engine_of(memory)
+            if made_for and made_for != rasterizer.name:
+                scene.renew(memory, rasterizer, 0.0)
 
     def _drawable(self, scene: Gaussians | DrawableScene) -> DrawableScene:
         if isinstance(scene, Gaussians):

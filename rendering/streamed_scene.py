@@ -69,9 +69,13 @@ def least_budgets(source: ChunkSource, rasterizer: Rasterizers) -> Budgets:
 
 
 def _shares(source: ChunkSource, rasterizers: Mapping[str, PagingRasterizer]) -> MemoryShares:
-    first = next(iter(rasterizers.values()))
-    pool = first.new_pool(source.page_gaussians, source.sh_degree)
-    return MemoryShares.of(source, pool.page_bytes, len(rasterizers))
+    by_engine = {rasterizer.name: rasterizer for rasterizer in rasterizers.values()}
+    largest = max(_page_bytes(source, rasterizer) for rasterizer in by_engine.values())
+    return MemoryShares.of(source, largest, len(rasterizers))
+
+
+def _page_bytes(source: ChunkSource, rasterizer: PagingRasterizer) -> int:
+    return rasterizer.new_pool(source.page_gaussians, source.sh_degree).page_bytes
 
 
 def _by_memory(rasterizer: Rasterizers) -> dict[str, PagingRasterizer]:
@@ -188,6 +192,11 @@ class StreamedScene(DividedScene):
         held = 0 if there is None else there.loader.stats().device_bytes
         return held, self._budgets.device_bytes
 
+    def engine_of(self, memory: str) -> str:
+        """The engine that its form in a memory is for."""
+        there = self._memories.get(memory)
+        return "" if there is None else there.rasterizer.name
+
     def stats(self) -> ResidencyStats:
         """What is held, in all memories together."""
         stats = joint([memory.loader.stats() for memory in self._memories.values()])
@@ -209,7 +218,11 @@ class StreamedScene(DividedScene):
     def renew(self, memory: str, rasterizer: Rasterizer, timeout_s: float) -> None:
         """A memory is there again: it loads the coarsest chunks, and then what others draw."""
         self.lose(memory)
-        fresh = self._new_memory(memory, cast(PagingRasterizer, rasterizer))
+        paging = cast(PagingRasterizer, rasterizer)
+        page_bytes = _page_bytes(self.source, paging)
+        if page_bytes > self._shares.page_bytes:  # of another engine than before
+            self._shares = MemoryShares.of(self.source, page_bytes, len(self._order))
+        fresh = self._new_memory(memory, paging)
         with self._changing:
             refused = self._closed or memory in self._memories
             if not refused:
@@ -351,7 +364,7 @@ class StreamedScene(DividedScene):
         if not forms:
             raise MemoryGone
         first = next(iter(forms.values()))
-        if len(self._order) == 1:
+        if self._order == (HOST_MEMORY,):
             return first
         return replace(first, parts=self._scene_parts(drawn), forms=forms, slabs=None)
 

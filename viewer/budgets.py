@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from rendering.device_memory import (
+    DeviceMemory,
+    device_budget_bytes,
+    estimated_scratch_bytes,
+)
 from scene_store.ledger import Budgets
 from scene_store.memory import DRAW_FACTOR, PEAK_FACTOR, WORKING_BYTES, gaussian_bytes
 from splat.errors import BudgetError
@@ -21,8 +26,9 @@ def choose_budgets(
     available: int | None,
     overhead: int = 0,
     memories: int = 1,
+    gpu_bytes: int | None = None,
 ) -> Budgets:
-    """The budgets of a scene whose devices are the processor: all are host memory.
+    """The budgets of a scene: those of processors are host memory, those of GPUs are not.
 
     Args:
         host, device: The user's, bytes; None for a share of what is left.
@@ -30,13 +36,15 @@ def choose_budgets(
             None if it does not tell.
         overhead: Host memory that reading the scene takes beside its chunks; the user's host
             budget includes it, what is returned does not.
-        memories: Of devices, each with the device's budget.
+        memories: In the host's, each with the device's budget.
+        gpu_bytes: What the smallest GPU can give (``gpu_budget_bytes``); None without GPUs.
 
     Raises:
         BudgetError: If the user asks for more than there is, or for less than reading takes.
     """
     free = max(0, (UNKNOWN_BYTES if available is None else available) - overhead)
     _require_room(host, device, available, memories)
+    _require_gpu_room(device, gpu_bytes)
     if host is not None and overhead:
         host = _without(overhead, host)
     usable = int(USABLE_SHARE * free)
@@ -44,10 +52,41 @@ def choose_budgets(
         share = min(MOST_HOST_BYTES, int(HOST_SHARE * usable))
         # A device budget near all there is leaves the host what it can.
         host = share if device is None else max(0, min(share, free - memories * device))
-    if device is None:
+    if device is None and memories:
         # A host budget beyond its share comes out of the unused rest, as far as that goes.
         device = max(usable - host, (free - host) // 2, 0) // memories
-    return Budgets(host, device)
+    rooms = [room for room in (device, gpu_bytes) if room is not None]
+    return Budgets(host, min(rooms, default=0))
+
+
+def gpu_budget_bytes(
+    memory: DeviceMemory, each_bytes: float, most_gaussians: int, pixels: int
+) -> int:
+    """What a GPU can give for chunks: the rest is for what frames have between their stages.
+
+    Args:
+        memory: Of the card, as it is now.
+        each_bytes: Of a Gaussian that can be drawn.
+        most_gaussians: That a frame draws at most.
+        pixels: Of the largest picture.
+    """
+    enough = device_budget_bytes(memory, estimated_scratch_bytes(most_gaussians, pixels))
+    # Where that leaves little, frames draw no more than what is in the memory.
+    both = device_budget_bytes(memory, estimated_scratch_bytes(0, pixels))
+    share = each_bytes / (each_bytes + estimated_scratch_bytes(1, 0))
+    return max(enough, int(share * both))
+
+
+def gpu_takes_whole(memory: DeviceMemory, count: int, each_bytes: float, pixels: int) -> bool:
+    """Whether a GPU has room for all of a scene, and for frames that draw all of it.
+
+    Args:
+        memory: Of the card, as it is now.
+        count: Gaussians of the scene.
+        each_bytes, pixels: As of ``gpu_budget_bytes``.
+    """
+    takes = int(count * each_bytes) + estimated_scratch_bytes(count, pixels)
+    return takes <= device_budget_bytes(memory, 0)
 
 
 def picture_share(budgets: Budgets, most: int, least: Budgets) -> int:
@@ -108,25 +147,35 @@ def unkept_line(
     )
 
 
-def require_room(budgets: Budgets, available: int | None, held: int, memories: int = 1) -> None:
+def require_room(
+    budgets: Budgets,
+    available: int | None,
+    held: int,
+    memories: int = 1,
+    gpu_bytes: int | None = None,
+) -> None:
     """Refuses budgets that the machine cannot give.
 
     Args:
         budgets: Of a scene that is open.
         available: As in ``choose_budgets``.
-        held: What the scene has taken already, bytes.
-        memories: Of devices, each with the device's budget.
+        held: What the scene has taken already of the host's memory, bytes.
+        memories: In the host's, each with the device's budget.
+        gpu_bytes: What the smallest GPU could give when the scene was opened; None without GPUs.
 
     Raises:
-        BudgetError: If both together are more than there is.
+        BudgetError: If the host's memory, or a GPU's, cannot hold that.
     """
+    _require_gpu_room(budgets.device_bytes, gpu_bytes, "; the budgets stay as they were")
     asked = budgets.host_bytes + memories * budgets.device_bytes
     if available is None or asked <= available + held:
         return
+    devices = (
+        f" and {memory_size(budgets.device_bytes)} for {_the_device(memories)}" if memories else ""
+    )
     raise BudgetError(
-        f"{memory_size(budgets.host_bytes)} for the host and {memory_size(budgets.device_bytes)} "
-        f"for {_the_device(memories)} are more than the {memory_size(available + held)} that there "
-        f"are; the budgets stay as they were"
+        f"{memory_size(budgets.host_bytes)} for the host{devices} are more than the "
+        f"{memory_size(available + held)} that there are; the budgets stay as they were"
     )
 
 
@@ -149,10 +198,22 @@ def _require_room(
     asked = (host or 0) + memories * (device or 0)
     if available is None or asked <= available:
         return
+    if not memories:
+        raise BudgetError(f"{_named(host, None)}: {memory_size(available)} are available; lower it")
     raise BudgetError(
         f"{_named(host, device)}: the processor draws from host memory, so "
         f"{'both' if memories == 1 else f'what {memories} devices take'} must fit into the "
         f"{memory_size(available)} that are available; lower them"
+    )
+
+
+def _require_gpu_room(device: int | None, gpu_bytes: int | None, then: str = "") -> None:
+    if device is None or gpu_bytes is None or device <= gpu_bytes:
+        return
+    remedy = then or "; lower it, or end what else is on the card"
+    raise BudgetError(
+        f"--device-budget {memory_size(device)}: the GPU has {memory_size(gpu_bytes)} for a scene, "
+        f"beside what frames take{remedy}"
     )
 
 

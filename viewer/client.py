@@ -208,9 +208,8 @@ class BrowserView:
     def set_budgets(self, budgets: Budgets) -> None:
         shares = self._scene.shares
         if shares is not None and budgets != shares.budgets:
-            stream = self._scene.stream
-            memories = 1 if stream is None else len(stream.memories)
-            require_room(budgets, available_bytes(), shares.held_bytes, memories)
+            available, held = available_bytes(), shares.held_bytes
+            require_room(budgets, available, held, shares.memories, shares.gpu_bytes)
             shares.set_budgets(budgets)
             self._on_limits()
 

@@ -124,6 +124,10 @@ class CompleteScene(DividedScene):
         """What the scene takes of a memory, and the most that it may."""
         return self.scene.held_bytes(memory)
 
+    def engine_of(self, memory: str) -> str:
+        """The engine that its form in a memory is for."""
+        return self.scene.engine_of(memory)
+
     def outlook(self, request: FrameRequest) -> Outlook:
         """What will be drawn."""
         return self.scene.outlook(request)

@@ -13,13 +13,16 @@ from rendering.base import Outputs, PagingRasterizer, RasterImage, RasterSetting
 from rendering.engine import RenderEngine
 from rendering.frame import StreamStats
 from rendering.streamed_scene import StreamedScene
+from scene_store.memory import available_bytes
 from scene_store.prefetch import look_ahead
 from splat.camera import Camera
 from viewer.complete_picture import CompletePicture, CompleteScene, draw_complete, failures_of
-from viewer.engines import DeviceChoice, create_rasterizer
+from viewer.engines import Drawers, open_drawers
 from viewer.frames_in_flight import FramesInFlight
+from viewer.opening import drawers_of_whole
 from viewer.scenes import OpenedScene
-from viewer.streams import OpenedStream, streamed
+from viewer.shared_budgets import SharedBudgets
+from viewer.streams import OpenedStream, stream_budgets, streamed
 
 log = logging.getLogger(__name__)
 
@@ -77,10 +80,10 @@ def prepared(
     Raises:
         BudgetError: If memory does not suffice.
     """
-    choice = DeviceChoice.of(render)
-    alone = len(choice.devices) == 1 and not traced
-    is_streamed = isinstance(opened, OpenedStream)
-    rasterizer = create_rasterizer(render.engine, streamed=is_streamed, sharers=len(choice.devices))
+    drawers = _drawers(opened, render)
+    choice, rasterizer = drawers.choice, drawers.first
+    # A GPU may be lost, which engines know how to deal with.
+    alone = len(choice.devices) == 1 and not choice.gpus and not traced
     settings = RasterSettings(
         background=render.background,
         antialiased=render.antialiased,
@@ -92,27 +95,47 @@ def prepared(
             if alone:
                 yield _DrawWhole(rasterizer, rasterizer.prepare(opened.scene.gaussians), settings)
                 return
-            gaussians = opened.scene.gaussians
-            flight = FramesInFlight(choice, rasterizer, render, gaussians, settings)
+            flight = FramesInFlight(drawers, opened.scene.gaussians, settings)
             kept.callback(flight.close)
             yield _DrawInFlight(flight)
             return
         whole = replace(stream, max_gaussians=ALL_GAUSSIANS, fade_ms=0.0)
-        by_memory = choice.drawn_by(rasterizer)
-        scene = kept.enter_context(contextlib.closing(streamed(opened, by_memory, whole)))
+        scene = kept.enter_context(contextlib.closing(_streamed(opened, drawers, whole)))
         lacks = _Lacks(scene)
         if alone:
             yield _DrawChunks(scene, rasterizer, settings, lacks)
         else:
             complete = CompleteScene(scene)
-            flight = FramesInFlight(
-                choice, rasterizer, render, complete, settings, on_stream=lacks.drew
-            )
+            shares = SharedBudgets(scene.budgets, scene, memories=choice.host_memories)
+            drawers.rasterizers.on_replaced(lambda _: shares.move_to_host(available_bytes()))
+            flight = FramesInFlight(drawers, complete, settings, on_stream=lacks.drew)
             kept.callback(flight.close)
             kept.callback(complete.stop)  # first, so that nothing is waited for
             scene.set_on_work(flight.engine.recorder.did)
             yield _DrawInFlight(flight)
     lacks.tell(on_problem)
+
+
+def _drawers(opened: OpenedScene | OpenedStream, render: RenderSettings) -> Drawers:
+    """What draws; of a streamed scene the source is closed if nothing can."""
+    if not isinstance(opened, OpenedStream):
+        return drawers_of_whole(opened, render)
+    try:
+        return open_drawers(render, streamed=True)
+    except BaseException:
+        opened.source.close()
+        raise
+
+
+def _streamed(opened: OpenedStream, drawers: Drawers, stream: StreamSettings) -> StreamedScene:
+    """The scene to be drawn; the source is closed if it cannot be made."""
+    try:
+        room = drawers.gpu_room(opened.source.sh_degree, stream.max_gaussians)
+        budgets = stream_budgets(opened, stream, drawers.choice.host_memories, room)
+    except BaseException:
+        opened.source.close()
+        raise
+    return streamed(opened, drawers.by_memory, stream, budgets)
 
 
 class _Lacks:

@@ -1,37 +1,55 @@
-"""The rasterizer, the devices and the engine that the settings name, imported when wanted."""
+"""The engines, the devices and the schedule that the settings name, imported when wanted."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+import functools
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from configs.settings import RenderSettings, ViewerSettings
+from configs.settings import EngineName, RenderSettings, ViewerSettings
 from rendering.base import PagingRasterizer
-from splat.errors import SettingsError
+from rendering.device import Device, cpu_devices, gpu_device, names_gpus, parse_devices
+from rendering.gpu_discovery import Gpu
+from rendering.gpu_support import GPU_ENGINES, GpuSupport, find_support
+from scene_store.manifest import PAGE_GRANULARITY
+from splat.errors import BackendUnavailable, SettingsError, one_line
 from splat.gaussians import Gaussians
+from viewer.budgets import gpu_budget_bytes, gpu_takes_whole
 
 if TYPE_CHECKING:
-    from rendering.device import Device
+    from rendering.device_memory import DeviceMemory
+    from rendering.device_rasterizers import DeviceRasterizers
     from rendering.drawable import DrawableScene
     from rendering.engine import RenderEngine
     from rendering.schedule import Schedule
 
+log = logging.getLogger(__name__)
+
 DEFAULT_FPS = ViewerSettings().target_fps
 # Beside the budgets of a streamed scene, which it is to stay small against.
 STREAM_RECORD_BUDGET_BYTES = 160 << 20
+GPU_BY_DEFAULT: EngineName = "fused"
+MOST_PIXELS = 2 * 3840 * 2160  # of a picture that a GPU leaves memory for: two eyes
 
 
 def create_rasterizer(
-    engine: Literal["native", "reference"], *, streamed: bool = False, sharers: int = 1
+    engine: EngineName, device: str = "", *, streamed: bool = False, sharers: int = 1
 ) -> PagingRasterizer:
-    """The engine of ``RenderSettings.engine``; with less memory a frame for a streamed scene.
+    """An engine by its name; ``auto`` is the processor's.
 
     Args:
+        engine: Which.
+        device: The GPU that it draws on, if it is one that does.
+        streamed: Have it take less memory for a frame, as it draws a streamed scene.
         sharers: Among how many that memory is divided.
 
     Raises:
         BackendUnavailable: If this machine or installation lacks what it needs.
     """
+    if engine in GPU_ENGINES:
+        return _gpu_rasterizer(engine, device)
     if engine == "reference":
         from rendering.reference import ReferenceRasterizer
 
@@ -42,79 +60,304 @@ def create_rasterizer(
     return NativeRasterizer(record_budget_bytes=most // sharers)
 
 
+def _gpu_rasterizer(engine: str, device: str) -> PagingRasterizer:
+    try:
+        if engine == "gsplat":
+            from rendering.gsplat_cuda import GsplatRasterizer
+
+            return GsplatRasterizer(device)
+        from rendering.fused_cuda import FusedRasterizer
+
+        return FusedRasterizer(device)
+    except (ImportError, OSError) as error:  # of torch, too, whose libraries may be missing
+        raise BackendUnavailable(
+            one_line(
+                f"the engine {engine} cannot be loaded: {error}; reinstall torch, or use "
+                "--engine native"
+            )
+        ) from error
+
+
 @dataclass(frozen=True, slots=True)
 class DeviceChoice:
-    """What draws, and how frames are divided."""
+    """What draws, and how frames are divided.
+
+    Attributes:
+        devices: What there is to draw with.
+        schedule: How frames are divided among them.
+        engine: What GPUs draw with; of the processor, ``native`` unless it is ``reference``.
+        found: What the driver says of the devices that are GPUs.
+        is_wish: Whether somebody asked for these devices, so that no others will do.
+    """
 
     devices: tuple[Device, ...]
     schedule: Schedule
+    engine: EngineName = "native"
+    found: tuple[Gpu, ...] = ()
+    is_wish: bool = False
 
     @property
     def memories(self) -> tuple[str, ...]:
         """That the devices draw from."""
         return tuple(dict.fromkeys(device.memory for device in self.devices))
 
-    def drawn_by(self, rasterizer: PagingRasterizer) -> dict[str, PagingRasterizer]:
-        """What a streamed scene is made for, by memory."""
-        return dict.fromkeys(self.memories, rasterizer)
+    @property
+    def gpus(self) -> tuple[Device, ...]:
+        """Those of the devices that are GPUs."""
+        return tuple(device for device in self.devices if device.is_gpu)
+
+    @property
+    def host_memories(self) -> int:
+        """How many of the memories are in the host's."""
+        return len(self.memories) - len(self.gpus)
+
+    def engine_of(self, device: Device) -> EngineName:
+        """What a device draws with."""
+        if device.is_gpu:
+            return self.engine
+        return "reference" if self.engine == "reference" else "native"
+
+    @property
+    def title(self) -> str:
+        """The GPUs and their engine, for people; "" if there are none."""
+        return ", ".join(f"{g.name} ({g.device}, engine {self.engine})" for g in self.found)
+
+    @property
+    def gpu_bytes(self) -> tuple[int, ...]:
+        """All of the memory of each GPU, whoever uses it."""
+        return tuple(gpu.memory_bytes for gpu in self.found)
 
     @classmethod
     def of(cls, render: RenderSettings) -> DeviceChoice:
-        """What the settings name.
+        """What the settings name. Of GPUs their driver is asked; torch is not loaded.
 
         Raises:
             SettingsError: If there are no such devices, or they cannot draw such a schedule.
-            BackendUnavailable: If a device is of a kind that cannot be used here.
+            BackendUnavailable: If a device or an engine was asked for that cannot be used here.
         """
-        from configs.schedules import SHIPPED, shipped_texts
-        from rendering.device import parse_devices
-        from rendering.device_roster import DeviceRoster
-        from rendering.schedule_file import parse_schedule, read_schedule
+        devices = _devices(render)
+        choice = cls(devices, _schedule(render), _engine(render, devices), is_wish=_is_wish(render))
+        if choice.gpus:
+            known = {gpu.device: gpu for gpu in find_support(choice.engine).gpus}
+            choice = replace(choice, found=tuple(known[device.name] for device in choice.gpus))
+        return choice._checked()
 
-        own = render.memories == "own"
-        devices, name = parse_devices(render.devices, own_memories=own), render.schedule
-        if name in SHIPPED:
-            schedule = parse_schedule(shipped_texts()[name], name)
-        elif "." in name or "/" in name:
-            schedule = read_schedule(name)
-        else:
-            raise SettingsError(
-                f"schedule: there is none called '{name}'; shipped are {', '.join(SHIPPED)}; "
-                "one of your own is the path of its file, such as mine.yaml"
-            )
-        DeviceRoster(devices, schedule)  # refuses what cannot be drawn
-        return cls(devices, schedule)
+    def on_processor(self) -> DeviceChoice:
+        """The same without GPUs: the processors that there are, or one.
+
+        Raises:
+            SettingsError: If the schedule cannot be drawn so.
+        """
+        left = tuple(device for device in self.devices if not device.is_gpu) or cpu_devices()
+        return DeviceChoice(left, self.schedule)._checked()
+
+    def _checked(self) -> DeviceChoice:
+        from rendering.device_roster import DeviceRoster
+
+        DeviceRoster(self.devices, self.schedule)  # refuses what cannot be drawn
+        return self
+
+
+def _is_wish(render: RenderSettings) -> bool:
+    return render.engine in GPU_ENGINES or names_gpus(render.devices)
+
+
+def _engine(render: RenderSettings, devices: tuple[Device, ...]) -> EngineName:
+    if render.engine != "auto":
+        return render.engine
+    return GPU_BY_DEFAULT if any(device.is_gpu for device in devices) else "native"
+
+
+def _devices(render: RenderSettings) -> tuple[Device, ...]:
+    """Those of the settings; where these leave it open, the first GPU that can be used."""
+    own, wish = render.memories == "own", render.engine in GPU_ENGINES
+    has_gpus = wish or render.engine == "auto"
+    gpu_engine = render.engine if wish else GPU_BY_DEFAULT
+    if render.devices.strip().lower() == "auto" and has_gpus:
+        support = find_support(gpu_engine)
+        if support.gpus:
+            return (gpu_device(support.gpus[0].index),)
+        if wish:
+            raise support.error
+        _tell(support)
+        return cpu_devices()
+    if names_gpus(render.devices) and not has_gpus:
+        raise SettingsError(
+            f"devices: {render.devices}: the engine {render.engine} draws on processors; leave "
+            f"--engine out, or use --engine {GPU_BY_DEFAULT}"
+        )
+    devices = parse_devices(
+        render.devices,
+        own_memories=own,
+        find_gpus=functools.partial(find_support, gpu_engine) if has_gpus else None,
+    )
+    if wish and not any(device.is_gpu for device in devices):
+        raise SettingsError(
+            f"devices: {render.devices}: the engine {render.engine} draws on GPUs; leave --devices "
+            "out, or use --devices cuda"
+        )
+    return devices
+
+
+def _tell(support: GpuSupport) -> None:
+    """Why the processor draws: a warning to who has a GPU."""
+    if support.is_surprising:
+        warn_once(f"warning: {support.problem}; the processor draws instead")
+    else:
+        log.info("the processor draws: %s", support.problem)
+
+
+@functools.cache
+def warn_once(line: str) -> None:
+    """A warning that is not repeated, however often its cause is met."""
+    log.warning("%s", line)
+
+
+def _schedule(render: RenderSettings) -> Schedule:
+    from configs.schedules import SHIPPED, shipped_texts
+    from rendering.schedule_file import parse_schedule, read_schedule
+
+    name = render.schedule
+    if name in SHIPPED:
+        return parse_schedule(shipped_texts()[name], name)
+    if "." in name or "/" in name:
+        return read_schedule(name)
+    raise SettingsError(
+        f"schedule: there is none called '{name}'; shipped are {', '.join(SHIPPED)}; "
+        "one of your own is the path of its file, such as mine.yaml"
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Drawers:
+    """The devices that draw, and what each draws with.
+
+    Attributes:
+        choice: The devices.
+        rasterizers: Theirs, at first and whenever one starts anew.
+    """
+
+    choice: DeviceChoice
+    rasterizers: DeviceRasterizers
+
+    @property
+    def first(self) -> PagingRasterizer:
+        """What the first device begins with."""
+        return self.rasterizers.first
+
+    def gpu_room(self, sh_degree: int, most_gaussians: int) -> int | None:
+        """What the smallest GPU can give for a streamed scene, bytes; None without GPUs.
+
+        Args:
+            sh_degree: Of the scene.
+            most_gaussians: That a frame draws at most.
+        """
+        rooms = (
+            gpu_budget_bytes(memory, each, most_gaussians, MOST_PIXELS)
+            for memory, each in self._gpus(sh_degree)
+        )
+        return min(rooms, default=None)
+
+    def take_whole(self, count: int, sh_degree: int) -> bool:
+        """Whether every GPU has room for all of a scene."""
+        return all(
+            gpu_takes_whole(memory, count, each, MOST_PIXELS)
+            for memory, each in self._gpus(sh_degree)
+        )
+
+    def _gpus(self, sh_degree: int) -> Iterator[tuple[DeviceMemory, float]]:
+        """Their memory now, and what a Gaussian takes of it."""
+        for device in self.choice.gpus:
+            from rendering.memory_cuda import device_memory
+
+            pool = self.by_memory[device.memory].new_pool(PAGE_GRANULARITY, sh_degree)
+            yield device_memory(device.name), pool.page_bytes / PAGE_GRANULARITY
+
+    @property
+    def by_memory(self) -> Mapping[str, PagingRasterizer]:
+        """What streamed scenes are made for."""
+        return self.rasterizers.by_memory
+
+
+def open_drawers(
+    render: RenderSettings, *, streamed: bool = False, only_processor: bool = False
+) -> Drawers:
+    """What draws by the settings. GPUs draw a small picture, before they are trusted with more;
+    one that nobody asked for and that cannot do so is told once, and the processor draws.
+
+    Args:
+        render: The settings.
+        streamed: As of ``create_rasterizer``.
+        only_processor: Leave GPUs out, whatever the settings say.
+
+    Raises:
+        SettingsError, BackendUnavailable: As ``DeviceChoice.of``.
+    """
+    choice = DeviceChoice.of(render)
+    if only_processor and choice.gpus:
+        choice = choice.on_processor()
+    try:
+        drawers = Drawers(choice, _rasterizers(choice, streamed))
+    except BackendUnavailable as error:
+        if choice.is_wish or not choice.gpus:
+            raise
+        warn_once(f"warning: {choice.title} cannot draw: {error}; the processor draws instead")
+        choice = choice.on_processor()
+        return Drawers(choice, _rasterizers(choice, streamed))
+    if choice.gpus:
+        log.info("drawn by %s", choice.title)
+    return drawers
+
+
+def _rasterizers(choice: DeviceChoice, streamed: bool) -> DeviceRasterizers:
+    from rendering.device_rasterizers import DeviceRasterizers
+    from rendering.gpu_trial import prove
+
+    sharers = max(1, len(choice.devices) - len(choice.gpus))
+
+    def make(device: Device) -> PagingRasterizer:
+        engine = choice.engine_of(device)
+        if not device.is_gpu:
+            return create_rasterizer(engine, streamed=streamed, sharers=sharers)
+        rasterizer = create_rasterizer(engine, device.name)
+        prove(rasterizer)
+        return rasterizer
+
+    def stand_in(device: Device) -> PagingRasterizer:
+        return create_rasterizer("native", streamed=streamed)
+
+    return DeviceRasterizers(choice.devices, make, stand_in)
 
 
 def create_engine(
     render: RenderSettings,
-    rasterizer: PagingRasterizer,
+    drawers: Drawers,
     scene: Gaussians | DrawableScene,
     *,
-    streamed: bool = False,
     target_fps: float = DEFAULT_FPS,
 ) -> RenderEngine:
-    """An engine on the devices of the settings; raises as ``DeviceChoice.of``.
+    """An engine on the devices that draw.
 
     Args:
-        streamed: As of ``create_rasterizer``.
+        render: The settings.
+        drawers: The devices.
+        scene: What they draw; of their ``by_memory``, if it is streamed.
         target_fps: What as few devices as possible are to hold, if the settings say so.
+
+    Raises:
+        BudgetError: If a scene does not fit a memory.
     """
     from rendering.elastic import ElasticPolicy
     from rendering.engine import RenderEngine
 
-    choice = DeviceChoice.of(render)
-    count = len(choice.devices)
-
-    def another(device: Device) -> PagingRasterizer:
-        return create_rasterizer(render.engine, streamed=streamed, sharers=count)
-
+    devices = drawers.choice.devices
+    elastic = ElasticPolicy(target_fps, most=len(devices)) if render.elastic else None
     return RenderEngine(
-        rasterizer,
+        drawers.first,
         scene,
         picture_bytes=render.picture_cache,
-        devices=choice.devices,
-        schedule=choice.schedule,
-        new_rasterizer=another,
-        elastic=ElasticPolicy(target_fps, most=count) if render.elastic else None,
+        devices=devices,
+        schedule=drawers.choice.schedule,
+        new_rasterizer=drawers.rasterizers,
+        elastic=elastic,
     )

@@ -10,9 +10,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import TypeVar
 
-from configs.settings import RenderSettings
-from rendering.base import Outputs, PagingRasterizer, RasterImage, RasterSettings
-from rendering.device import Device
+from rendering.base import Outputs, RasterImage, RasterSettings
 from rendering.device_health import DEFAULT_FAULTS
 from rendering.drawable import DrawableScene
 from rendering.engine import RenderEngine
@@ -22,7 +20,7 @@ from rendering.recorder import TRACED_FRAMES
 from splat.camera import Camera
 from splat.gaussians import Gaussians
 from viewer.complete_picture import CLIENT
-from viewer.engines import DeviceChoice, create_rasterizer
+from viewer.engines import Drawers
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -38,10 +36,8 @@ class FramesInFlight:
     for the first device that is free: memory is that of so many views.
 
     Args:
-        choice: The devices, and how frames are divided among them.
-        rasterizer: What the first device draws with.
-        render: What the others draw with.
-        scene: Gaussians, or a scene made for ``rasterizer``, which is closed with this.
+        drawers: The devices, how frames are divided among them, and what they draw with.
+        scene: Gaussians, or a scene made for ``drawers``, which is closed with this.
         settings: How views are drawn.
         on_stream: Hears of each view of a streamed scene what it shows.
 
@@ -51,30 +47,23 @@ class FramesInFlight:
 
     def __init__(
         self,
-        choice: DeviceChoice,
-        rasterizer: PagingRasterizer,
-        render: RenderSettings,
+        drawers: Drawers,
         scene: Gaussians | DrawableScene,
         settings: RasterSettings,
         *,
         on_stream: Callable[[StreamStats], None] = lambda stream: None,
     ) -> None:
-        count = len(choice.devices)
-        is_streamed = not isinstance(scene, Gaussians)
-
-        def another(device: Device) -> PagingRasterizer:
-            return create_rasterizer(render.engine, streamed=is_streamed, sharers=count)
-
-        self._most = count + 1
+        choice = drawers.choice
+        self._most = len(choice.devices) + 1
         self._settings = settings
         self._on_stream = on_stream
         self._sequence = 0
         self.engine = RenderEngine(
-            rasterizer,
+            drawers.first,
             scene,
             devices=choice.devices,
             schedule=choice.schedule,
-            new_rasterizer=another,
+            new_rasterizer=drawers.rasterizers,
             faults=replace(DEFAULT_FAULTS, patience_s=PATIENCE_S),
         )
         self.engine.recorder.keep(TRACED_FRAMES)

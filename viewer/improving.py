@@ -15,9 +15,10 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from configs.settings import Settings
+from rendering.base import PagingRasterizer
 from rendering.frame import StreamStats
 from rendering.streamed_scene import least_budgets
 from scene_store.build.unfinished import UnfinishedStore, finished_gaussians
@@ -25,10 +26,9 @@ from scene_store.memory import available_bytes, gaussian_bytes
 from scene_store.sketch import Sketch, sketch_scene
 from scene_store.store_folder import scratch_folder
 from splat.errors import BelvedereError, BudgetError, one_line
-from splat.gaussians import Gaussians
+from splat.gaussians import MAX_SH_DEGREE, Gaussians
 from viewer.background import Background
 from viewer.budgets import choose_budgets
-from viewer.engines import DeviceChoice, create_rasterizer
 from viewer.opening import Ready, cached_store, shown_stream, sketch_facts, store_cache
 from viewer.scenes import Progress, SceneChoice
 from viewer.session_stats import SessionStats
@@ -212,15 +212,24 @@ class _Changes:
     ) -> None:
         self.server = server
         self._ready, self._choice, self._settings = ready, choice, settings
-        stream = settings.stream
-        self._devices = DeviceChoice.of(settings.render)
-        memories = len(self._devices.memories)
+        stream, drawers = settings.stream, ready.drawers
+        memories = drawers.choice.host_memories
+        room = drawers.gpu_room(MAX_SH_DEGREE, stream.max_gaussians)
         budgets = choose_budgets(
-            stream.host_budget, stream.device_budget, available_bytes(), memories=memories
+            stream.host_budget,
+            stream.device_budget,
+            available_bytes(),
+            memories=memories,
+            gpu_bytes=room,
         )
         self._shares = SharedBudgets(
-            budgets, pictures=ready.engine, most_pictures=settings.render.picture_cache
+            budgets,
+            pictures=ready.engine if memories else None,
+            most_pictures=settings.render.picture_cache,
+            memories=memories,
+            gpu_bytes=room,
         )
+        drawers.rasterizers.on_replaced(lambda _: self._shares.move_to_host(available_bytes()))
         self._before: StreamedScene | None = None
 
     @property
@@ -271,11 +280,16 @@ class _Changes:
 
     def _beside(self, opened: OpenedStream) -> StreamedScene | None:
         """A form to come, beside the one that is shown; None without room for both."""
-        by_memory = self._devices.drawn_by(create_rasterizer(self._settings.render.engine))
+        by_memory = self._drawn_by()
         return self._shares.admit(
             least_budgets(opened.source, by_memory),
             lambda share: streamed(opened, by_memory, self._settings.stream, share),
         )
+
+    def _drawn_by(self) -> dict[str, PagingRasterizer]:
+        """By memory, what the engine draws with at present."""
+        engines = self._ready.engine.rasterizers
+        return {memory: cast(PagingRasterizer, one) for memory, one in engines.items()}
 
     def _change(self, scene: StreamedScene, go_on: Callable[[], None]) -> None:
         """Show a form as soon as it is as good as the one that is shown."""
@@ -291,7 +305,7 @@ class _Changes:
         """Give up what is shown, then load the last form and show it. A browser at rest keeps its
         picture meanwhile; one that moves sees nothing for a moment."""
         engine = self._ready.engine
-        by_memory = self._devices.drawn_by(create_rasterizer(self._settings.render.engine))
+        by_memory = self._drawn_by()
         scene = self._shares.admit_alone(
             least_budgets(opened.source, by_memory),
             lambda: engine.replace_scene(Gaussians.empty()),

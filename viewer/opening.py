@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from configs.settings import Settings
+from configs.settings import RenderSettings, Settings
+from rendering.device_memory import DeviceMemory
 from rendering.streamed_scene import least_budgets
 from scene_store.chunk_sources import can_stream
 from scene_store.loading import in_morton_order
@@ -27,13 +28,22 @@ from splat.errors import SceneError, SceneFormatError
 from splat.gaussians import Gaussians
 from viewer.budgets import (
     beside_pictures,
+    gpu_takes_whole,
     is_over,
     needs_of_whole,
     picture_share,
     unkept_line,
 )
 from viewer.downloads import at_hand
-from viewer.engines import DeviceChoice, create_engine, create_rasterizer
+from viewer.engines import (
+    MOST_PIXELS,
+    DeviceChoice,
+    Drawers,
+    create_engine,
+    create_rasterizer,
+    open_drawers,
+    warn_once,
+)
 from viewer.scenes import (
     COMPOSITION_SUFFIXES,
     OpenedScene,
@@ -74,6 +84,7 @@ class Ready:
         count: Gaussians of the scene.
         choice: The scene, where it was opened.
         gaussians: The one reference to those in memory, at most one; for coarser forms of them.
+        drawers: What draws.
         store: Where the store is to be built of which this is a first look; None if this is all.
     """
 
@@ -82,6 +93,7 @@ class Ready:
     count: int
     choice: SceneChoice
     gaussians: list[Gaussians]
+    drawers: Drawers
     store: Path | None = None
 
     def close(self) -> None:
@@ -241,7 +253,7 @@ def _is_large(choice: SceneChoice, settings: Settings) -> bool:
     needed = count * gaussian_bytes(degree) * DRAW_FACTOR
     available = available_bytes()
     scarce = available is not None and needed > MOST_OF_MEMORY * available
-    over = _is_over_budget(count, degree, settings)
+    over = _is_over_budget(count, degree, settings) or _is_over_gpus(count, degree, settings)
     return count >= settings.stream.store_from or scarce or over
 
 
@@ -260,9 +272,21 @@ def _is_over_budget(count: int, degree: int, settings: Settings) -> bool:
     host, device = settings.stream.host_budget, settings.stream.device_budget
     if host is None and device is None:
         return False
-    pool = create_rasterizer(settings.render.engine).new_pool(PAGE_GRANULARITY, degree)
-    whole = needs_of_whole(count, degree, pool.page_bytes / PAGE_GRANULARITY)
-    return is_over(host, device, whole)
+    return is_over(host, device, needs_of_whole(count, degree, _drawable_bytes(degree)))
+
+
+def _drawable_bytes(degree: int) -> float:
+    """Of a Gaussian that can be drawn: about as many on a GPU as with the processor's engine."""
+    pool = create_rasterizer("native").new_pool(PAGE_GRANULARITY, degree)
+    return pool.page_bytes / PAGE_GRANULARITY
+
+
+def _is_over_gpus(count: int, degree: int, settings: Settings) -> bool:
+    """Whether one of the GPUs that draw could not hold all of a scene, were it free."""
+    sizes = DeviceChoice.of(settings.render).gpu_bytes
+    return bool(sizes) and not gpu_takes_whole(
+        DeviceMemory(min(sizes), min(sizes)), count, _drawable_bytes(degree), MOST_PIXELS
+    )
 
 
 def _sketch_count(choice: SceneChoice, device_budget: int | None) -> int:
@@ -298,34 +322,46 @@ def sketch_facts(sketch: Sketch, what: str) -> str:
 
 
 def _resident(opened: OpenedScene, choice: SceneChoice, settings: Settings) -> Ready:
-    gaussians = opened.scene.gaussians
-    rasterizer = create_rasterizer(settings.render.engine)
-    engine = create_engine(
-        settings.render, rasterizer, gaussians, target_fps=settings.viewer.target_fps
+    gaussians, render = opened.scene.gaussians, settings.render
+    drawers = drawers_of_whole(opened, render)
+    engine = create_engine(render, drawers, gaussians, target_fps=settings.viewer.target_fps)
+    return Ready(shown_whole(opened), engine, len(gaussians), choice, [gaussians], drawers)
+
+
+def drawers_of_whole(opened: OpenedScene, render: RenderSettings) -> Drawers:
+    """What draws a scene that is in memory as a whole: the processor, if a GPU has no room."""
+    drawers, gaussians = open_drawers(render), opened.scene.gaussians
+    if drawers.take_whole(len(gaussians), gaussians.sh_degree):
+        return drawers
+    warn_once(
+        f"warning: {opened.title}: {drawers.choice.title} has no room for all of its "
+        f"{len(gaussians):,} Gaussians; the processor draws instead; of a store, which belvedere "
+        "build makes, a GPU draws what fits"
     )
-    return Ready(shown_whole(opened), engine, len(gaussians), choice, [gaussians])
+    return open_drawers(render, only_processor=True)
 
 
 def _stream(opened: OpenedStream, choice: SceneChoice, settings: Settings) -> Ready:
-    rasterizer = create_rasterizer(settings.render.engine, streamed=True)
-    by_memory = DeviceChoice.of(settings.render).drawn_by(rasterizer)
-    most = settings.render.picture_cache
+    stream, most = settings.stream, settings.render.picture_cache
     try:
-        budgets = stream_budgets(opened, settings.stream, len(by_memory))
-        pictures = picture_share(budgets, most, least_budgets(opened.source, by_memory))
+        drawers = open_drawers(settings.render, streamed=True)
+        memories = drawers.choice.host_memories
+        room = drawers.gpu_room(opened.source.sh_degree, stream.max_gaussians)
+        budgets = stream_budgets(opened, stream, memories, room)
+        least = least_budgets(opened.source, drawers.by_memory)
+        pictures = picture_share(budgets, most, least) if memories else 0
     except BaseException:
         opened.source.close()
         raise
-    scene = streamed(opened, by_memory, settings.stream, beside_pictures(budgets, pictures))
-    engine = create_engine(
-        settings.render,
-        rasterizer,
-        scene,
-        streamed=True,
-        target_fps=settings.viewer.target_fps,
+    scene = streamed(opened, drawers.by_memory, stream, beside_pictures(budgets, pictures))
+    engine = create_engine(settings.render, drawers, scene, target_fps=settings.viewer.target_fps)
+    shares = SharedBudgets(
+        budgets, scene, engine if memories else None, most, memories=memories, gpu_bytes=room
     )
-    shown = shown_stream(opened, scene, SharedBudgets(budgets, scene, engine, most))
-    return Ready(shown, engine, opened.meta.count, choice, [])
+    drawers.rasterizers.on_replaced(lambda _: shares.move_to_host(available_bytes()))
+    return Ready(
+        shown_stream(opened, scene, shares), engine, opened.meta.count, choice, [], drawers
+    )
 
 
 def shown_whole(opened: OpenedScene) -> ShownScene:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from configs.settings import RemoteSettings, RenderSettings, ViewerSettings
+from configs.settings import EngineName, RemoteSettings, RenderSettings, ViewerSettings
 from splat.errors import SettingsError
 from viewer.option_types import (
     NO_HINT,
@@ -20,7 +20,6 @@ from viewer.option_types import (
     Color,
     Count,
     Degrees,
-    EngineName,
     File,
     Flag,
     MemoriesName,
@@ -152,18 +151,22 @@ class DrawingOptions:
     """View-dependent colour up to this degree of spherical harmonics, 0 to 3."""
     threads: Annotated[Whole, hint(f"{RENDER.threads}, one a core")] = None
     """CPU threads a picture may use."""
-    engine: Annotated[EngineName | None, arg(metavar="{native,reference}"), hint(RENDER.engine)] = (
-        None
-    )
-    """The rasterizer; the reference is exact and very slow, for comparisons."""
+    engine: Annotated[
+        EngineName | None,
+        arg(metavar="{auto,native,fused,gsplat,reference}"),
+        hint("auto: fused where a GPU can be used, else native"),
+    ] = None
+    """What draws: native on the processor, fused or gsplat on a GPU; the reference is exact and
+    very slow, for comparisons."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceOptions:
     """What draws the pictures (docs/schedules.md)."""
 
-    devices: Annotated[Text, hint(f"{RENDER.devices}, one with all cores")] = None
-    """How many devices draw; a number stands for virtual ones that divide the cores."""
+    devices: Annotated[Text, hint("auto: a GPU that can be used, else all cores")] = None
+    """cpu, a number of devices that divide the cores, cuda for all GPUs, cuda:0 for one, or a list
+    such as cuda:0,cpu."""
     memories: Annotated[MemoriesName | None, arg(metavar="{shared,own}"), hint(RENDER.memories)] = (
         None
     )
@@ -192,8 +195,9 @@ class DeviceOptions:
 class ExportDeviceOptions:
     """What draws the pictures (docs/schedules.md)."""
 
-    devices: Annotated[Text, hint(f"{RENDER.devices}, one with all cores")] = None
-    """How many devices draw; a number stands for virtual ones that divide the cores."""
+    devices: Annotated[Text, hint("auto: a GPU that can be used, else all cores")] = None
+    """cpu, a number of devices that divide the cores, cuda for all GPUs, cuda:0 for one, or a list
+    such as cuda:0,cpu."""
     memories: Annotated[MemoriesName | None, arg(metavar="{shared,own}"), hint(RENDER.memories)] = (
         None
     )
@@ -232,7 +236,8 @@ class MemoryOptions:
     host_budget: Annotated[Bytes, hint("about an eighth")] = None
     """Host memory for chunks as they are in the files, such as 2GiB or 512MiB."""
     device_budget: Annotated[Bytes, hint("about a half")] = None
-    """Memory for the chunks that can be drawn; on a processor this is host memory, too."""
+    """Memory for the chunks that can be drawn; on a processor this is host memory, too, on a GPU
+    its own."""
 
     @property
     def settings(self) -> dict[str, tuple[str, int | None]]:

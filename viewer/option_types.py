@@ -145,7 +145,6 @@ Text = Annotated[str | None, _spec(lambda words: words[0], "TEXT")]
 Flag = Annotated[bool, FlagCreatePairsOff, NO_HINT]  # off unless given
 Switch = Annotated[bool | None, DisallowNone]  # --this, or --no-this
 File = Annotated[Path | None, arg(metavar="FILE")]
-EngineName = Literal["native", "reference"]
 MemoriesName = Literal["shared", "own"]
 ProfileName = Literal["compact", "lossless"]
 ModeName = Literal["color", "depth", "alpha", "count"]

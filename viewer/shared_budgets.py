@@ -15,7 +15,7 @@ from render_cache.byte_cache import CacheStats
 from scene_store.ledger import Budgets
 from scene_store.residency_stats import ResidencyStats
 from splat.errors import BudgetError
-from viewer.budgets import beside_pictures, picture_share
+from viewer.budgets import beside_pictures, choose_budgets, picture_share
 from viewer.text import memory_size
 
 NOTHING = Budgets(0, 0)
@@ -60,8 +60,14 @@ class SharedBudgets:
     Args:
         budgets: All there is to divide.
         shown: What is shown, if it has budgets at all; it has all that pictures leave.
-        pictures: Who keeps finished ones, of this scene alone.
+        pictures: Who keeps finished ones, of this scene alone; None if they are not in these
+            budgets, as those of GPUs alone.
         most_pictures: Bytes that they may have (``viewer.budgets.picture_share``).
+        memories: Of devices that are in the host's, each with the device's budget.
+        gpu_bytes: What the smallest GPU can give; None without GPUs.
+
+    Attributes:
+        memories, gpu_bytes: As they are now.
     """
 
     def __init__(
@@ -70,7 +76,11 @@ class SharedBudgets:
         shown: Budgeted | None = None,
         pictures: KeepsPictures | None = None,
         most_pictures: int = 0,
+        *,
+        memories: int = 1,
+        gpu_bytes: int | None = None,
     ) -> None:
+        self.memories, self.gpu_bytes = memories, gpu_bytes
         self._lock = threading.RLock()
         self._budgets = budgets
         self._shown = shown
@@ -88,11 +98,12 @@ class SharedBudgets:
 
     @property
     def held_bytes(self) -> int:
-        """Memory that all forms have taken, and finished pictures."""
+        """Memory of the host that all forms have taken, and finished pictures."""
         with self._lock:
             held = [each.stats() for each in (self._shown, self._coming) if each is not None]
             pictures = self.held_by_pictures
-        return sum(each.host_bytes + each.device_bytes for each in held) + pictures
+        devices = sum(each.device_bytes for each in held) if self.memories else 0
+        return sum(each.host_bytes for each in held) + devices + pictures
 
     @property
     def held_by_pictures(self) -> int:
@@ -115,6 +126,19 @@ class SharedBudgets:
                 raise
             self._allow_pictures(pictures)
             self._budgets = budgets
+
+    def move_to_host(self, available: int | None) -> None:
+        """A processor draws in the place of a GPU: its budget is the host's memory from now on, and
+        no more than there is.
+
+        Args:
+            available: As of ``viewer.budgets.choose_budgets``.
+        """
+        with self._lock:
+            self.memories, self.gpu_bytes = self.memories + 1, None
+            room = choose_budgets(None, None, available, memories=self.memories).device_bytes
+            device = max(self._least_held.device_bytes, min(self._budgets.device_bytes, room))
+            self.set_budgets(Budgets(self._budgets.host_bytes, device))
 
     def admit(self, least: Budgets, make: Callable[[Budgets], Form]) -> Form | None:
         """Make another form beside the one that is shown, which leaves it a share.

@@ -143,17 +143,24 @@ def streamed(
         raise
 
 
-def stream_budgets(opened: OpenedStream, stream: StreamSettings, memories: int = 1) -> Budgets:
+def stream_budgets(
+    opened: OpenedStream,
+    stream: StreamSettings,
+    memories: int = 1,
+    gpu_bytes: int | None = None,
+) -> Budgets:
     """Those of the settings, or shares of what the machine has.
 
     Args:
-        memories: Of devices, each with the device's budget.
+        memories, gpu_bytes: As of ``choose_budgets``.
 
     Raises:
         BudgetError: If they are more than there is, or less than reading takes.
     """
     available, overhead = available_bytes(), overhead_bytes(opened.source)
-    return choose_budgets(stream.host_budget, stream.device_budget, available, overhead, memories)
+    return choose_budgets(
+        stream.host_budget, stream.device_budget, available, overhead, memories, gpu_bytes
+    )
 
 
 def overhead_bytes(source: ChunkSource) -> int:

@@ -14,7 +14,9 @@ from rendering.schedule import SplitBy
 from splat.camera import CameraModel
 from splat.errors import BackendUnavailable, BelvedereError, SettingsError
 from tests.scenes import orbit_camera, random_scene
-from viewer.engines import DeviceChoice, create_engine, create_rasterizer
+from viewer.engines import DeviceChoice, create_engine, open_drawers
+
+PLAIN = RenderSettings()
 
 
 def test_the_usual_choice_is_one_device_with_all_cores() -> None:
@@ -70,7 +72,7 @@ def test_pictures_are_the_same_on_any_number_of_devices() -> None:
     pictures = []
     for devices, schedule in (("auto", "single"), ("3", "tile-split")):
         render = RenderSettings(devices=devices, schedule=schedule)
-        with create_engine(render, create_rasterizer("native"), scene) as engine:
+        with create_engine(render, open_drawers(render), scene) as engine:
             frame = engine.submit(FrameRequest("a", 1, (view,))).result(20)
         color = frame.images[0].color
         assert color is not None
@@ -85,10 +87,10 @@ def test_devices_have_memories_of_their_own_if_that_is_set(memories: str, held: 
     render = RenderSettings(devices="3", memories=memories, schedule="tile-split")  # type: ignore[arg-type]
     choice = DeviceChoice.of(render)
     assert len(choice.memories) == held
-    with create_engine(render, create_rasterizer("native"), scene) as engine:
+    with create_engine(render, open_drawers(render), scene) as engine:
         frame = engine.submit(FrameRequest("a", 1, (view,))).result(20)
         assert len(engine.memories) == held
-    with create_engine(RenderSettings(), create_rasterizer("native"), scene) as engine:
+    with create_engine(PLAIN, open_drawers(PLAIN), scene) as engine:
         alone = engine.submit(FrameRequest("a", 1, (view,))).result(20)
     one, other = frame.images[0].color, alone.images[0].color
     assert one is not None and other is not None
@@ -98,7 +100,7 @@ def test_devices_have_memories_of_their_own_if_that_is_set(memories: str, held: 
 @pytest.mark.parametrize(("elastic", "in_use"), [(False, [True, True]), (True, [True, False])])
 def test_elastic_settings_begin_with_one_device(elastic: bool, in_use: list[bool]) -> None:
     render = RenderSettings(devices="2", schedule="tile-split", elastic=elastic)
-    with create_engine(render, create_rasterizer("native"), random_scene(6, 10)) as engine:
+    with create_engine(render, open_drawers(render), random_scene(6, 10)) as engine:
         assert [device.in_use for device in engine.devices] == in_use
 
 
@@ -107,8 +109,8 @@ def test_elastic_settings_hold_the_rate_that_was_set() -> None:
     view = orbit_camera(CameraModel.PINHOLE, 150, 170)
     render = RenderSettings(devices="2", schedule="tile-split", elastic=True)
     for rate_hz, in_use in ((1e6, 2), (1.0, 1)):
-        rasterizer, scene = create_rasterizer("native"), random_scene(6, 3_000)
-        with create_engine(render, rasterizer, scene, target_fps=rate_hz) as engine:
+        drawers, scene = open_drawers(render), random_scene(6, 3_000)
+        with create_engine(render, drawers, scene, target_fps=rate_hz) as engine:
             for sequence in range(20):
                 request = FrameRequest(
                     "a", sequence, (replace(view, near=0.01 + sequence / 1e3),), rate_hz=rate_hz
@@ -121,9 +123,9 @@ def test_elastic_settings_hold_the_rate_that_was_set() -> None:
 
 def test_devices_that_a_schedule_cannot_use_are_not_added() -> None:
     render = RenderSettings(devices="4", schedule="single", elastic=True)
-    rasterizer, scene = create_rasterizer("native"), random_scene(6, 3_000)
+    drawers, scene = open_drawers(render), random_scene(6, 3_000)
     view = orbit_camera(CameraModel.PINHOLE, 64, 64)
-    with create_engine(render, rasterizer, scene, target_fps=1e6) as engine:
+    with create_engine(render, drawers, scene, target_fps=1e6) as engine:
         for sequence in range(12):
             request = FrameRequest(
                 "a", sequence, (replace(view, near=0.01 + sequence / 1e3),), rate_hz=1e6

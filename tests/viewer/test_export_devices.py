@@ -142,8 +142,7 @@ def test_slices_are_drawn_by_all_devices_at_a_time(
                 with lock:
                     at_it[0] -= 1
 
-    for module in ("viewer.drawing", "viewer.frames_in_flight"):
-        monkeypatch.setattr(f"{module}.create_rasterizer", lambda *a, **k: Counting())
+    monkeypatch.setattr("viewer.engines.create_rasterizer", lambda *a, **k: Counting())
     how: dict[str, Any] = {"layout": StereoLayout.TOP_BOTTOM, "eyes": ODS, "camera": INSIDE}
     files(ball_ply, tmp_path / "2", over(2, "alternate-frame"), **how)
     assert most[0] == 2
@@ -161,8 +160,7 @@ def test_devices_that_fail_cost_no_slice(
         if happened[-1] in (3, 8):
             raise Killed
 
-    for module in ("viewer.drawing", "viewer.frames_in_flight"):
-        monkeypatch.setattr(f"{module}.create_rasterizer", lambda *a, **k: Troubled(die_at_times))
+    monkeypatch.setattr("viewer.engines.create_rasterizer", lambda *a, **k: Troubled(die_at_times))
     assert files(ball_ply, tmp_path / "3", over(3, "alternate-frame"), **how) == expected
     assert len(happened) > 8
 
@@ -173,8 +171,7 @@ def test_what_cannot_be_drawn_ends_the_export_and_leaves_no_file(
     def fail(cancel: CancelFlag | None) -> None:
         raise ZeroDivisionError("bad tile")
 
-    for module in ("viewer.drawing", "viewer.frames_in_flight"):
-        monkeypatch.setattr(f"{module}.create_rasterizer", lambda *a, **k: Troubled(fail))
+    monkeypatch.setattr("viewer.engines.create_rasterizer", lambda *a, **k: Troubled(fail))
     with pytest.raises(RenderError, match="bad tile"):
         files(ball_ply, tmp_path / "2", over(2, "tile-split"))
     assert not list((tmp_path / "2").iterdir())
@@ -317,10 +314,9 @@ def test_frames_wait_for_room_that_the_ones_before_take(
         assert max(chunks) < 0.7 * len(store.tree)
     room = replace(MEMORY, device_budget=int(1.9 * max(chunks) * page_bytes))
     assert drawn(ring_store, RENDER, room) == expected, "enough for one"
-    for module in ("viewer.drawing", "viewer.frames_in_flight"):
-        monkeypatch.setattr(
-            f"{module}.create_rasterizer", lambda *a, **k: Troubled(lambda _: time.sleep(0.01))
-        )
+    monkeypatch.setattr(
+        "viewer.engines.create_rasterizer", lambda *a, **k: Troubled(lambda _: time.sleep(0.01))
+    )
     assert drawn(ring_store, over(3, "alternate-frame"), room) == expected
     assert any(waited)
 
@@ -356,8 +352,7 @@ def test_chaos_among_devices_changes_no_byte(
 ) -> None:
     expected = drawn(ring_store, RENDER, MEMORY)
     chaos = Chaos(5, share=0.1, hang_s=0.05)
-    for module in ("viewer.drawing", "viewer.frames_in_flight"):
-        monkeypatch.setattr(f"{module}.create_rasterizer", lambda *a, **k: Troubled(chaos))
+    monkeypatch.setattr("viewer.engines.create_rasterizer", lambda *a, **k: Troubled(chaos))
     assert drawn(ring_store, over(3, "alternate-frame"), MEMORY) == expected
     assert len(chaos.happened) > 2
 

@@ -69,8 +69,7 @@ def test_a_device_that_is_lost_costs_no_file(
     around = {"layout": StereoLayout.TOP_BOTTOM, "eyes": ODS, "camera": INSIDE}
     expected = files(ball_store, tmp_path / "1", RENDER, **around)  # type: ignore[arg-type]
     chaos = Chaos(4, share=0.15, hang_s=0.02)
-    for module in ("viewer.drawing", "viewer.frames_in_flight"):
-        monkeypatch.setattr(f"{module}.create_rasterizer", lambda *a, **k: Troubled(chaos))
+    monkeypatch.setattr("viewer.engines.create_rasterizer", lambda *a, **k: Troubled(chaos))
     several = files(ball_store, tmp_path / "3", own("alternate-frame", 3), **around)  # type: ignore[arg-type]
     assert several == expected
     assert chaos.happened
