@@ -25,6 +25,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from rendering.fused_kernels.bin import gather_kernel, pair_kernel
+from rendering.fused_kernels.chunk_box import cull_kernel
 from rendering.fused_kernels.composite import matrix_kernel, stream_kernel
 from rendering.fused_kernels.project import project_kernel
 from rendering.fused_kernels.project_pair import project_pair_kernel
@@ -34,6 +35,7 @@ TYPES = {
     "pages": "*i64",
     "chunks": "*i32",
     "looks": "*fp32",
+    "seen": "*i32",
     "camera": "*fp64",
     "other": "*fp64",
     "kept_dilation_px2": "fp32",
@@ -105,6 +107,7 @@ def _stream(tile: int = 16, warps: int = 1, **constants: object) -> Variant:
 
 
 VARIANTS: dict[str, Variant] = {
+    "cull": Variant(cull_kernel, {"MODEL": 0, "EYES": 1, "BLOCK": 128}),
     "project": Variant(project_kernel, {**PROJECT, "DEGREE": 3, "MODEL": 0}),
     "project, no SH": Variant(project_kernel, {**PROJECT, "DEGREE": 0, "MODEL": 0}),
     "project, ortho": Variant(project_kernel, {**PROJECT, "DEGREE": 3, "MODEL": 1}),
@@ -157,8 +160,11 @@ def compile_variant(variant: Variant, capability: int) -> KernelCode:
         triton.CompilationError: If it does not compile.
     """
     names = variant.kernel.arg_names
-    first_row = {"first_row": "fp32"} if "last_row" in names else {}
-    types = {**TYPES, **first_row}
+    types = dict(TYPES)
+    if "last_row" in names:  # of pixels, not of tiles
+        types["first_row"] = "fp32"
+    if variant.kernel is cull_kernel:
+        types["count"] = "i32"
     signature = {name: "constexpr" if name in variant.constants else types[name] for name in names}
     constants = {(names.index(name),): value for name, value in variant.constants.items()}
     aligned = {

@@ -15,7 +15,8 @@ MODELS = {CameraModel.PINHOLE: 0, CameraModel.ORTHO: 1, CameraModel.FISHEYE: 2}
 
 
 def camera_vector(camera: Camera) -> NDArray[np.float64]:
-    """[CAMERA_COLUMNS] of ``project_kernel``."""
+    """[CAMERA_COLUMNS] numbers for ``project_kernel``, and the same in single precision behind
+    them, two in the place of one."""
     R, t, K = camera.viewmat[:3, :3], camera.viewmat[:3, 3], camera.K
     sides = np.array([camera.width, camera.height], np.float64)
     focal, centre = K[[0, 1], [0, 1]], K[:2, 2]
@@ -45,4 +46,5 @@ def camera_vector(camera: Camera) -> NDArray[np.float64]:
         MAX_SIGMAS * stretch,
         slack,
     )
-    return np.concatenate([np.atleast_1d(part) for part in numbers]).astype(np.float64)
+    doubles = np.concatenate([np.atleast_1d(part) for part in numbers]).astype(np.float64)
+    return np.concatenate([doubles, doubles.astype(np.float32).view(np.float64)])

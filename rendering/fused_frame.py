@@ -27,6 +27,7 @@ from rendering.cancel import raise_if_cancelled
 from rendering.fused_camera import MODELS, camera_vector
 from rendering.fused_draws import DrawList
 from rendering.fused_kernels.bin import gather_kernel, pair_kernel
+from rendering.fused_kernels.chunk_box import cull_kernel
 from rendering.fused_kernels.composite import matrix_kernel, stream_kernel
 from rendering.fused_kernels.layout import SPLAT_COLUMNS
 from rendering.fused_kernels.project import project_kernel
@@ -35,6 +36,7 @@ from splat.camera import Camera
 from splat.gaussians import MAX_SH_DEGREE
 
 PAIRS_A_PROGRAM = 256
+CHUNKS_A_PROGRAM = 128
 MOST_INT16 = 32767
 
 
@@ -44,6 +46,7 @@ class Tuning:
 
     Attributes:
         block: Gaussians that a program projects, a power of 2.
+        project_warps: Of such a program.
         tile: Pixels of a side of a tile, a power of 2 that divides ``TILE_PX``.
         stride: Splats that a tile takes between two looks at its transmittance, a power of 2.
         matrix: Composite by matrix products instead of splat by splat.
@@ -58,6 +61,7 @@ class Tuning:
     """
 
     block: int = 128
+    project_warps: int = 4
     tile: int = 16
     stride: int = 16
     matrix: bool = False
@@ -178,9 +182,11 @@ class FusedFrame:
         written = torch.zeros(grid, dtype=torch.int32, device=self._device)
         most = MAX_SH_DEGREE if settings.sh_degree is None else settings.sh_degree
         degree, kept_px2 = min(most, draws.sh_degree), settings.kept_dilation_px2
+        cameras = [self._send(camera_vector(eye)) for eye in self._eyes]
         arguments = (
             *draws.on(self._device),
-            self._send(camera_vector(self._eyes[0])),
+            self._seen(cameras),
+            cameras[0],
             kept_px2,
             float(self._first),
             float(self._end - 1),
@@ -195,14 +201,30 @@ class FusedFrame:
             "HALF": self._half,
             "BLOCK": tuning.block,
             "TILE": tuning.tile,
+            "num_warps": tuning.project_warps,
         }
         if len(self._eyes) == 1:
             project_kernel[grid](*arguments, MODEL=MODELS[self._eyes[0].model], **options)
         else:
-            second = self._send(camera_vector(self._eyes[1]))
             drift_px, nearest = self._limits(degree)
-            project_pair_kernel[grid](*arguments, second, drift_px, nearest, **options)
+            project_pair_kernel[grid](*arguments, cameras[1], drift_px, nearest, **options)
         return _Projected(splats, tiles, *self._listed(depths, written))
+
+    def _seen(self, cameras: Sequence[Tensor]) -> Tensor:
+        """Which chunks an eye may see any of."""
+        count = len(self._draws.pages)
+        seen = self._empty(count, torch.int32)
+        cull_kernel[(triton.cdiv(count, CHUNKS_A_PROGRAM),)](
+            self._draws.on(self._device)[0],
+            count,
+            cameras[0],
+            cameras[-1],
+            seen,
+            MODEL=MODELS[self._eyes[0].model],
+            EYES=len(cameras),
+            BLOCK=CHUNKS_A_PROGRAM,
+        )
+        return seen
 
     def _listed(self, depths: Tensor, written: Tensor) -> tuple[Tensor, Tensor]:
         """Depths and places of what programs wrote, without gaps."""

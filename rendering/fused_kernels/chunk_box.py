@@ -16,8 +16,8 @@ from rendering.fused_kernels.layout import (
 
 
 @triton.jit
-def box_may_be_seen(bounds, camera, MODEL: tl.constexpr):
-    """Whether a chunk may contribute: its box, its largest Gaussian and J's limits, in doubles."""
+def boxes_may_be_seen(bounds, mask, camera, MODEL: tl.constexpr):
+    """Whether chunks may contribute: their boxes, largest Gaussians and J's limits, in doubles."""
     nearest_z = -tl.load(camera + SLACK)
     furthest_z = tl.load(camera + SLACK)
     least_right = tl.load(camera + REACHES) * 0.0
@@ -27,8 +27,8 @@ def box_may_be_seen(bounds, camera, MODEL: tl.constexpr):
     nearest2 = least_right
     furthest2 = least_right
     for k in tl.static_range(3):
-        lo = tl.load(bounds + k).to(tl.float64)
-        hi = tl.load(bounds + 3 + k).to(tl.float64)
+        lo = tl.load(bounds + k, mask, 0.0).to(tl.float64)
+        hi = tl.load(bounds + 3 + k, mask, 0.0).to(tl.float64)
         centre = 0.5 * (lo + hi) - tl.load(camera + ORIGIN + k)
         half = 0.5 * (hi - lo)
         rx = tl.load(camera + ROTATION + k)
@@ -60,7 +60,7 @@ def box_may_be_seen(bounds, camera, MODEL: tl.constexpr):
     if MODEL == FISHEYE:
         seen = (tl.sqrt(nearest2) <= far + slack) & (tl.sqrt(furthest2) >= near - slack)
     else:
-        largest = tl.load(bounds + 6).to(tl.float64)
+        largest = tl.load(bounds + 6, mask, 0.0).to(tl.float64)
         wide = largest * tl.load(camera + STRETCHES) + slack
         high = largest * tl.load(camera + STRETCHES + 1) + slack
         if MODEL == ORTHO:
@@ -75,3 +75,24 @@ def box_may_be_seen(bounds, camera, MODEL: tl.constexpr):
         seen = seen & (least_right <= wide) & (least_left <= wide_left)
         seen = seen & (least_bottom <= high) & (least_top <= high_top)
     return seen
+
+
+@triton.jit
+def cull_kernel(
+    pages,  # [n] int64: addresses
+    count,
+    camera,  # of each eye
+    other,
+    seen,  # [n] int32
+    MODEL: tl.constexpr,
+    EYES: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """A lane looks at a chunk: whether an eye may see any of it."""
+    chunk = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    mask = chunk < count
+    bounds = tl.load(pages + chunk, mask, 0).to(tl.pointer_type(tl.float32))
+    may = boxes_may_be_seen(bounds, mask, camera, MODEL)
+    if EYES == 2:
+        may = may | boxes_may_be_seen(bounds, mask, other, MODEL)
+    tl.store(seen + chunk, may.to(tl.int32), mask)

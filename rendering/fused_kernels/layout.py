@@ -69,4 +69,4 @@ def dot3(ax, ay, az, bx, by, bz):
 @triton.jit
 def at(camera, column):
     """A number of the camera in single precision."""
-    return tl.load(camera + column).to(tl.float32)
+    return tl.load((camera + CAMERA_COLUMNS).to(tl.pointer_type(tl.float32)) + column)

@@ -11,7 +11,6 @@ minors, and a larger unit of length where fourth powers would overflow.
 import triton
 import triton.language as tl
 
-from rendering.fused_kernels.chunk_box import box_may_be_seen
 from rendering.fused_kernels.footprint import tiles_of_row
 from rendering.fused_kernels.layout import (
     CENTRE,
@@ -358,7 +357,8 @@ def project_kernel(
     pages,  # [n] int64: addresses (``rendering.fused_pages`` tells what is where)
     chunks,  # [n, 4] int32: Gaussians, index of the first one in the frame, rows of SH, room
     looks,  # [n, 5] float32: log2 weight, tint RGB, its share
-    camera,  # [CAMERA_COLUMNS] float64
+    seen,  # [n] int32: whether any of a chunk may be (``cull_kernel``)
+    camera,  # [CAMERA_COLUMNS] float64, and the same in single precision
     kept_dilation_px2,
     first_row,  # of the pixels to draw
     last_row,
@@ -379,9 +379,9 @@ def project_kernel(
     count = tl.load(chunks + 4 * chunk)
     if first >= count:
         return
-    bounds = tl.load(pages + chunk).to(tl.pointer_type(tl.float32))
-    if not box_may_be_seen(bounds, camera, MODEL):
+    if tl.load(seen + chunk) == 0:
         return
+    bounds = tl.load(pages + chunk).to(tl.pointer_type(tl.float32))
     lane = first + tl.arange(0, BLOCK)
     mask = lane < count
     size = tl.load(chunks + 4 * chunk + 3)

@@ -8,7 +8,6 @@ gets a splat of its own. Depths, rows and vertical extents are the same for both
 import triton
 import triton.language as tl
 
-from rendering.fused_kernels.chunk_box import box_may_be_seen
 from rendering.fused_kernels.layout import (
     FOCAL,
     HEADER,
@@ -55,6 +54,7 @@ def project_pair_kernel(
     pages,  # as in ``project_kernel``, up to ``written``
     chunks,
     looks,
+    seen,
     camera,
     kept_dilation_px2,
     first_row,
@@ -78,9 +78,9 @@ def project_pair_kernel(
     count = tl.load(chunks + 4 * chunk)
     if first >= count:
         return
-    bounds = tl.load(pages + chunk).to(tl.pointer_type(tl.float32))
-    if not (box_may_be_seen(bounds, camera, PINHOLE) | box_may_be_seen(bounds, other, PINHOLE)):
+    if tl.load(seen + chunk) == 0:
         return
+    bounds = tl.load(pages + chunk).to(tl.pointer_type(tl.float32))
     lane = first + tl.arange(0, BLOCK)
     mask = lane < count
     size = tl.load(chunks + 4 * chunk + 3)
