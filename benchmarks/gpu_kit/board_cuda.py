@@ -10,6 +10,7 @@ import torch
 
 from benchmarks.gpu_kit.absent import Absent
 
+SMALL, LARGE = (1 << 16, 64), (1 << 30, 8192)  # bytes copied, side of the matrices
 _GIGA = 1e9
 _REPEATS = 10
 
@@ -73,7 +74,7 @@ class Board:
         between pinned memory and the device; ``fp32_tflops``, ``tf32_tflops``: of products of
         square matrices.
         """
-        size, side = (1 << 16, 64) if self.dry else (1 << 30, 8192)
+        size, side = SMALL if self.dry else LARGE
         there = torch.empty(size, dtype=torch.uint8, device=self.device)
         other = torch.empty_like(there)
         pinned = torch.empty(size // 4, dtype=torch.uint8, pin_memory=not self.dry)

@@ -17,9 +17,10 @@ from benchmarks.gpu_kit.bench import Bench, Tell
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TESTS = REPOSITORY / "tests"
-MARK = "mark.gpu"
+MARK = "pytest.mark.gpu"
 NOTHING_COLLECTED = 5  # pytest's exit status
-DRY_FILES = ("test_fused.py",)
+DRY_FILE = "test_fused.py"
+PEER = "gsplat"
 # Of the project's own settings those that tests depend on; not the least version of pytest, and
 # not that warnings of other versions of libraries are errors.
 SETTINGS = """[pytest]
@@ -36,18 +37,22 @@ _MOST_OUTPUT = 6000  # characters
 _COUNT = re.compile(r"(\d+) (passed|failed|errors?|skipped|deselected|xfailed)")
 
 
-def run(bench: Bench, tell: Tell, *, patience_s: float) -> None:
+def run(bench: Bench, tell: Tell, *, files: str, patience_s: float) -> None:
     """Counts of what passed and failed, and the end of what pytest says.
 
     Args:
+        files: ``ours``, or ``gsplat``: those of the peer, whose kernels take minutes to compile.
         patience_s: After which pytest is ended, and what it said until then is told.
 
     Raises:
         Absent: If there are none.
         RuntimeError: If one failed, or pytest did not run to its end.
     """
-    files = [TESTS / name for name in DRY_FILES] if bench.plan.dry else files_for_a_device(TESTS)
-    if not files:
+    if files == PEER:
+        bench.peer()
+    found = [TESTS / DRY_FILE] if bench.plan.dry else files_for_a_device(TESTS)
+    found = [file for file in found if (PEER in file.name) == (files == PEER)]
+    if not found:
         raise Absent("no test wants a device")
     settings = bench.work / "pytest.ini"
     settings.write_text(SETTINGS.format(repository=REPOSITORY), "utf-8")
@@ -55,7 +60,7 @@ def run(bench: Bench, tell: Tell, *, patience_s: float) -> None:
     pytest = (sys.executable, "-m", "pytest", "-c", str(settings), "--rootdir", str(REPOSITORY))
     with open(said, "wb") as output:
         process = subprocess.Popen(
-            [*pytest, *bench.plan.tests, *map(str, files)],
+            [*pytest, *bench.plan.tests, *map(str, found)],
             cwd=REPOSITORY,
             env={**os.environ, "TRITON_INTERPRET": "1" if bench.plan.dry else "0"},
             stdin=subprocess.DEVNULL,
@@ -70,7 +75,9 @@ def run(bench: Bench, tell: Tell, *, patience_s: float) -> None:
             status = None
     text = said.read_text("utf-8", errors="replace")
     counts = counts_of(text)
-    tell({"table": "tests", **counts, "status": status, "said": text[-_MOST_OUTPUT:]})
+    tell(
+        {"table": "tests", "files": files, **counts, "status": status, "said": text[-_MOST_OUTPUT:]}
+    )
     if status == NOTHING_COLLECTED:
         raise Absent("no test wants a device")
     if status is None:

@@ -14,7 +14,6 @@ from splat.camera import Camera
 
 SHARES = (0.5, 0.25)  # of the memory of the whole scene
 HOST_BYTES = 256 << 20
-LESS, LEAST_DB = 0.42, 45.0
 
 
 def measure(bench: Bench, tell: Tell) -> None:

@@ -45,7 +45,7 @@ VARIANTS = (
     Variant({"matrix": True, "warps": 8}),
     Variant({"matrix": True, "warps": 4, "stride": 32}),
     Variant(moving=True),
-    Variant({"half_colors": True}, moving=True),
+    Variant({"half_colors": False}, moving=True),
 )
 
 
@@ -193,12 +193,18 @@ def steps_of(plan: Plan) -> list[Step]:
             "contract tests",
             f"{PACKAGE}.contract_tests:run",
             150.0,
-            {"patience_s": 140.0},
+            {"files": "ours", "patience_s": 140.0},
             quiet=False,
         ),
         variants[0],
         Step("pictures", f"{PACKAGE}.pictures:compare", 60.0),
         Step("frames gsplat", f"{PACKAGE}.frames:measure_peer", 90.0),
+        Step(
+            "gsplat's contract tests",
+            f"{PACKAGE}.contract_tests:run",
+            60.0,
+            {"files": "gsplat", "patience_s": 50.0},
+        ),
         Step("binocular", f"{PACKAGE}.binocular:measure", 90.0),
         *variants[1:],
         Step("traces", f"{PACKAGE}.traces:record", 60.0),

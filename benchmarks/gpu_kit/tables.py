@@ -121,7 +121,7 @@ _TIMES: dict[str, Cell] = {
 KINDS: dict[str, Kind] = {
     "tests": Kind(
         "contract tests on the device",
-        {},
+        {"of": _word("files")},
         {name: _figure(name, ".0f") for name in ("passed", "failed", "errors", "skips")},
     ),
     "frames": Kind(
@@ -153,6 +153,7 @@ KINDS: dict[str, Kind] = {
             "M Gaussians": _figure("gaussians", ".1f", 1e-6),
             "drawn K": _figure("drawn", ",.0f", 1e-3),
             "frames/s": _figure("fps", ".1f"),
+            "on the device": _figure("device_fps", ".1f"),
             "choosing ms": _figure("choosing_ms", ".2f"),
             **_TIMES,
             "of two": _figure("of_two", ".2f"),

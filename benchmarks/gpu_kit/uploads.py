@@ -17,7 +17,6 @@ from splat.gaussians import Gaussians
 
 PAGE_GAUSSIANS, BATCH_PAGES = 1024, 32
 RATES_MB_S = (0.0, 200.0, 1000.0)
-MOST_TIMES = 1.10
 
 
 def measure(bench: Bench, tell: Tell) -> None:
