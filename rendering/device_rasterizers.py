@@ -116,6 +116,7 @@ class DeviceRasterizers:
         """Let it retire if others are left that draw."""
         with self._lock:
             refusals = self._refusals[device.name] = self._refusals.get(device.name, 0) + 1
-            others = {other.name for other in self._devices} - self._refusals.keys()
+            gone = self._refusals.keys() - self._replaced
+            others = {other.name for other in self._devices} - gone - {device.name}
         if others and refusals < MOST_REFUSALS:
             raise DeviceLost(reason)

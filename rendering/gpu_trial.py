@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from rendering.base import DILATION_PX2, Rasterizer
+from rendering.cuda_faults import CPU_INSTEAD
+from rendering.device import DeviceLost
 from splat.camera import Camera
 from splat.errors import BackendUnavailable, BelvedereError, one_line
 from splat.gaussians import Gaussians
@@ -28,18 +30,21 @@ def prove(rasterizer: Rasterizer) -> None:
     """
     try:
         image = rasterizer.render(rasterizer.prepare(_gaussian()), _camera())
-    except BackendUnavailable:
-        raise
     except Exception as error:  # torch's and Triton's own, of any kind
-        text = f"{error}".strip() or "no reason given"
-        kind = "" if isinstance(error, BelvedereError) else f"{type(error).__name__}: "
-        raise BackendUnavailable(one_line(f"{kind}{text}")) from error
+        raise BackendUnavailable(_said(error)) from error
     middle, alpha = SIDE_PX // 2, _alpha()
     assert image.color is not None
     drawn = [*image.color[middle, middle], image.alpha[middle, middle], image.alpha[0, 0]]
     expected = [*(alpha * c for c in COLOR), alpha, 0.0]
     if not np.allclose(drawn, expected, rtol=0, atol=TOLERANCE):
         raise BackendUnavailable("it draws a single Gaussian wrongly")
+
+
+def _said(error: Exception) -> str:
+    """The error in one line, without what became of it: that is for who asked to say."""
+    text = f"{error}".strip().removesuffix(f"; {CPU_INSTEAD}") or "no reason given"
+    is_ours = isinstance(error, BelvedereError | DeviceLost)
+    return one_line(text if is_ours else f"{type(error).__name__}: {text}")
 
 
 def _gaussian() -> Gaussians:

@@ -299,9 +299,14 @@ def open_drawers(
     try:
         drawers = Drawers(choice, _rasterizers(choice, streamed))
     except BackendUnavailable as error:
-        if choice.is_wish or not choice.gpus:
+        if not choice.gpus:
             raise
-        warn_once(f"warning: {choice.title} cannot draw: {error}; the processor draws instead")
+        problem = f"{choice.title} cannot draw: {error}"
+        if choice.is_wish:
+            raise BackendUnavailable(
+                one_line(f"{problem}; --engine native draws on the processor")
+            ) from error
+        warn_once(f"warning: {problem}; the processor draws instead")
         choice = choice.on_processor()
         return Drawers(choice, _rasterizers(choice, streamed))
     if choice.gpus:

@@ -6,11 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rendering.device_memory import DeviceMemory, estimated_scratch_bytes, reserve_bytes
 from scene_store.ledger import Budgets
 from splat.errors import BudgetError
 from viewer.budgets import (
     UNKNOWN_BYTES,
     choose_budgets,
+    gpu_budget_bytes,
+    gpu_takes_whole,
     is_over,
     needs_of_whole,
     require_room,
@@ -143,3 +146,60 @@ def test_every_memory_has_the_devices_budget() -> None:
     require_room(Budgets(GIB, 2 * GIB), 8 * GIB, 0, memories=3)
     with pytest.raises(BudgetError, match=r"3 GiB for each of 3 devices are more"):
         require_room(Budgets(GIB, 3 * GIB), 8 * GIB, 0, memories=3)
+
+
+# GPUs
+
+
+def test_a_gpu_takes_nothing_of_the_host() -> None:
+    budgets = choose_budgets(None, None, 8 * GIB, memories=0, gpu_bytes=100 * GIB)
+    assert budgets.device_bytes == 100 * GIB
+    assert budgets.host_bytes == choose_budgets(None, None, 8 * GIB).host_bytes
+    asked = choose_budgets(None, 90 * GIB, 8 * GIB, memories=0, gpu_bytes=100 * GIB)
+    assert asked.device_bytes == 90 * GIB
+    with pytest.raises(BudgetError, match=r"^--device-budget 101 GiB: the GPU has 100 GiB for a"):
+        choose_budgets(None, 101 * GIB, 800 * GIB, memories=0, gpu_bytes=100 * GIB)
+    with pytest.raises(BudgetError, match=r"^--host-budget 9 GiB: 8 GiB are available; lower it"):
+        choose_budgets(9 * GIB, GIB, 8 * GIB, memories=0, gpu_bytes=100 * GIB)
+
+
+@pytest.mark.parametrize("gpu_bytes", [GIB // 2, 100 * GIB])
+def test_of_a_gpu_and_a_processor_the_smaller_counts(gpu_bytes: int) -> None:
+    alone = choose_budgets(None, None, 8 * GIB)
+    both = choose_budgets(None, None, 8 * GIB, memories=1, gpu_bytes=gpu_bytes)
+    assert both.device_bytes == min(alone.device_bytes, gpu_bytes)
+    with pytest.raises(BudgetError, match="must fit into the 8 GiB"):
+        choose_budgets(None, 9 * GIB, 8 * GIB, memories=1, gpu_bytes=100 * GIB)
+
+
+def test_an_open_scene_may_not_have_more_than_its_gpu() -> None:
+    require_room(Budgets(GIB, 60 * GIB), 2 * GIB, 0, memories=0, gpu_bytes=60 * GIB)
+    with pytest.raises(BudgetError, match=r"the GPU has 60 GiB .*; the budgets stay as they were"):
+        require_room(Budgets(GIB, 61 * GIB), 2 * GIB, 0, memories=0, gpu_bytes=60 * GIB)
+    with pytest.raises(BudgetError, match=r"^3 GiB for the host are more than the 2 GiB"):
+        require_room(Budgets(3 * GIB, GIB), 2 * GIB, 0, memories=0, gpu_bytes=60 * GIB)
+
+
+@given(
+    total=st.integers(GIB, 200 * GIB),
+    free_share=st.floats(0, 1),
+    each=st.floats(40, 300),
+    most=st.integers(1_000, 1_000_000_000),
+)
+def test_frames_of_a_gpu_have_room_beside_its_chunks(
+    total: int, free_share: float, each: float, most: int
+) -> None:
+    """Whatever is drawn: as many as may be, or all that its memory holds."""
+    memory, pixels = DeviceMemory(total, int(free_share * total)), 1_000_000
+    budget = gpu_budget_bytes(memory, each, most, pixels)
+    drawn = min(most, int(budget / each))
+    taken = budget + estimated_scratch_bytes(drawn, pixels) if budget else 0
+    assert (budget >= 0 and taken <= memory.free - reserve_bytes(total) + each) or not budget
+    assert gpu_budget_bytes(memory, each, most // 2, pixels) >= budget
+
+
+def test_a_whole_scene_needs_room_for_its_frames_too() -> None:
+    free, each = DeviceMemory(24 * GIB, 20 * GIB), 150.0
+    most = max(n for n in range(0, 100_000_000, 100_000) if gpu_takes_whole(free, n, each, 10**6))
+    assert 30_000_000 < most < 20 * GIB / each / 2
+    assert not gpu_takes_whole(DeviceMemory(24 * GIB, GIB), most, each, 10**6)
