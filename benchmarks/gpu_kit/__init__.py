@@ -15,7 +15,7 @@ What is missing is done without, and told. Wheels of what is missing may be carr
 What it does, in the order of ``plan``: names the machine and measures what it does at best; runs
 the contract tests on the device; draws frames with each variant of the fused kernels, and with
 gsplat, at 1080p and 4K; compares pictures with the CPU engine's; draws two eyes through levels of
-detail; records a trace; draws while pages are uploaded, and with budgets below the scene's size.
+detail; draws while pages are uploaded, and with budgets below the scene's size; records a trace.
 
 Every step runs in a process that is ended when its time is over, and failures cost only their own
 step (``supervisor``). Results are on the disk after each row (``results``): ``gpu_kit.json`` with

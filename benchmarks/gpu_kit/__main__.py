@@ -20,10 +20,11 @@ from benchmarks.gpu_kit.plan import DRY, FULL, Plan, beside_steps, steps_of
 from benchmarks.gpu_kit.results import Results, StepRecord, to_json
 from benchmarks.gpu_kit.supervisor import Setting, Supervisor
 from benchmarks.gpu_kit.tables import tables_of, to_markdown_page
+from splat.atomic_file import atomic_file
 from splat.errors import BelvedereError
 
 WIDTH = 200  # columns of a table that goes into a file
-PROBLEMS = ("failed", "late", "died")
+WELL = ("done", "absent")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,20 +45,21 @@ def main(argv: Sequence[str] | None = None) -> int:
                 out / "gpu_kit.json",
                 {"command": command, "dry": plan.dry, "plan": plan.to_json()},
             )
-            _run(plan, results, out, work, search, console)
+            finished = _run(plan, results, out, work, search, console)
     except BelvedereError as error:
         console.print(f"error: {error}", markup=False)
         return 2
     tables = tables_of(results.rows, results.steps, dry=plan.dry)
     for table in tables:
         console.print(table)
-    return int(any(step.status in (*PROBLEMS, "left out") for step in results.steps))
+    well = all(step.status in WELL for step in results.steps)
+    return 0 if finished and well else 1
 
 
 def _run(
     plan: Plan, results: Results, out: Path, work: Path, search: Sequence[str], console: Console
-) -> None:
-    """All steps; an interrupt ends them and leaves what there is."""
+) -> bool:
+    """All steps; whether all had their turn: an interrupt ends them and leaves what there is."""
 
     def heard(step: StepRecord) -> None:
         because = f": {step.problem}" if step.problem else ""
@@ -76,15 +78,17 @@ def _run(
     with supervisor:
         try:
             supervisor.run(steps_of(plan), beside_steps(plan))
-            results.finish()
         except KeyboardInterrupt:
             console.print("interrupted; what was measured is kept")
-    _write_page(results, out, plan)
+            return False
+    results.finish()
+    return True
 
 
 def _write_page(results: Results, out: Path, plan: Plan) -> None:
     tables = tables_of(results.rows, results.steps, dry=plan.dry)
-    (out / "gpu_kit.md").write_text(to_markdown_page(tables, dry=plan.dry), "utf-8")
+    with atomic_file(out / "gpu_kit.md") as temporary:
+        temporary.write_text(to_markdown_page(tables, dry=plan.dry), "utf-8")
 
 
 def _environment(plan: Plan, search: Sequence[str]) -> Mapping[str, str]:

@@ -25,7 +25,7 @@ def measure(bench: Bench, tell: Tell) -> None:
     name = bench.plan.scenes[0]
     chunks, engine = bench.levels(name), bench.fused()
     size = bench.plan.sizes[0]
-    views = [view for path in bench.plan.paths for view in bench.views(name, path, size)[::4]]
+    views = [view for path in bench.plan.paths for view in bench.views(name, path, size)[::6]]
     bench.forget_scenes()
     held = bench.board.held_bytes()
     scene = bench.prepared(engine, name)

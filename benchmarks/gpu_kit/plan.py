@@ -206,10 +206,10 @@ def steps_of(plan: Plan) -> list[Step]:
             {"files": "gsplat", "patience_s": 50.0},
         ),
         Step("binocular", f"{PACKAGE}.binocular:measure", 90.0),
-        *variants[1:],
-        Step("traces", f"{PACKAGE}.traces:record", 60.0),
         Step("uploads", f"{PACKAGE}.uploads:measure", 45.0),
         Step("paging", f"{PACKAGE}.paging:measure", 90.0),
+        *variants[1:],
+        Step("traces", f"{PACKAGE}.traces:record", 60.0),
     ]
 
 
