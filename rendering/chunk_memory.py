@@ -64,6 +64,8 @@ class ChunkMemory:
         costs: What they take.
         budgets: Hard limits.
         on_arrival: Called on a thread of its own when more can be drawn than before.
+        on_short: Called when the device has less memory than its budget, with the bytes that chunks
+            have of it; says whether it lowered the budget.
         on_work: Hears what was read and decoded, and when.
         clock: Seconds.
 
@@ -82,6 +84,7 @@ class ChunkMemory:
         budgets: Budgets,
         *,
         on_arrival: Callable[[], None],
+        on_short: Callable[[int], bool],
         on_work: OnWork,
         clock: Callable[[], float],
     ) -> None:
@@ -93,13 +96,14 @@ class ChunkMemory:
             kind, _, number = lane.partition(":")
             on_work(f"{kind}:{first[kind] + int(number)}", stage, start_s, end_s)
 
-        pool = rasterizer.new_pool(source.page_gaussians, source.sh_degree)
-        self._pages = ChunkPages(pool, source.page_gaussians)
+        self._pool = rasterizer.new_pool(source.page_gaussians, source.sh_degree)
+        self._pages = ChunkPages(self._pool, source.page_gaussians)
         self.loader = Loader(
             source,
             self._pages,
             Residency(source.tree, costs, budgets),
             on_arrival=on_arrival,
+            on_short=on_short,
             on_work=worked,
             clock=clock,
             readers=readers,
@@ -113,6 +117,16 @@ class ChunkMemory:
             tint: As of ``ScenePart``.
         """
         return [ScenePart(page, weight, *tint) for page in self._pages.of(chunk)]
+
+    def adapt(self, budgets: Budgets) -> None:
+        """New limits, as there is less memory than was thought: pages that nobody uses go back to
+        the device from now on.
+
+        Raises:
+            BudgetError: If they are too small for this scene; the old ones stay.
+        """
+        self.loader.set_budgets(budgets)
+        self._pool.keep_free(0)
 
     def lose(self) -> None:
         """All of it is gone. Returns at once; frames keep what they draw."""

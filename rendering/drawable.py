@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -30,6 +30,8 @@ class Drawable:
         forms: The scene in each of the memories that it is drawn from, ``scene`` one of them, as
             long as they are there; None where there is the host's alone, which is never lost.
         slabs: What can be drawn of this form; None for any part.
+        relieve: Called when there is no memory left to draw it: has the scene take less of it from
+            now on, and says whether that can be; None if it cannot.
     """
 
     scene: Any
@@ -38,6 +40,7 @@ class Drawable:
     parts: SceneParts | None = None
     forms: dict[str, Drawable] | None = None
     slabs: frozenset[EyeSlab] | None = None
+    relieve: Callable[[], bool] | None = None
 
     def in_memory(self, memory: str) -> Drawable | None:
         """As devices of a memory draw it; None if it is not there."""

@@ -26,7 +26,7 @@ from rendering.assignment import Group
 from rendering.base import CancelFlag, RasterImage, Rasterizer
 from rendering.crew import Crew
 from rendering.delivery import Outbox
-from rendering.device import Device, DeviceLost
+from rendering.device import HOST_MEMORY, Device, DeviceLost
 from rendering.device_speed import work_of
 from rendering.drawable import Drawable
 from rendering.fairness import Urgency
@@ -39,7 +39,7 @@ from rendering.picture_cache import PictureCache
 from rendering.scene_holder import SceneHolder
 from rendering.schedule import Schedule, Shares
 from rendering.timeline import GIVEN_UP, JOIN
-from splat.errors import BelvedereError, RenderCancelled
+from splat.errors import BelvedereError, BudgetError, RenderCancelled
 
 
 @dataclass(slots=True, eq=False)
@@ -205,6 +205,7 @@ class Draw(FrameJob):
     def __init__(self, line: Line, frame: FrameWork, number: int, piece: Piece) -> None:
         super().__init__(line, frame)
         self._number, self._piece = number, piece
+        self._relieved = False
 
     def begin(self, cancel: CancelFlag) -> None:
         """It ends with the frame."""
@@ -236,7 +237,13 @@ class Draw(FrameJob):
         form = self._form(device)
         if form is None:
             raise DeviceLost("its memory is gone")
-        return self._piece.draw(form, frame.request, rasterizer, device, cancel)
+        try:
+            return self._piece.draw(form, frame.request, rasterizer, device, cancel)
+        except BudgetError:
+            # Of the host's memory a picture that is too large takes nothing away from the scene.
+            if device.memory != HOST_MEMORY and form.relieve is not None:
+                self._relieved = form.relieve()
+            raise
 
     def done(self, outcome: tuple[RasterImage, ...], device: Device, seconds: float) -> None:
         """One piece fewer."""
@@ -257,7 +264,11 @@ class Draw(FrameJob):
         self._ended(seconds, device.name)
 
     def failed(self, error: BelvedereError, seconds: float) -> None:
-        """The frame cannot be completed, unless it is begun again."""
+        """The frame cannot be completed, unless it is begun again, with less if memory is short."""
+        if isinstance(error, BudgetError):
+            _forget_what_was_drawn(error)
+        if self._relieved and not (self.frame.again or self.frame.stopping):
+            self.frame.give_up_plan(self)
         if not self.frame.again or self.frame.stopping:
             self.frame.fail(error)
         if not self.tried:  # else it was another device's
@@ -274,6 +285,14 @@ class Draw(FrameJob):
             self.line.crew.post(Begin(self.line, self.frame), device, first=True)
         else:
             self._end(device)
+
+
+def _forget_what_was_drawn(error: BaseException) -> None:
+    """Tracebacks refer to it, and an error may be kept for long: its memory is wanted now."""
+    link: BaseException | None = error
+    while link is not None:
+        link.__traceback__ = None
+        link = link.__cause__ or link.__context__
 
 
 class Join(FrameJob):

@@ -79,6 +79,9 @@ class FusedPagePool:
         page_gaussians: Of a page.
         sh_degree: Of those, at most.
         slab_pages: Pages that are taken from the device at once; None for ``SLAB_BYTES`` of them.
+
+    Raises:
+        BudgetError: If a page is more than what transfers go through.
     """
 
     def __init__(
@@ -94,6 +97,7 @@ class FusedPagePool:
         self._room = page_gaussians + page_gaussians % 2
         words = page_words(sh_degree, self._room)
         self._words = -(-words // ALIGNED_WORDS) * ALIGNED_WORDS
+        transfer.require(self._words)
         self._slabs = SlabPool(self._new_slab, slab_pages or max(1, SLAB_BYTES // self.page_bytes))
 
     @property

@@ -16,8 +16,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -31,6 +32,7 @@ from rendering.drawable import DividedScene, Drawable, MemoryGone, Outlook, Scen
 from rendering.frame import FrameRequest, StreamStats
 from rendering.memory_shares import MemoryShares
 from rendering.scene_parts import SceneParts
+from rendering.shortage import Shortage
 from rendering.stream_choice import ACTIVE_S, Choice, Chooser, Room, StreamPolicy
 from rendering.tint import TINT_SHARE, UNTINTED, Tint, chunk_kinds, color_of, reuse_counts
 from scene_store.chunks import ChunkSource, Provisional
@@ -40,6 +42,7 @@ from scene_store.lod import select_lod
 from scene_store.remade_chunks import RemadeChunks
 from scene_store.residency_stats import ResidencyStats, joint
 from scene_store.shared_chunks import SharedChunks
+from splat.errors import BudgetError
 
 __all__ = [
     "ACTIVE_S",
@@ -123,6 +126,7 @@ class StreamedScene(DividedScene):
         self._chooser = Chooser(source.tree, source.page_gaussians, policy, self._order)
         self._closed = False
         self._budgets = budgets
+        self._shortage = Shortage()
         self._between: SharedChunks | None = None
         if len(rasterizers) > 1:
             kept = self._shares.between(budgets)
@@ -185,6 +189,20 @@ class StreamedScene(DividedScene):
         if self._between is not None:
             self._between.set_held_bytes(self._shares.between(budgets))
         self._budgets = budgets
+        self._shortage.forget()
+
+    def _lower_budgets(self, memory: str, held: int) -> bool:
+        """A memory has no more than what it held: for now, no memory is to hold more."""
+        before, least = self._budgets, self._shares.least
+        self._adapt(self._shortage.lowered(memory, held, before, least, self._clock()))
+        return self._budgets != before
+
+    def _adapt(self, budgets: Budgets) -> None:
+        """To what memory there is."""
+        self._budgets = budgets
+        for each in list(self._memories.values()):
+            with suppress(RuntimeError, BudgetError):  # lost a moment ago; as small as can be
+                each.adapt(self._shares.of_each(budgets))
 
     def held_bytes(self, memory: str) -> tuple[int, int]:
         """What it takes of a device's memory, and the most that it may."""
@@ -249,6 +267,7 @@ class StreamedScene(DividedScene):
             self._shares.costs,
             self._shares.of_each(self._budgets),
             on_arrival=self._on_arrival,
+            on_short=partial(self._lower_budgets, memory),
             on_work=self._on_work,
             clock=self._clock,
         )
@@ -275,6 +294,9 @@ class StreamedScene(DividedScene):
         if division is None:
             division = Division({self._order[0]: None})
         self._drop_idle(request.client)
+        grown = self._shortage.grown(self._budgets, self._clock())
+        if grown != self._budgets:
+            self._adapt(grown)
         with ExitStack() as leases:
             choice, memories = self._chosen(request, division, leases)
             yield self._drawable(request, division, choice, memories)
@@ -360,7 +382,9 @@ class StreamedScene(DividedScene):
             rasterizer = memories[name].rasterizer
             scene = rasterizer.compose([part for each in parts for part in each])
             where = self._scene_parts(chunks, parts, rasterizer)
-            forms[name] = Drawable(scene, stats, key, where, slabs=division.draws[name])
+            relieve = memories[name].loader.tell_of_shortage
+            slabs = division.draws[name]
+            forms[name] = Drawable(scene, stats, key, where, slabs=slabs, relieve=relieve)
         if not forms:
             raise MemoryGone
         first = next(iter(forms.values()))

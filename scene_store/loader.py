@@ -31,7 +31,7 @@ from scene_store.read_pace import ReadPace
 from scene_store.residency import Actions, Residency
 from scene_store.residency_stats import ResidencyStats
 from splat.closing import Closing
-from splat.errors import ChunkReadError
+from splat.errors import BudgetError, ChunkReadError
 from splat.gaussians import Gaussians
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,8 @@ class DevicePool(Protocol):
 
     def upload(self, chunks: Sequence[int], gaussians: Gaussians, rows: NDArray[np.int64]) -> None:
         """Puts chunks into pages of their own, all of them or none. Called by several threads;
-        may take its time. The arrays are the caller's again afterwards.
+        may take its time. The arrays are the caller's again afterwards. Raises ``BudgetError`` if
+        there is less memory than the budget says.
 
         Args:
             chunks: B of them.
@@ -129,6 +130,9 @@ class Loader(Closing):
         pool: Where they go.
         residency: Decides which; nobody else may touch it from now on.
         on_arrival: Called, on a thread of the loader's, when more can be drawn than before.
+        on_short: Called, on such a thread, when there was no memory for a chunk within the budget;
+            with the bytes of the device that chunks have. It should lower the budget, and say
+            whether it did: the chunk is tried again later.
         on_work: Called after each batch, on the thread that did it; must be quick.
         clock: Seconds; does not go back.
         readers: Threads that wait for the source. Residency may allow more reads in flight:
@@ -146,6 +150,7 @@ class Loader(Closing):
         residency: Residency,
         *,
         on_arrival: Callable[[], None] | None = None,
+        on_short: Callable[[int], bool] | None = None,
         on_work: OnWork = lambda lane, stage, start_s, end_s: None,
         clock: Callable[[], float] = time.monotonic,
         readers: int = READERS,
@@ -155,6 +160,7 @@ class Loader(Closing):
         self._pool = pool
         self._residency = residency
         self._on_arrival = on_arrival
+        self._on_short = on_short
         self._on_work = on_work
         self._clock = clock
         self._decoders = decoders
@@ -427,6 +433,8 @@ class Loader(Closing):
             if arrived:
                 self._decode_latency.observe(took_s)
             self._reported(len(batch))
+        if any(isinstance(error, BudgetError) for error in errors.values()):
+            arrived |= self.tell_of_shortage()  # frames are to want less
         if arrived:
             self._tell_of_arrival()
 
@@ -462,6 +470,19 @@ class Loader(Closing):
                 self._on_arrival()
         except Exception:
             logger.exception("a listener to arriving chunks failed")
+
+    def tell_of_shortage(self) -> bool:
+        """There is less memory on the device than the budget says, or too little beside it for a
+        frame.
+
+        Returns:
+            Whether the budget was lowered (``on_short``).
+        """
+        with self._lock:
+            if self._closed or self._on_short is None:
+                return False
+            held = int(self._residency.costs.device[self._residency.resident].sum())
+        return self._on_short(held)
 
 
 def _start_threads(name: str, count: int, work: Callable[[str], None]) -> list[threading.Thread]:

@@ -34,7 +34,7 @@ from scene_store.failures import FailureLog, Failures, RetryPolicy
 from scene_store.ledger import Budgets, ChunkCosts, ChunkState, Ledger
 from scene_store.residency_stats import ResidencyStats, Tally
 from scene_store.tree import NO_PARENT, LodTree
-from splat.errors import ChunkReadError
+from splat.errors import BudgetError, ChunkReadError
 
 __all__ = ["Actions", "Residency"]
 
@@ -268,7 +268,8 @@ class Residency:
         """Reading or decoding the chunk failed; everything it took is given back."""
         self._leave_loading(chunk, ChunkState.FAILED)
         failure = self._failures.add(chunk, error, now)
-        self.failure_log.add(failure, error, now)
+        if not isinstance(error, BudgetError):  # of which whoever lowers the budget tells
+            self.failure_log.add(failure, error, now)
 
     def _leave_loading(self, chunk: int, state: ChunkState) -> None:
         self._ledger.move(chunk, state)

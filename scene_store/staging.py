@@ -177,13 +177,17 @@ class StagingRing:
                 raise TransferStalled(self._stalled)
             time.sleep(_LOOK_S)
 
-    def _take(self, count: int) -> tuple[Span, tuple[Words, Any]]:
+    def require(self, count: int) -> None:
+        """Refuse spans that are larger than the ring."""
         if count > self.words:
             raise BudgetError(
                 f"a copy of {count * WORD_BYTES / MIB:.1f} MiB does not fit the "
                 f"{self.words * WORD_BYTES / MIB:.1f} MiB through which scenes go to a device; "
                 "build the store with smaller pages"
             )
+
+    def _take(self, count: int) -> tuple[Span, tuple[Words, Any]]:
+        self.require(count)
         turn = object()
         with self._changed:
             self._turns.append(turn)

@@ -86,6 +86,14 @@ class Transfer:
         """Pieces that go together."""
         return max(1, self.batch_bytes // (piece_words * WORD_BYTES))
 
+    def require(self, piece_words: int) -> None:
+        """Refuse pieces that can never be sent.
+
+        Raises:
+            BudgetError: If one is larger than the ring.
+        """
+        self._ring.require(piece_words)
+
     def send(self, targets: list[Target], piece_words: int, fill: Fill) -> list[Mark]:
         """Fills and copies pieces; returns when the last copy was started.
 

@@ -208,6 +208,11 @@ def test_no_memory_is_a_budget_error_and_all_or_none(room_pages: int) -> None:
             assert len(pool.pack_many(random_scene(1, 150), rows[:3])) == 3
 
 
+def test_pages_that_can_never_be_sent_are_refused_at_once() -> None:
+    with pytest.raises(BudgetError, match="build the store with smaller pages"):
+        pool_of(HostCopier(), ring_bytes=4 * page_words(3, ROOM) - 4)
+
+
 def test_a_device_that_takes_nothing_is_lost() -> None:
     pool = pool_of(LateCopier(), ring_bytes=64 * 1024, patience_s=0.05)
     scene, rows = random_scene(1, 64), np.tile(np.array([[0, 64]]), (40, 1))
