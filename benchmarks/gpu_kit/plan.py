@@ -132,8 +132,8 @@ DRY = Plan(
     sampling=Sampling(views=1, least=1, most=1, most_s=0.0),
     tests=("-k", "without_a_device"),
     minutes=8.0,
-    keep_one_in=25,
-    page_gaussians=32,
+    keep_one_in=40,
+    page_gaussians=8,
 )
 
 
