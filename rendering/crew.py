@@ -94,6 +94,10 @@ class Crew:
         """Those of them that have none. Under the lock."""
         return frozenset(name for name, worker in self._workers.items() if worker.idle)
 
+    def engine_of(self, device: str) -> str:
+        """The name of what a device draws with. Under the lock."""
+        return self._workers[device].rasterizer.name
+
     @property
     def is_member(self) -> bool:
         """Whether the thread that asks is one of these."""

@@ -33,6 +33,7 @@ class Device:
         threads: Processor threads that it draws with at most; 0 for as many as a request says.
         memory: Devices with the same word here draw from the same form of a scene. One that a
             single device has is lost with it, but for the host's.
+        title: What people call it; "" if it has no other name.
 
     Raises:
         ValueError: If the number of threads is below 0.
@@ -41,6 +42,7 @@ class Device:
     name: str
     threads: int = 0
     memory: str = HOST_MEMORY
+    title: str = ""
 
     def __post_init__(self) -> None:
         if self.threads < 0:
@@ -87,10 +89,10 @@ def cpu_devices(
     )
 
 
-def gpu_device(index: int) -> Device:
+def gpu_device(index: int, title: str = "") -> Device:
     """A graphics processor, which has a memory of its own."""
     name = f"{GPU_PREFIX}{index}"
-    return Device(name, memory=name)
+    return Device(name, memory=name, title=title)
 
 
 def parse_devices(
@@ -153,7 +155,7 @@ def _mixed(
         else:
             index = word.partition(":")[2]
             found = support.require(int(index) if index else None)
-            devices += [gpu_device(gpu.index) for gpu in found]
+            devices += [gpu_device(gpu.index, gpu.name) for gpu in found]
     if len({device.name for device in devices}) < len(devices):
         raise SettingsError(f"devices: {text!r} names a device twice")
     if len(devices) > MAX_DEVICES:

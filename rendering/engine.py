@@ -44,6 +44,7 @@ class DeviceStatus:
         ready: Whether it draws, or starts anew after a failure.
         retired: Whether it failed too often to be used again.
         in_use: Whether frames are divided among it and others at present.
+        engine: The name of what it draws with at present.
     """
 
     device: Device
@@ -52,6 +53,7 @@ class DeviceStatus:
     ready: bool
     retired: bool
     in_use: bool
+    engine: str = ""
 
 
 class RenderEngine(Closing):
@@ -197,6 +199,7 @@ class RenderEngine(Closing):
                     device.name in ready,
                     device.name not in health.serving,
                     device.name in in_use,
+                    self._crew.engine_of(device.name),
                 )
                 for device in self._devices
             )

@@ -29,6 +29,17 @@ def data_dir() -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def _no_gpu_by_chance(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests draw the same on every machine: but for those that are for GPUs, none is found."""
+    if request.node.get_closest_marker("gpu") is None:
+        from rendering import gpu_support
+        from rendering.gpu_discovery import Absence, DriverReport
+
+        report = DriverReport(absence=Absence.NO_GPU, problem="a test finds no GPU")
+        monkeypatch.setattr(gpu_support, "_driver", lambda: report)
+
+
 def require_or_skip(condition: object, reason: str) -> None:
     """Skips the test unless ``condition`` holds; in CI (variable ``CI`` set) fails it."""
     if condition:

@@ -295,8 +295,9 @@ class Export:
 class Info:
     """What is in a scene, and what is wrong with it.
 
-    Prints format, size, bounds, the likely up direction, and Gaussians that are broken or
-    suspicious. A store of which a file is missing or too short is an error.
+    Prints format, size, bounds, the likely up direction, Gaussians that are broken or
+    suspicious, and what would draw it here. A store of which a file is missing or too short is an
+    error.
     """
 
     scene: SceneOptions = field(default_factory=SceneOptions)
@@ -315,7 +316,10 @@ class Info:
         if self.json:
             say(report.to_json())
         else:
+            from viewer.engines import drawn_by
+
             report.print_table()
+            say(drawn_by(settings.render))
         from viewer.store_info import StoreReport
 
         if isinstance(report, StoreReport):

@@ -10,11 +10,12 @@ from configs.schedules import shipped_texts
 from render_cache.byte_cache import CacheStats
 from rendering.assignment import RatedDevice, assign
 from rendering.demand import Load
-from rendering.device import Device
+from rendering.device import GPU_PREFIX, Device
 from rendering.device_roster import SINGLE, DeviceRoster
 from rendering.elastic import Decision
 from rendering.engine import DeviceStatus
 from rendering.frame_spans import timeline_of
+from rendering.gpu_support import GPU_ENGINES
 from rendering.recorder import Recording
 from rendering.scene_holder import MemoryStatus
 from rendering.schedule import Schedule
@@ -108,24 +109,35 @@ def devices_html(
         decision: Why so many devices are in use, where their number changes.
         load: How busy they are.
         note: What a control was answered.
-        memories: What the scene takes of each; told where there are several.
+        memories: What the scene takes of each; told where there are several, or a GPU's.
     """
     about = schedule.about or describe(schedule)
     at = roles(schedule, devices)
     parts = [_line(f"{about}." if len(devices) > 1 else "One device draws all pictures.")]
     rows = [_device_row(status, at[status.device.name]) for status in devices]
     parts.append(_table(rows))
+    parts += [_line(gpu_line(status)) for status in devices if status.device.is_gpu]
     if decision is not None:
         parts.append(_line(f"{decision.reason[:1].upper()}{decision.reason[1:]}."))
     if load is not None and load.overloaded:
         parts.append(_line(busy_line(load), "Pictures in motion get coarser until all fit"))
-    if len(memories) > 1:
+    if len(memories) > 1 or any(of.memory.startswith(GPU_PREFIX) for of in memories):
         parts.append(_table([_fact_row(*row) for row in memory_rows(memories)]))
     parts.append(_table([_fact_row(*row) for row in cache_rows(pictures)]))
     if note:
         parts.append(_line(note))
     style = "margin:0 14px 6px;font-size:0.8em;line-height:1.5;font-variant-numeric:tabular-nums"
     return f'<div style="{style}">{"".join(parts)}</div>'
+
+
+def gpu_line(status: DeviceStatus) -> str:
+    """What a GPU is, and by which engine it draws."""
+    name = status.device.title or "a GPU"
+    if status.retired:
+        return f"{status.device.name}: {name}, which is gone."
+    if status.engine not in GPU_ENGINES:
+        return f"{status.device.name}: {name} is gone; the processor draws in its place."
+    return f"{status.device.name}: {name}, by the engine {status.engine}."
 
 
 def busy_line(load: Load) -> str:

@@ -14,7 +14,7 @@ from rendering.device import Device, cpu_devices, gpu_device, names_gpus, parse_
 from rendering.gpu_discovery import Gpu
 from rendering.gpu_support import GPU_ENGINES, GpuSupport, find_support
 from scene_store.manifest import PAGE_GRANULARITY
-from splat.errors import BackendUnavailable, SettingsError, one_line
+from splat.errors import BackendUnavailable, BelvedereError, SettingsError, one_line
 from splat.gaussians import Gaussians
 from viewer.budgets import gpu_budget_bytes, gpu_takes_whole
 
@@ -119,8 +119,9 @@ class DeviceChoice:
 
     @property
     def title(self) -> str:
-        """The GPUs and their engine, for people; "" if there are none."""
-        return ", ".join(f"{g.name} ({g.device}, engine {self.engine})" for g in self.found)
+        """The GPUs and their engine, and what draws beside them, for people; "" without GPUs."""
+        gpus = ", ".join(f"{gpu.name} ({gpu.device}, engine {self.engine})" for gpu in self.found)
+        return f"{gpus} and the processor" if gpus and self.host_memories else gpus
 
     @property
     def gpu_bytes(self) -> tuple[int, ...]:
@@ -176,7 +177,8 @@ def _devices(render: RenderSettings) -> tuple[Device, ...]:
     if render.devices.strip().lower() == "auto" and has_gpus:
         support = find_support(gpu_engine)
         if support.gpus:
-            return (gpu_device(support.gpus[0].index),)
+            first = support.gpus[0]
+            return (gpu_device(first.index, first.name),)
         if wish:
             raise support.error
         _tell(support)
@@ -211,6 +213,19 @@ def _tell(support: GpuSupport) -> None:
 def warn_once(line: str) -> None:
     """A warning that is not repeated, however often its cause is met."""
     log.warning("%s", line)
+
+
+def drawn_by(render: RenderSettings) -> str:
+    """A line on what would draw by these settings."""
+    try:
+        choice = DeviceChoice.of(render)
+    except BelvedereError as error:
+        return f"Cannot be drawn as the settings have it: {error}"
+    if choice.gpus:
+        return f"Drawn by {choice.title}"
+    why = find_support(GPU_BY_DEFAULT).problem if render.engine == "auto" else ""
+    asked = names_gpus(render.devices) or render.devices.strip().lower() != "auto"
+    return f"Drawn by the processor{'' if asked or not why else f': {why}'}"
 
 
 def _schedule(render: RenderSettings) -> Schedule:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from configs.settings import Settings
+from rendering.device import DeviceLost
 from rendering.recorder import TRACED_FRAMES
 from scene_store.scene import Vector3
 from splat.errors import BelvedereError
@@ -107,6 +108,8 @@ def serve(
                 ready = replace(ready, shown=replace(ready.shown, start=start))
             server.show(ready.shown, ready.engine)
             took_s = time.monotonic() - began_s
+            if title := ready.drawers.choice.title:
+                say(f"Drawn by {title}")
             if ready.store is not None:
                 say(f"First look: {ready.count:,} Gaussians after {took_s:.1f} s")
                 _improve(ready, ready.choice, settings, server, kept, works, say)
@@ -184,12 +187,12 @@ def _improve(
     works.append(reading)
     try:
         whole = reading.wait(server.show_work)
-    except BelvedereError as error:
+        ready.engine.replace_scene(whole.scene.gaussians)
+    except (BelvedereError, DeviceLost) as error:  # a GPU may have no room for it, or be lost
         say(f"The first look is all there is: {error}")
         return
     finally:
         server.show_work(0.0, "")
-    ready.engine.replace_scene(whole.scene.gaussians)
     server.replace(replace(shown_whole(whole), start=ready.shown.start))
     gaussians = [whole.scene.gaussians]
     del whole  # the engine holds its own form of the scene

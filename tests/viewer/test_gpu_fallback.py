@@ -18,6 +18,8 @@ from rendering.device_memory import DeviceMemory
 from rendering.device_rasterizers import MOST_REFUSALS, DeviceRasterizers
 from rendering.engine import RenderEngine
 from rendering.frame import Frame, FrameRequest
+from rendering.gpu_discovery import Absence, DriverReport
+from rendering.gpu_support import GpuSupport
 from rendering.native.cpu import NativeRasterizer
 from rendering.streamed_scene import StreamedScene
 from splat.camera import Camera
@@ -31,7 +33,9 @@ from tests.scenes import random_scene
 from tests.test_engine_faults import wait_until
 from tests.test_streamed_memories import Asking, drew, expected, street_store
 from viewer.camera_choice import CameraChoice
-from viewer.engines import DeviceChoice, create_engine, open_drawers
+from viewer.cli import main
+from viewer.device_view import devices_html, gpu_line
+from viewer.engines import DeviceChoice, create_engine, drawn_by, open_drawers
 from viewer.export import export
 from viewer.export_targets import Targets
 from viewer.opening import Ready, open_first, opens_in_parts
@@ -111,6 +115,11 @@ def test_a_gpu_that_can_be_used_draws_by_itself(gpu: FakeGpus) -> None:
     with drawing_ball(RenderSettings()) as (engine, a, _):
         assert drew(a.draws_right()) == {"cuda:0"}
         assert engine.rasterizers["cuda:0"].name == "fused"
+        line = "cuda:0: NVIDIA H200, by the engine fused."
+        shown = devices_html(
+            engine.schedule, engine.devices, None, engine.pictures, memories=engine.memories
+        )
+        assert line in shown and "In cuda:0" in shown
 
 
 @pytest.mark.parametrize(
@@ -201,6 +210,47 @@ def test_a_gpu_that_fails_its_trial_is_left_to_who_insists(
         open_drawers(RenderSettings(engine="fused"))
 
 
+def test_what_would_draw_is_told_in_a_line(
+    two_gpus: FakeGpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = "NVIDIA H200 (cuda:0, engine fused)"
+    assert drawn_by(RenderSettings()) == f"Drawn by {gpu}"
+    assert drawn_by(RenderSettings(devices="cuda:0,cpu")) == f"Drawn by {gpu} and the processor"
+    assert drawn_by(RenderSettings(engine="native")) == "Drawn by the processor"
+    assert drawn_by(RenderSettings(devices="cpu")) == "Drawn by the processor"
+    two_gpus.support = GpuSupport("fused", problem="there is no NVIDIA driver")
+    assert drawn_by(RenderSettings()) == "Drawn by the processor: there is no NVIDIA driver"
+    assert drawn_by(RenderSettings(engine="fused")).startswith("Cannot be drawn as the settings")
+
+
+@pytest.mark.parametrize("interpreted", [False, True])
+@pytest.mark.parametrize("command", ["view", "export", "info"])
+def test_who_asks_for_a_gpu_that_is_not_there_gets_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    ball_ply: Path,
+    tmp_path: Path,
+    command: str,
+    interpreted: bool,
+) -> None:
+    """Triton's interpreter makes no difference: it is no GPU."""
+    report = DriverReport(absence=Absence.NO_DRIVER, problem="there is no NVIDIA driver")
+    monkeypatch.setattr("rendering.gpu_support._driver", lambda: report)
+    monkeypatch.setenv("TRITON_INTERPRET", "1" if interpreted else "0")
+    if command == "info":
+        assert main(["info", str(ball_ply)]) == 0
+        assert "Drawn by the processor: there is no NVIDIA driver\n" in capsys.readouterr().out
+        return
+    files = ["-o", str(tmp_path / "a.png")] if command == "export" else []
+    assert main([command, str(ball_ply), *files, "--engine", "fused"]) == 2
+    assert capsys.readouterr().err == (
+        "belvedere: error: the engine fused cannot draw: there is no NVIDIA driver; --engine "
+        "native draws on the processor\n"
+    )
+    assert main([command, str(ball_ply), *files, "--devices", "cuda:0"]) == 2
+    assert "engine fused cannot draw: there is no NVIDIA driver" in capsys.readouterr().err
+
+
 # Scenes that are in memory
 
 
@@ -225,6 +275,11 @@ def test_the_processor_takes_the_place_of_a_gpu_that_is_gone(
         assert engine.rasterizers["cuda:0"].name == "native"
         engine.restart_device("cuda:0")
         a.draws_right()
+        (status,) = engine.devices
+        assert status.engine == "native"
+        assert gpu_line(status) == (
+            "cuda:0: NVIDIA H200 is gone; the processor draws in its place."
+        )
     (line,) = said(caplog, "in its place")
     assert line.startswith("cuda:0 is gone: the GPU has fallen off the bus; the processor draws")
 
