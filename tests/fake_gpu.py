@@ -27,7 +27,7 @@ from splat.camera import Camera
 from splat.gaussians import Gaussians
 from tests.fake_driver import H200
 from tests.own_memories import OwnRasterizer
-from viewer.engines import create_rasterizer, warn_once
+from viewer.engines import create_rasterizer, tell_once
 
 PAGE_SHARE = 0.9  # of the native engine's pages: engines differ in this
 
@@ -151,7 +151,7 @@ class FakeGpus:
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> FakeGpus:
         """Have the viewer find them."""
-        warn_once.cache_clear()
+        tell_once.cache_clear()
         monkeypatch.setattr("viewer.engines.find_support", self.find)
         monkeypatch.setattr("viewer.engines.create_rasterizer", self.create)
         monkeypatch.setattr("rendering.memory_cuda.device_memory", lambda device: self.memory)

@@ -206,13 +206,18 @@ def _tell(support: GpuSupport) -> None:
     if support.is_surprising:
         warn_once(f"warning: {support.problem}; the processor draws instead")
     else:
-        log.info("the processor draws: %s", support.problem)
+        tell_once(logging.INFO, f"the processor draws: {support.problem}")
+
+
+def warn_once(line: str) -> None:
+    """A warning that is not repeated, however often its cause is met."""
+    tell_once(logging.WARNING, line)
 
 
 @functools.cache
-def warn_once(line: str) -> None:
-    """A warning that is not repeated, however often its cause is met."""
-    log.warning("%s", line)
+def tell_once(level: int, line: str) -> None:
+    """A line of the log that is not repeated."""
+    log.log(level, "%s", line)
 
 
 def drawn_by(render: RenderSettings) -> str:
@@ -325,7 +330,7 @@ def open_drawers(
         choice = choice.on_processor()
         return Drawers(choice, _rasterizers(choice, streamed))
     if choice.gpus:
-        log.info("drawn by %s", choice.title)
+        tell_once(logging.INFO, f"drawn by {choice.title}")
     return drawers
 
 

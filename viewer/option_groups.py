@@ -235,7 +235,7 @@ class MemoryOptions:
 
     host_budget: Annotated[Bytes, hint("about an eighth")] = None
     """Host memory for chunks as they are in the files, such as 2GiB or 512MiB."""
-    device_budget: Annotated[Bytes, hint("about a half")] = None
+    device_budget: Annotated[Bytes, hint("about a half; of a GPU, what it can give")] = None
     """Memory for the chunks that can be drawn; on a processor this is host memory, too, on a GPU
     its own."""
 
