@@ -239,7 +239,8 @@ class CudaCopier:
         """See ``Copier``."""
         import torch
 
-        words = torch.empty(count, dtype=torch.float32, pin_memory=True)
+        with torch.cuda.device(self._device):  # or the first one would have a context for it
+            words = torch.empty(count, dtype=torch.float32, pin_memory=True)
         return words.numpy(), words
 
     def device_words(self, count: int) -> torch.Tensor:
