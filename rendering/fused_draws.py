@@ -38,6 +38,11 @@ class DrawList:
     sh_degree: int
     _sent: dict[torch.device, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict)
 
+    @property
+    def nbytes(self) -> int:
+        """What its pages take of the device."""
+        return sum(page.words.nbytes for page in self.pages)
+
     @classmethod
     def plain(cls, pages: Sequence[DevicePage]) -> DrawList:
         """Pages as they are."""

@@ -112,3 +112,9 @@ def test_a_lost_device_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     injected(monkeypatch, lost)
     with pytest.raises(DeviceLost, match=r"illegal memory access was encountered$"):
         rasterizer.render(scene, VIEW)
+
+
+def test_what_a_scene_takes_is_known() -> None:
+    rasterizer = engine()
+    scene = rasterizer.prepare(random_scene(1, 1030))
+    assert scene.nbytes == rasterizer.held_bytes > 0
