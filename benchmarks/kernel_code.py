@@ -54,6 +54,7 @@ TYPES = {
     "ends": "*i64",
     "pairs": "i32",
     "visible": "i32",
+    "steps": "i32",
     "pair_tiles": "*i16",
     "pair_splats": "*i32",
     "tile_ends": "*i64",
@@ -79,7 +80,7 @@ STREAM = {
     "TILE": 16,
     "ROWS_A_PASS": 2,
 }
-BIN = {"STEPS": 22, "EYES": 1, "BLOCK": 256, "TILE": 16}
+BIN = {"EYES": 1, "BLOCK": 256, "TILE": 16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +174,10 @@ def compile_variant(variant: Variant, capability: int) -> KernelCode:
         if signature[name].startswith("*")
     }
     source = ASTSource(variant.kernel, signature, constants, aligned)
+    fuses = variant.kernel not in (project_kernel, project_pair_kernel, stream_kernel)
+    options = {"num_warps": variant.warps, "enable_fp_fusion": fuses}
     target = GPUTarget("cuda", capability, 32)
-    built = triton.compile(source, target=target, options={"num_warps": variant.warps})
+    built = triton.compile(source, target=target, options=options)
     return _read(built.asm["cubin"], built.metadata.shared)
 
 

@@ -202,6 +202,7 @@ class FusedFrame:
             "BLOCK": tuning.block,
             "TILE": tuning.tile,
             "num_warps": tuning.project_warps,
+            "enable_fp_fusion": False,
         }
         if len(self._eyes) == 1:
             project_kernel[grid](*arguments, MODEL=MODELS[self._eyes[0].model], **options)
@@ -270,12 +271,12 @@ class FusedFrame:
             pair_ends,
             pairs,
             visible,
+            visible.bit_length(),
             pair_tiles,
             pair_splats,
             self._columns,
             self._first_tile_row,
             self._tiles,
-            STEPS=visible.bit_length(),
             EYES=len(self._eyes),
             BLOCK=PAIRS_A_PROGRAM,
             TILE=self._tile,
@@ -323,6 +324,7 @@ class FusedFrame:
             TILE=self._tile,
             ROWS_A_PASS=max(1, min(self._tile, 32 * self._tuning.warps // self._tile)),
             num_warps=self._tuning.warps,
+            enable_fp_fusion=self._tuning.matrix,
         )
         asked = {"median_depth": Outputs.MEDIAN_DEPTH, "count": Outputs.COUNT}
         return {

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import threading
 from dataclasses import replace
 from typing import Any
 
@@ -25,7 +24,8 @@ from rendering.fused_cuda import FusedRasterizer, Tuning
 from rendering.fused_pages import PAGE_GAUSSIANS, page_words, rest_rows
 from rendering.reference import ReferenceRasterizer, edge_masks
 from splat.camera import Camera, CameraModel
-from splat.errors import BackendUnavailable, RenderCancelled
+from splat.errors import BackendUnavailable
+from tests.fused_cancelling import cancelled_between_launches
 from tests.paging_contract import PagingContract, parts_of
 from tests.rasterizer_contract import ALL, bytes_of
 from tests.rasterizer_limits import RasterizerLimits
@@ -81,23 +81,7 @@ class TestFused(RasterizerLimits):
         )
 
     def test_cancelled_under_way(self, rasterizer: Any) -> None:
-        """The flag is looked at between launches, of which an interpreted one takes long."""
-        prepared, flag = rasterizer.prepare(random_scene(1, 600)), rasterizer.new_cancel_flag()
-        view, outcome = orbit_camera(CameraModel.PINHOLE, 64, 48), list[object]()
-
-        def render() -> None:
-            try:
-                outcome.append(rasterizer.render(prepared, view, ALL, flag))
-            except RenderCancelled as error:
-                outcome.append(error)
-
-        thread = threading.Thread(target=render)
-        thread.start()
-        thread.join(0.05)
-        assert thread.is_alive(), "the render ended before it could be cancelled"
-        flag.set()
-        thread.join(60)
-        assert isinstance(outcome[0], RenderCancelled)
+        cancelled_between_launches(rasterizer)
 
     @pytest.mark.parametrize(("width", "height"), [(1, 1), (200, 1), (1, 200)])
     def test_slimmest_images(self, rasterizer: Any, width: int, height: int) -> None:

@@ -51,19 +51,19 @@ def word(record, column, mask):
     return tl.load(record + column, mask, 0.0).to(tl.int32, bitcast=True)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("pairs", "visible", "steps", "columns", "first_row", "tiles"))
 def pair_kernel(
     splats,  # [visible, SPLAT_COLUMNS] float32
     order,  # [visible] int32: places in ``splats`` by depth
     ends,  # [visible] int64: of each splat's pairs, in that order
     pairs,
     visible,
+    steps,  # so that 2^steps > visible
     pair_tiles,  # [pairs] int16 or int32: the second eye's follow the first one's
     pair_splats,  # [pairs] int32
     columns,  # tiles in a row of the image
     first_row,  # of tiles that are drawn
     tiles,  # of an eye
-    STEPS: tl.constexpr,  # so that 2^STEPS > visible
     EYES: tl.constexpr,
     BLOCK: tl.constexpr,
     TILE: tl.constexpr,
@@ -73,11 +73,13 @@ def pair_kernel(
     mask = pair < pairs
     lo = tl.zeros([BLOCK], tl.int32)
     hi = tl.zeros([BLOCK], tl.int32) + (visible - 1)
-    for _ in range(STEPS):  # the first one that ends after this pair
+    step = 0
+    while step < steps:  # the first one that ends after this pair
         middle = (lo + hi) // 2
         after = tl.load(ends + middle, mask, 0) > pair
         hi = tl.where(after, middle, hi)
         lo = tl.where(after | (lo >= hi), lo, middle + 1)
+        step += 1
     begin = tl.load(ends + lo - 1, mask & (lo > 0), 0)
     rank = (pair - begin).to(tl.int32)
     splat = tl.load(order + lo, mask, 0)

@@ -77,7 +77,7 @@ def boxes_may_be_seen(bounds, mask, camera, MODEL: tl.constexpr):
     return seen
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("count",))
 def cull_kernel(
     pages,  # [n] int64: addresses
     count,
