@@ -272,8 +272,9 @@ class Drawers:
             sh_degree: Of the scene.
             most_gaussians: That a frame draws at most.
         """
+        copies = self._copies
         rooms = (
-            gpu_budget_bytes(memory, each, most_gaussians, MOST_PIXELS)
+            gpu_budget_bytes(memory, copies * each, most_gaussians, MOST_PIXELS) // copies
             for memory, each in self._gpus(sh_degree)
         )
         return min(rooms, default=None)
@@ -281,9 +282,14 @@ class Drawers:
     def take_whole(self, count: int, sh_degree: int) -> bool:
         """Whether every GPU has room for all of a scene."""
         return all(
-            gpu_takes_whole(memory, count, each, MOST_PIXELS)
+            gpu_takes_whole(memory, count, self._copies * each, MOST_PIXELS)
             for memory, each in self._gpus(sh_degree)
         )
+
+    @property
+    def _copies(self) -> int:
+        """Of what is drawn: gsplat draws from one piece of memory, into which pages are copied."""
+        return 2 if self.choice.engine == "gsplat" else 1
 
     def _gpus(self, sh_degree: int) -> Iterator[tuple[DeviceMemory, float]]:
         """Their memory now, and what a Gaussian takes of it."""

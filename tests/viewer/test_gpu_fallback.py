@@ -457,6 +457,15 @@ def test_a_gpu_has_a_budget_of_its_own_memory(gpu: FakeGpus, street_store: Path)
         pass
 
 
+def test_gsplat_has_room_for_half_as_much(gpu: FakeGpus) -> None:
+    """It draws from a copy of the pages."""
+    gpu.memory = DeviceMemory(16 << 30, 16 << 30)
+    fused, gsplat = (open_drawers(RenderSettings(engine=name)) for name in ("fused", "gsplat"))
+    one, other = (drawers.gpu_room(0, 1_000_000) for drawers in (fused, gsplat))
+    assert one is not None and other is not None and other == pytest.approx(one / 2, rel=0.01)
+    assert fused.take_whole(30_000_000, 0) and not gsplat.take_whole(35_000_000, 0)
+
+
 def test_a_scene_that_no_gpu_can_hold_is_large(gpu: FakeGpus, ball_ply: Path) -> None:
     choice = SceneChoice(ball_ply, 1)
     assert not opens_in_parts(choice, Settings())
