@@ -21,9 +21,11 @@ import torch
 
 from rendering.base import CancelFlag, RasterImage, RasterSettings, ScenePart, require_pair
 from rendering.cancel import EventCancelFlag
+from rendering.compile_ahead import CompileAhead, Kind
 from rendering.cuda_faults import faults_of
 from rendering.fused_draws import DrawList
 from rendering.fused_pages import DevicePage, FusedPagePool, PageMemory
+from rendering.gpu_trial import sample_eyes, sample_gaussian
 from rendering.memory_cuda import ScratchMeter, free_cached_blocks, on_device, wait_for_device
 from rendering.tight_memory import Rows, TightMemory
 from splat.camera import Camera
@@ -70,6 +72,7 @@ class FusedRasterizer:
         self._memory = PageMemory(self._device)
         self._scratch = ScratchMeter(self._device, lambda: self._memory.held_bytes)
         self._tight = TightMemory(self._relieve)
+        self._ahead = CompileAhead(self._draw_sample)
 
     @property
     def held_bytes(self) -> int:
@@ -160,7 +163,13 @@ class FusedRasterizer:
                 wait_for_device(self._device)
                 raise
         self._scratch.frame_drawn()
+        if self._device.type == "cuda":
+            self._ahead.begin(draws.sh_degree)
         return images
+
+    def _draw_sample(self, kind: Kind, sh_degree: int) -> None:
+        scene = DrawList.plain(self._memory.upload(sample_gaussian(sh_degree)))
+        self._draw(scene, sample_eyes()[: kind.eyes], kind.settings, None)
 
     def _relieve(self) -> None:
         self._memory.trim()
