@@ -53,6 +53,7 @@ class FusedRasterizer:
     Args:
         device: A CUDA device; ``cpu`` under Triton's interpreter, for tests.
         tuning: Of speed.
+        ahead: Have kernels compiled before they are needed (``rendering.compile_ahead``).
 
     Raises:
         BackendUnavailable: If there is no such device.
@@ -60,7 +61,9 @@ class FusedRasterizer:
 
     name = "fused"
 
-    def __init__(self, device: str = "cuda:0", tuning: Tuning = DEFAULT_TUNING) -> None:
+    def __init__(
+        self, device: str = "cuda:0", tuning: Tuning = DEFAULT_TUNING, *, ahead: bool = True
+    ) -> None:
         self._device = torch.device(device)
         self._tuning = tuning
         if self._device.type == "cuda" and not torch.cuda.is_available():
@@ -72,7 +75,8 @@ class FusedRasterizer:
         self._memory = PageMemory(self._device)
         self._scratch = ScratchMeter(self._device, lambda: self._memory.held_bytes)
         self._tight = TightMemory(self._relieve)
-        self._ahead = CompileAhead(self._draw_sample)
+        is_compiled = ahead and self._device.type == "cuda"
+        self._ahead = CompileAhead(self._draw_sample) if is_compiled else None
 
     @property
     def held_bytes(self) -> int:
@@ -163,7 +167,7 @@ class FusedRasterizer:
                 wait_for_device(self._device)
                 raise
         self._scratch.frame_drawn()
-        if self._device.type == "cuda":
+        if self._ahead is not None:
             self._ahead.begin(draws.sh_degree)
         return images
 

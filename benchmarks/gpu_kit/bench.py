@@ -55,7 +55,7 @@ class Bench:
         name = f"fused {variant}"
         if name not in self._engines:
             tuning = Tuning(**self.plan.variants[variant].tuning)
-            self._engines[name] = FusedRasterizer(self.board.device, tuning)
+            self._engines[name] = FusedRasterizer(self.board.device, tuning, ahead=False)
         engine: FusedRasterizer = self._engines[name]
         return engine
 

@@ -40,6 +40,8 @@ VARIANTS = (
     Variant({"stride": 8}),
     Variant({"stride": 32}),
     Variant({"block": 256}),
+    Variant({"block": 64, "project_warps": 2}),
+    Variant({"block": 32, "project_warps": 1}),
     Variant({"tile": 8}),
     Variant({"tile": 32, "warps": 4}),
     Variant({"matrix": True, "warps": 8}),
