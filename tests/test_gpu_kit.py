@@ -26,7 +26,7 @@ from tests.gpu_kit_faults import is_there
 
 ROOT = Path(__file__).resolve().parents[1]
 FAULTS = "tests.gpu_kit_faults"
-# Not on the machines that GPUs are lent on; torch, Triton and numpy are.
+# What a bare machine with a GPU lacks; it has torch, Triton and numpy.
 MISSING = ("tyro", "viser", "zstandard", "gsplat", "OpenEXR", "playwright", "plyfile", "s3fs")
 NATIVE = ("rendering.native._native", "scene_store.native._store")
 NEEDS_NATIVE = ("binocular", "memory_levels", "paging")
