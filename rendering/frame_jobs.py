@@ -246,9 +246,15 @@ class Draw(FrameJob):
             raise
 
     def done(self, outcome: tuple[RasterImage, ...], device: Device, seconds: float) -> None:
-        """One piece fewer."""
+        """One piece fewer, whatever becomes of the books."""
         self.frame.drawn[self._number] = outcome
         self.frame.as_planned &= device.name == self._piece.device
+        try:
+            self._book(outcome, device, seconds)
+        finally:
+            self._ended(seconds, device.name)
+
+    def _book(self, outcome: tuple[RasterImage, ...], device: Device, seconds: float) -> None:
         now_s = self.line.now_s()
         part = PartStats(
             device.name,
@@ -261,7 +267,6 @@ class Draw(FrameJob):
         )
         self.frame.parts.append(part)
         self.line.drew(device.name, work_of(outcome), seconds)
-        self._ended(seconds, device.name)
 
     def failed(self, error: BelvedereError, seconds: float) -> None:
         """The frame cannot be completed, unless it is begun again, with less if memory is short."""

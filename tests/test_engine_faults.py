@@ -175,6 +175,17 @@ def test_an_error_on_purpose_is_the_requests_and_nobody_else_tries(schedule: Sch
         assert [device.faults for device in engine.devices] == [0, 0]
 
 
+def test_a_fault_in_the_books_costs_no_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost_count(images: object) -> None:
+        raise ZeroDivisionError("no time at all")
+
+    monkeypatch.setattr("rendering.frame_jobs.work_of", lost_count)
+    with devices(fine, fine) as engine:
+        for sequence in range(3):
+            frame = engine.submit(ask(sequence)).result(WAIT_S)
+            assert bytes_of(frame.images) == plain(ask(sequence))
+
+
 def test_one_device_alone_is_not_blamed() -> None:
     with devices(failing(BAD_TILE, 1)) as engine:
         with pytest.raises(RenderError, match="bad tile"):
