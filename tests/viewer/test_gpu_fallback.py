@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,29 +12,23 @@ import pytest
 from configs.settings import RenderSettings, Settings, StreamSettings
 from render_cache.reuse import ReuseLimits
 from rendering.base import RasterSettings
-from rendering.device import Device, DeviceLost, gpu_device
 from rendering.device_memory import DeviceMemory
-from rendering.device_rasterizers import MOST_REFUSALS, DeviceRasterizers
 from rendering.engine import RenderEngine
 from rendering.frame import Frame, FrameRequest
-from rendering.gpu_discovery import Absence, DriverReport
-from rendering.gpu_support import GpuSupport
 from rendering.native.cpu import NativeRasterizer
 from rendering.streamed_scene import StreamedScene
 from splat.camera import Camera
-from splat.errors import BackendUnavailable, BelvedereError, BudgetError, SettingsError
+from splat.errors import BelvedereError, BudgetError
 from splat.stereo import StereoRig
 from tests.engine_devices import WAIT_S, bytes_of
 from tests.fake_driver import H200
-from tests.fake_gpu import FakeCard, FakeGpuRasterizer, FakeGpus
-from tests.fake_rasterizer import FakeRasterizer
+from tests.fake_gpu import FakeCard, FakeGpus
 from tests.scenes import random_scene
 from tests.test_engine_faults import wait_until
 from tests.test_streamed_memories import Asking, drew, expected, street_store
 from viewer.camera_choice import CameraChoice
-from viewer.cli import main
-from viewer.device_view import devices_html, gpu_line
-from viewer.engines import DeviceChoice, create_engine, drawn_by, open_drawers
+from viewer.device_view import gpu_line
+from viewer.engines import create_engine, open_drawers
 from viewer.export import export
 from viewer.export_targets import Targets
 from viewer.opening import Ready, open_first, opens_in_parts
@@ -46,7 +39,6 @@ __all__ = ["expected", "street_store"]  # fixtures
 MIB = 1 << 20
 BALL = random_scene(3, 3_000, 0)
 SECOND = replace(H200, index=1)
-WARNINGS = logging.WARNING
 
 
 @pytest.fixture
@@ -58,6 +50,14 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpus:
 @pytest.fixture
 def two_gpus(monkeypatch: pytest.MonkeyPatch) -> FakeGpus:
     return FakeGpus([H200, SECOND]).install(monkeypatch)
+
+
+@pytest.fixture
+def ball_ply(tmp_path: Path) -> Path:
+    from scene_store.formats.ply import write_ply
+
+    write_ply(tmp_path / "ball.ply", [BALL], len(BALL), 0)
+    return tmp_path / "ball.ply"
 
 
 def card_of(gpus: FakeGpus, name: str = "cuda:0") -> FakeCard:
@@ -102,153 +102,6 @@ def drawing_ball(render: RenderSettings) -> Iterator[tuple[RenderEngine, Looking
 
 def said(caplog: pytest.LogCaptureFixture, words: str) -> list[str]:
     return [r.getMessage() for r in caplog.records if words in r.getMessage()]
-
-
-# What is chosen
-
-
-def test_a_gpu_that_can_be_used_draws_by_itself(gpu: FakeGpus) -> None:
-    choice = DeviceChoice.of(RenderSettings())
-    assert [device.name for device in choice.devices] == ["cuda:0"]
-    assert (choice.memories, choice.host_memories) == (("cuda:0",), 0)
-    assert choice.title == "NVIDIA H200 (cuda:0, engine fused)"
-    with drawing_ball(RenderSettings()) as (engine, a, _):
-        assert drew(a.draws_right()) == {"cuda:0"}
-        assert engine.rasterizers["cuda:0"].name == "fused"
-        line = "cuda:0: NVIDIA H200, by the engine fused."
-        shown = devices_html(
-            engine.schedule, engine.devices, None, engine.pictures, memories=engine.memories
-        )
-        assert line in shown and "In cuda:0" in shown
-
-
-@pytest.mark.parametrize(
-    ("render", "devices", "engines"),
-    [
-        (RenderSettings(devices="cpu"), ["cpu:0"], ["native"]),
-        (RenderSettings(devices="2"), ["cpu:0", "cpu:1"], ["native", "native"]),
-        (RenderSettings(engine="native"), ["cpu:0"], ["native"]),
-        (RenderSettings(engine="reference"), ["cpu:0"], ["reference"]),
-        (RenderSettings(engine="gsplat"), ["cuda:0"], ["gsplat"]),
-        (RenderSettings(devices="cuda"), ["cuda:0", "cuda:1"], ["fused", "fused"]),
-        (RenderSettings(devices="cuda:1,cpu"), ["cuda:1", "cpu:0"], ["fused", "native"]),
-        (
-            RenderSettings(engine="gsplat", devices="cpu,cuda:0"),
-            ["cpu:0", "cuda:0"],
-            ["native", "gsplat"],
-        ),
-    ],
-)
-def test_what_each_device_draws_with(
-    two_gpus: FakeGpus, render: RenderSettings, devices: list[str], engines: list[str]
-) -> None:
-    choice = DeviceChoice.of(render)
-    assert [device.name for device in choice.devices] == devices
-    assert [choice.engine_of(device) for device in choice.devices] == engines
-
-
-@pytest.mark.parametrize(
-    ("render", "said"),
-    [
-        (RenderSettings(engine="native", devices="cuda"), "native draws on processors; leave"),
-        (RenderSettings(engine="reference", devices="cuda:0,cpu"), "reference draws on processors"),
-        (RenderSettings(engine="fused", devices="2"), "fused draws on GPUs; leave --devices out"),
-        (RenderSettings(engine="gsplat", devices="cpu"), "gsplat draws on GPUs"),
-    ],
-)
-def test_engines_and_devices_that_do_not_go_together(
-    gpu: FakeGpus, render: RenderSettings, said: str
-) -> None:
-    with pytest.raises(SettingsError, match=said):
-        DeviceChoice.of(render)
-
-
-def test_processors_are_chosen_without_asking_for_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    def find(engine: str) -> None:
-        raise AssertionError("asked")
-
-    monkeypatch.setattr("viewer.engines.find_support", find)
-    for render in (RenderSettings(engine="native"), RenderSettings(devices="3")):
-        DeviceChoice.of(render)
-
-
-def test_a_gpu_that_cannot_be_used_is_told_once(
-    gpu: FakeGpus, caplog: pytest.LogCaptureFixture
-) -> None:
-    problem = "NVIDIA H200 found, but torch 2.13.0+cpu is a CPU build; pip install"
-    gpu.support = replace(gpu.support, gpus=(), problem=problem, is_surprising=True)
-    for _ in range(3):
-        assert [d.name for d in open_drawers(RenderSettings()).choice.devices] == ["cpu:0"]
-    assert said(caplog, "NVIDIA") == [f"warning: {problem}; the processor draws instead"]
-    for render in (RenderSettings(engine="fused"), RenderSettings(devices="cuda:0,cpu")):
-        with pytest.raises(BackendUnavailable, match="engine fused cannot draw: NVIDIA H200 found"):
-            DeviceChoice.of(render)
-
-
-def test_no_gpu_is_not_worth_a_warning(gpu: FakeGpus, caplog: pytest.LogCaptureFixture) -> None:
-    gpu.support = replace(gpu.support, gpus=(), problem="there is no NVIDIA driver")
-    with caplog.at_level(logging.INFO):
-        DeviceChoice.of(RenderSettings())
-    assert [(r.levelname, r.getMessage()) for r in caplog.records] == [
-        ("INFO", "the processor draws: there is no NVIDIA driver")
-    ]
-
-
-@pytest.mark.parametrize("wrong", ["dead", "paints"])
-def test_a_gpu_that_fails_its_trial_is_left_to_who_insists(
-    gpu: FakeGpus, caplog: pytest.LogCaptureFixture, wrong: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    card_of(gpu).dead = wrong == "dead"
-    if wrong == "paints":
-        monkeypatch.setattr("tests.fake_gpu.FakeGpuRasterizer", lambda card: FakeRasterizer())
-    with drawing_ball(RenderSettings()) as (_, a, _b):
-        assert drew(a.draws_right()) == {"cpu:0"}
-    (line,) = said(caplog, "cannot draw")
-    assert line.startswith("warning: NVIDIA H200 (cuda:0, engine fused) cannot draw: ")
-    assert line.endswith("; the processor draws instead")
-    with pytest.raises(BackendUnavailable, match=r"cannot draw: .*; --engine native draws"):
-        open_drawers(RenderSettings(engine="fused"))
-
-
-def test_what_would_draw_is_told_in_a_line(
-    two_gpus: FakeGpus, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    gpu = "NVIDIA H200 (cuda:0, engine fused)"
-    assert drawn_by(RenderSettings()) == f"Drawn by {gpu}"
-    assert drawn_by(RenderSettings(devices="cuda:0,cpu")) == f"Drawn by {gpu} and the processor"
-    assert drawn_by(RenderSettings(engine="native")) == "Drawn by the processor"
-    assert drawn_by(RenderSettings(devices="cpu")) == "Drawn by the processor"
-    two_gpus.support = GpuSupport("fused", problem="there is no NVIDIA driver")
-    assert drawn_by(RenderSettings()) == "Drawn by the processor: there is no NVIDIA driver"
-    assert drawn_by(RenderSettings(engine="fused")).startswith("Cannot be drawn as the settings")
-
-
-@pytest.mark.parametrize("interpreted", [False, True])
-@pytest.mark.parametrize("command", ["view", "export", "info"])
-def test_who_asks_for_a_gpu_that_is_not_there_gets_one_line(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    ball_ply: Path,
-    tmp_path: Path,
-    command: str,
-    interpreted: bool,
-) -> None:
-    """Triton's interpreter makes no difference: it is no GPU."""
-    report = DriverReport(absence=Absence.NO_DRIVER, problem="there is no NVIDIA driver")
-    monkeypatch.setattr("rendering.gpu_support._driver", lambda: report)
-    monkeypatch.setenv("TRITON_INTERPRET", "1" if interpreted else "0")
-    if command == "info":
-        assert main(["info", str(ball_ply)]) == 0
-        assert "Drawn by the processor: there is no NVIDIA driver\n" in capsys.readouterr().out
-        return
-    files = ["-o", str(tmp_path / "a.png")] if command == "export" else []
-    assert main([command, str(ball_ply), *files, "--engine", "fused"]) == 2
-    assert capsys.readouterr().err == (
-        "belvedere: error: the engine fused cannot draw: there is no NVIDIA driver; --engine "
-        "native draws on the processor\n"
-    )
-    assert main([command, str(ball_ply), *files, "--devices", "cuda:0"]) == 2
-    assert "engine fused cannot draw: there is no NVIDIA driver" in capsys.readouterr().err
 
 
 # Scenes that are in memory
@@ -490,14 +343,6 @@ def test_a_scene_that_is_read_whole_and_does_not_fit_is_drawn_by_the_processor(
 # Export
 
 
-@pytest.fixture
-def ball_ply(tmp_path: Path) -> Path:
-    from scene_store.formats.ply import write_ply
-
-    write_ply(tmp_path / "ball.ply", [BALL], len(BALL), 0)
-    return tmp_path / "ball.ply"
-
-
 @pytest.mark.parametrize("kind", ["whole", "streamed"])
 def test_an_export_survives_its_gpu(
     gpu: FakeGpus, ball_ply: Path, street_store: Path, tmp_path: Path, kind: str
@@ -517,66 +362,3 @@ def test_an_export_survives_its_gpu(
     assert written("lost.png", RenderSettings()) == on_processor
     card_of(gpu).lose(1_000)
     assert written("gone.png", RenderSettings()) == on_processor
-
-
-# The rule of who is replaced
-
-
-class Clock:
-    now_s = 0.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
-def supply(
-    *devices: Device, fail: Callable[[], None] = lambda: None
-) -> tuple[DeviceRasterizers, Clock]:
-    clock, card = Clock(), FakeCard()
-
-    def make(device: Device) -> FakeGpuRasterizer | NativeRasterizer:
-        fail()
-        return FakeGpuRasterizer(card) if device.is_gpu else NativeRasterizer()
-
-    return DeviceRasterizers(devices, make, lambda _: NativeRasterizer(), clock), clock
-
-
-def test_losses_that_lie_far_apart_are_forgiven() -> None:
-    rasterizers, clock = supply(gpu_device(0))
-    for _ in range(20):
-        assert rasterizers(gpu_device(0)).name == "fused"
-        clock.now_s += 31
-    assert rasterizers(gpu_device(0)).name == "fused"
-    assert rasterizers(gpu_device(0)).name == "native"
-    clock.now_s += 1_000
-    assert rasterizers(gpu_device(0)).name == "native", "for good"
-
-
-def test_the_last_device_is_replaced_even_if_it_does_not_know_that_it_is() -> None:
-    working = [True]
-
-    def fail() -> None:
-        if not working[0]:
-            raise RuntimeError("no context")
-
-    rasterizers, _ = supply(gpu_device(0), Device("cpu:0"), fail=fail)
-    told: list[str] = []
-    rasterizers.on_replaced(lambda device: told.append(device.name))
-    working[0] = False
-    for _ in range(MOST_REFUSALS - 1):
-        with pytest.raises(DeviceLost, match=r"no context|lost before"):
-            rasterizers(gpu_device(0))
-    assert not told
-    assert rasterizers(gpu_device(0)).name == "native"
-    assert rasterizers(gpu_device(0)).name == "native"
-    assert told == ["cuda:0"]
-
-
-def test_each_memory_begins_with_one_rasterizer() -> None:
-    devices = (Device("cpu:0"), gpu_device(0), Device("cpu:1"))
-    rasterizers, _ = supply(*devices)
-    assert set(rasterizers.by_memory) == {"host", "cuda:0"}
-    assert rasterizers.first is rasterizers.by_memory["host"]
-    assert rasterizers(devices[1]) is rasterizers.by_memory["cuda:0"]
-    assert rasterizers(devices[2]) is not rasterizers.first
-    assert rasterizers(devices[1]) is not rasterizers.by_memory["cuda:0"]

@@ -1,0 +1,167 @@
+"""Which devices draw, and by which engines, on machines with GPUs; what is told of it."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from configs.settings import RenderSettings
+from rendering.gpu_discovery import Absence, DriverReport
+from rendering.gpu_support import GpuSupport
+from splat.errors import BackendUnavailable, SettingsError
+from tests.fake_gpu import FakeGpus
+from tests.fake_rasterizer import FakeRasterizer
+from tests.test_streamed_memories import drew
+from tests.viewer.test_gpu_fallback import ball_ply, card_of, drawing_ball, gpu, said, two_gpus
+from viewer.cli import main
+from viewer.device_view import devices_html
+from viewer.engines import DeviceChoice, drawn_by, open_drawers
+
+__all__ = ["ball_ply", "gpu", "two_gpus"]  # fixtures
+
+
+def test_a_gpu_that_can_be_used_draws_by_itself(gpu: FakeGpus) -> None:
+    choice = DeviceChoice.of(RenderSettings())
+    assert [device.name for device in choice.devices] == ["cuda:0"]
+    assert (choice.memories, choice.host_memories) == (("cuda:0",), 0)
+    assert choice.title == "NVIDIA H200 (cuda:0, engine fused)"
+    with drawing_ball(RenderSettings()) as (engine, a, _):
+        assert drew(a.draws_right()) == {"cuda:0"}
+        assert engine.rasterizers["cuda:0"].name == "fused"
+        line = "cuda:0: NVIDIA H200, by the engine fused."
+        shown = devices_html(
+            engine.schedule, engine.devices, None, engine.pictures, memories=engine.memories
+        )
+        assert line in shown and "In cuda:0" in shown
+
+
+@pytest.mark.parametrize(
+    ("render", "devices", "engines"),
+    [
+        (RenderSettings(devices="cpu"), ["cpu:0"], ["native"]),
+        (RenderSettings(devices="2"), ["cpu:0", "cpu:1"], ["native", "native"]),
+        (RenderSettings(engine="native"), ["cpu:0"], ["native"]),
+        (RenderSettings(engine="reference"), ["cpu:0"], ["reference"]),
+        (RenderSettings(engine="gsplat"), ["cuda:0"], ["gsplat"]),
+        (RenderSettings(devices="cuda"), ["cuda:0", "cuda:1"], ["fused", "fused"]),
+        (RenderSettings(devices="cuda:1,cpu"), ["cuda:1", "cpu:0"], ["fused", "native"]),
+        (
+            RenderSettings(engine="gsplat", devices="cpu,cuda:0"),
+            ["cpu:0", "cuda:0"],
+            ["native", "gsplat"],
+        ),
+    ],
+)
+def test_what_each_device_draws_with(
+    two_gpus: FakeGpus, render: RenderSettings, devices: list[str], engines: list[str]
+) -> None:
+    choice = DeviceChoice.of(render)
+    assert [device.name for device in choice.devices] == devices
+    assert [choice.engine_of(device) for device in choice.devices] == engines
+
+
+@pytest.mark.parametrize(
+    ("render", "said"),
+    [
+        (RenderSettings(engine="native", devices="cuda"), "native draws on processors; leave"),
+        (RenderSettings(engine="reference", devices="cuda:0,cpu"), "reference draws on processors"),
+        (RenderSettings(engine="fused", devices="2"), "fused draws on GPUs; leave --devices out"),
+        (RenderSettings(engine="gsplat", devices="cpu"), "gsplat draws on GPUs"),
+    ],
+)
+def test_engines_and_devices_that_do_not_go_together(
+    gpu: FakeGpus, render: RenderSettings, said: str
+) -> None:
+    with pytest.raises(SettingsError, match=said):
+        DeviceChoice.of(render)
+
+
+def test_processors_are_chosen_without_asking_for_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    def find(engine: str) -> None:
+        raise AssertionError("asked")
+
+    monkeypatch.setattr("viewer.engines.find_support", find)
+    for render in (RenderSettings(engine="native"), RenderSettings(devices="3")):
+        DeviceChoice.of(render)
+
+
+def test_a_gpu_that_cannot_be_used_is_told_once(
+    gpu: FakeGpus, caplog: pytest.LogCaptureFixture
+) -> None:
+    problem = "NVIDIA H200 found, but torch 2.13.0+cpu is a CPU build; pip install"
+    gpu.support = replace(gpu.support, gpus=(), problem=problem, is_surprising=True)
+    for _ in range(3):
+        assert [d.name for d in open_drawers(RenderSettings()).choice.devices] == ["cpu:0"]
+    assert said(caplog, "NVIDIA") == [f"warning: {problem}; the processor draws instead"]
+    for render in (RenderSettings(engine="fused"), RenderSettings(devices="cuda:0,cpu")):
+        with pytest.raises(BackendUnavailable, match="engine fused cannot draw: NVIDIA H200 found"):
+            DeviceChoice.of(render)
+
+
+def test_no_gpu_is_not_worth_a_warning(gpu: FakeGpus, caplog: pytest.LogCaptureFixture) -> None:
+    gpu.support = replace(gpu.support, gpus=(), problem="there is no NVIDIA driver")
+    with caplog.at_level(logging.INFO):
+        DeviceChoice.of(RenderSettings())
+    assert [(r.levelname, r.getMessage()) for r in caplog.records] == [
+        ("INFO", "the processor draws: there is no NVIDIA driver")
+    ]
+
+
+@pytest.mark.parametrize("wrong", ["dead", "paints"])
+def test_a_gpu_that_fails_its_trial_is_left_to_who_insists(
+    gpu: FakeGpus, caplog: pytest.LogCaptureFixture, wrong: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card_of(gpu).dead = wrong == "dead"
+    if wrong == "paints":
+        monkeypatch.setattr("tests.fake_gpu.FakeGpuRasterizer", lambda card: FakeRasterizer())
+    with drawing_ball(RenderSettings()) as (_, a, _b):
+        assert drew(a.draws_right()) == {"cpu:0"}
+    (line,) = said(caplog, "cannot draw")
+    assert line.startswith("warning: NVIDIA H200 (cuda:0, engine fused) cannot draw: ")
+    assert line.endswith("; the processor draws instead")
+    with pytest.raises(BackendUnavailable, match=r"cannot draw: .*; --engine native draws"):
+        open_drawers(RenderSettings(engine="fused"))
+
+
+def test_what_would_draw_is_told_in_a_line(
+    two_gpus: FakeGpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = "NVIDIA H200 (cuda:0, engine fused)"
+    assert drawn_by(RenderSettings()) == f"Drawn by {gpu}"
+    assert drawn_by(RenderSettings(devices="cuda:0,cpu")) == f"Drawn by {gpu} and the processor"
+    assert drawn_by(RenderSettings(engine="native")) == "Drawn by the processor"
+    assert drawn_by(RenderSettings(devices="cpu")) == "Drawn by the processor"
+    two_gpus.support = GpuSupport("fused", problem="there is no NVIDIA driver")
+    assert drawn_by(RenderSettings()) == "Drawn by the processor: there is no NVIDIA driver"
+    assert drawn_by(RenderSettings(engine="fused")).startswith("Cannot be drawn as the settings")
+
+
+@pytest.mark.parametrize("interpreted", [False, True])
+@pytest.mark.parametrize("command", ["view", "export", "info"])
+def test_who_asks_for_a_gpu_that_is_not_there_gets_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    ball_ply: Path,
+    tmp_path: Path,
+    command: str,
+    interpreted: bool,
+) -> None:
+    """Triton's interpreter makes no difference: it is no GPU."""
+    report = DriverReport(absence=Absence.NO_DRIVER, problem="there is no NVIDIA driver")
+    monkeypatch.setattr("rendering.gpu_support._driver", lambda: report)
+    monkeypatch.setenv("TRITON_INTERPRET", "1" if interpreted else "0")
+    if command == "info":
+        assert main(["info", str(ball_ply)]) == 0
+        assert "Drawn by the processor: there is no NVIDIA driver\n" in capsys.readouterr().out
+        return
+    files = ["-o", str(tmp_path / "a.png")] if command == "export" else []
+    assert main([command, str(ball_ply), *files, "--engine", "fused"]) == 2
+    assert capsys.readouterr().err == (
+        "belvedere: error: the engine fused cannot draw: there is no NVIDIA driver; --engine "
+        "native draws on the processor\n"
+    )
+    assert main([command, str(ball_ply), *files, "--devices", "cuda:0"]) == 2
+    assert "engine fused cannot draw: there is no NVIDIA driver" in capsys.readouterr().err
