@@ -56,14 +56,14 @@ class RenderSettings:
         background: RGB behind everything, sRGB-encoded, 0 to 1.
         near: Near plane, world units; None to scale it to the scene (``near_ratio``).
         near_ratio: Near plane as a share of the scene's radius, where ``near`` is None.
-        devices: What draws: ``auto`` for the first GPU that can be used, or else the processor
-            with all cores; ``cpu``, or a number of virtual devices that divide the cores; ``cuda``
-            for all GPUs, ``cuda:0`` for one, or several of these with commas between, such as
-            ``cuda:0,cpu``.
+        devices: What draws: ``auto`` for the GPUs that can be used and are like the first of
+            them, or else the processor with all cores; ``cpu``, or a number of virtual devices
+            that divide the cores; ``cuda`` for all GPUs, ``cuda:0`` for one, or several of these
+            with commas between, such as ``cuda:0,cpu``.
         memories: Whether several devices draw from one memory, or each has one of its own, as GPUs
             do, with a scene's device budget in each (``docs/schedules.md``).
         schedule: How frames are divided among them: the name of a shipped schedule or a file
-            (``docs/schedules.md``).
+            (``docs/schedules.md``); ``auto`` for frames in turn on several devices.
         elastic: Use only as many of the devices as those who move need for full pictures at
             ``viewer.target_fps``; all otherwise.
         picture_cache: Memory for finished pictures, bytes: views that are asked for again,
@@ -80,7 +80,7 @@ class RenderSettings:
     near_ratio: Annotated[float, Range(1e-9, 0.5)] = 1e-4
     devices: str = "auto"
     memories: Literal["shared", "own"] = "shared"
-    schedule: str = "single"
+    schedule: str = "auto"
     elastic: bool = False
     picture_cache: Annotated[int, MEMORY] = 128 * 2**20
 

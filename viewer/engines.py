@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -137,11 +138,18 @@ class DeviceChoice:
             BackendUnavailable: If a device or an engine was asked for that cannot be used here.
         """
         devices = _devices(render)
-        choice = cls(devices, _schedule(render), _engine(render, devices), is_wish=_is_wish(render))
+        choice = cls(
+            devices, _schedule(render, devices), _engine(render, devices), is_wish=_is_wish(render)
+        )
         if choice.gpus:
             known = {gpu.device: gpu for gpu in find_support(choice.engine).gpus}
             choice = replace(choice, found=tuple(known[device.name] for device in choice.gpus))
         return choice._checked()
+
+    def each_gpu(self) -> Iterator[DeviceChoice]:
+        """The same on one GPU alone, for each of them."""
+        for device, gpu in zip(self.gpus, self.found, strict=True):
+            yield replace(self, devices=(device,), found=(gpu,))
 
     def on_processor(self) -> DeviceChoice:
         """The same without GPUs: the processors that there are, or one.
@@ -170,7 +178,8 @@ def _engine(render: RenderSettings, devices: tuple[Device, ...]) -> EngineName:
 
 
 def _devices(render: RenderSettings) -> tuple[Device, ...]:
-    """Those of the settings; where these leave it open, the first GPU that can be used."""
+    """Those of the settings; where these leave it open, the GPUs that can be used and are like the
+    first of them: each memory gets the smallest one's budget, and each picture waits for all."""
     own, wish = render.memories == "own", render.engine in GPU_ENGINES
     has_gpus = wish or render.engine == "auto"
     gpu_engine = render.engine if wish else GPU_BY_DEFAULT
@@ -178,7 +187,8 @@ def _devices(render: RenderSettings) -> tuple[Device, ...]:
         support = find_support(gpu_engine)
         if support.gpus:
             first = support.gpus[0]
-            return (gpu_device(first.index, first.name),)
+            alike = (gpu for gpu in support.gpus if gpu.name == first.name)
+            return tuple(gpu_device(gpu.index, gpu.name) for gpu in alike)
         if wish:
             raise support.error
         _tell(support)
@@ -233,11 +243,13 @@ def drawn_by(render: RenderSettings) -> str:
     return f"Drawn by the processor{'' if asked or not why else f': {why}'}"
 
 
-def _schedule(render: RenderSettings) -> Schedule:
+def _schedule(render: RenderSettings, devices: Sequence[Device]) -> Schedule:
     from configs.schedules import SHIPPED, shipped_texts
     from rendering.schedule_file import parse_schedule, read_schedule
 
     name = render.schedule
+    if name == "auto":
+        name = "single" if len(devices) == 1 else "alternate-frame"
     if name in SHIPPED:
         return parse_schedule(shipped_texts()[name], name)
     if "." in name or "/" in name:
@@ -332,12 +344,22 @@ def open_drawers(
             raise BackendUnavailable(
                 one_line(f"{problem}; --engine native draws on the processor")
             ) from error
-        warn_once(f"warning: {problem}; the processor draws instead")
-        choice = choice.on_processor()
-        return Drawers(choice, _rasterizers(choice, streamed))
+        return _with_less(choice, problem, streamed)
     if choice.gpus:
         tell_once(logging.INFO, f"drawn by {choice.title}")
     return drawers
+
+
+def _with_less(choice: DeviceChoice, problem: str, streamed: bool) -> Drawers:
+    """What draws where not all GPUs do that nobody asked for: one that does, or the processor."""
+    for alone in choice.each_gpu() if len(choice.gpus) > 1 else ():
+        with contextlib.suppress(BackendUnavailable):
+            drawers = Drawers(alone, _rasterizers(alone, streamed))
+            warn_once(f"warning: {problem}; {alone.title} draws alone")
+            return drawers
+    warn_once(f"warning: {problem}; the processor draws instead")
+    processor = choice.on_processor()
+    return Drawers(processor, _rasterizers(processor, streamed))
 
 
 def _rasterizers(choice: DeviceChoice, streamed: bool) -> DeviceRasterizers:

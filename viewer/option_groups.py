@@ -164,14 +164,14 @@ class DrawingOptions:
 class DeviceOptions:
     """What draws the pictures (docs/schedules.md)."""
 
-    devices: Annotated[Text, hint("auto: a GPU that can be used, else all cores")] = None
+    devices: Annotated[Text, hint("auto: GPUs that can be used, else all cores")] = None
     """cpu, a number of devices that divide the cores, cuda for all GPUs, cuda:0 for one, or a list
     such as cuda:0,cpu."""
     memories: Annotated[MemoriesName | None, arg(metavar="{shared,own}"), hint(RENDER.memories)] = (
         None
     )
     """Whether several devices draw from one memory, or each has its own, as GPUs do."""
-    schedule: Annotated[Text, hint(RENDER.schedule)] = None
+    schedule: Annotated[Text, hint("alternate-frame, if there are several")] = None
     """How frames are divided among them: single, eye-parallel, alternate-frame, tile-split,
     shard, pipelined, or a schedule file."""
     elastic: Flag = False
@@ -195,7 +195,7 @@ class DeviceOptions:
 class ExportDeviceOptions:
     """What draws the pictures (docs/schedules.md)."""
 
-    devices: Annotated[Text, hint("auto: a GPU that can be used, else all cores")] = None
+    devices: Annotated[Text, hint("auto: GPUs that can be used, else all cores")] = None
     """cpu, a number of devices that divide the cores, cuda for all GPUs, cuda:0 for one, or a list
     such as cuda:0,cpu."""
     memories: Annotated[MemoriesName | None, arg(metavar="{shared,own}"), hint(RENDER.memories)] = (

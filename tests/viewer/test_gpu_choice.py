@@ -12,6 +12,7 @@ from configs.settings import RenderSettings
 from rendering.gpu_discovery import Absence, DriverReport
 from rendering.gpu_support import GpuSupport
 from splat.errors import BackendUnavailable, SettingsError
+from tests.fake_driver import H200
 from tests.fake_gpu import FakeGpus
 from tests.fake_rasterizer import FakeRasterizer
 from tests.test_streamed_memories import drew
@@ -45,7 +46,8 @@ def test_a_gpu_that_can_be_used_draws_by_itself(gpu: FakeGpus) -> None:
         (RenderSettings(devices="2"), ["cpu:0", "cpu:1"], ["native", "native"]),
         (RenderSettings(engine="native"), ["cpu:0"], ["native"]),
         (RenderSettings(engine="reference"), ["cpu:0"], ["reference"]),
-        (RenderSettings(engine="gsplat"), ["cuda:0"], ["gsplat"]),
+        (RenderSettings(), ["cuda:0", "cuda:1"], ["fused", "fused"]),
+        (RenderSettings(engine="gsplat"), ["cuda:0", "cuda:1"], ["gsplat", "gsplat"]),
         (RenderSettings(devices="cuda"), ["cuda:0", "cuda:1"], ["fused", "fused"]),
         (RenderSettings(devices="cuda:1,cpu"), ["cuda:1", "cpu:0"], ["fused", "native"]),
         (
@@ -126,11 +128,47 @@ def test_a_gpu_that_fails_its_trial_is_left_to_who_insists(
         open_drawers(RenderSettings(engine="fused"))
 
 
+def test_gpus_of_another_kind_draw_if_they_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = replace(H200, index=1, name="NVIDIA T400", memory_bytes=4 << 30)
+    FakeGpus([H200, other]).install(monkeypatch)
+    assert [device.name for device in DeviceChoice.of(RenderSettings()).devices] == ["cuda:0"]
+    both = DeviceChoice.of(RenderSettings(devices="cuda"))
+    assert [device.name for device in both.devices] == ["cuda:0", "cuda:1"]
+
+
+@pytest.mark.parametrize(("dead", "left"), [("cuda:1", {"cuda:0"}), ("cuda:0", {"cuda:1"})])
+def test_where_one_of_two_cannot_draw(
+    two_gpus: FakeGpus, caplog: pytest.LogCaptureFixture, dead: str, left: set[str]
+) -> None:
+    card_of(two_gpus, dead).dead = True
+    drawers = open_drawers(RenderSettings())
+    assert {device.name for device in drawers.choice.devices} == left
+    assert len(said(caplog, "cannot draw")) == 1
+
+
+def test_frames_go_to_several_devices_in_turn_unless_somebody_says_otherwise(
+    two_gpus: FakeGpus,
+) -> None:
+    names = {
+        devices: DeviceChoice.of(RenderSettings(devices=devices)).schedule.name
+        for devices in ("auto", "cuda:0", "3", "cpu")
+    }
+    assert names == {
+        "auto": "alternate-frame",
+        "cuda:0": "single",
+        "3": "alternate-frame",
+        "cpu": "single",
+    }
+    assert DeviceChoice.of(RenderSettings(schedule="tile-split")).schedule.name == "tile-split"
+    with drawing_ball(RenderSettings()) as (_, a, b):
+        assert drew(a.draws_right()) | drew(b.draws_right()) <= {"cuda:0", "cuda:1"}
+
+
 def test_what_would_draw_is_told_in_a_line(
     two_gpus: FakeGpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gpu = "NVIDIA H200 (cuda:0, engine fused)"
-    assert drawn_by(RenderSettings()) == f"Drawn by {gpu}"
+    assert drawn_by(RenderSettings()) == f"Drawn by {gpu}, {gpu.replace('cuda:0', 'cuda:1')}"
     assert drawn_by(RenderSettings(devices="cuda:0,cpu")) == f"Drawn by {gpu} and the processor"
     assert drawn_by(RenderSettings(engine="native")) == "Drawn by the processor"
     assert drawn_by(RenderSettings(devices="cpu")) == "Drawn by the processor"
