@@ -29,10 +29,9 @@ SPLAT_BYTES = 64
 HALF_SPLAT_BYTES = 32  # what compositing reads of it, if colours are halves
 KEY_BYTES, INDEX_BYTES = 4, 8  # of the order by depth
 DIGIT_BITS = 8  # that a pass of the sort goes by
-PROJECT_FLOPS, PROJECT_FLOPS_NO_SH = 457, 299
+PROJECT_FLOPS, PROJECT_FLOPS_NO_SH = 438, 283
 PAIR_FLOPS = 104
 COMPOSITE_FLOPS = 16  # a pixel and splat
-COMPOSITE_INSTRUCTIONS = 16.5
 DATA_SHEET = {"H200": (4.8e12, 67e12), "RTX 4090": (1.01e12, 82.6e12), "A100": (2.04e12, 19.5e12)}
 
 
