@@ -28,6 +28,17 @@ class Stopwatch:
         else:
             self._marks.append((stage, time.perf_counter()))
 
+    def wait(self) -> None:
+        """Wait until the device has done all that its current stream was given.
+
+        Raises:
+            RuntimeError: If the device failed at any of it.
+        """
+        if self.device.type == "cuda":
+            event = torch.cuda.Event()
+            event.record()
+            event.synchronize()
+
     def stage_ms(self) -> dict[str, float]:
         """By stage, of all but the first mark; the device must have passed the last one."""
         times: dict[str, float] = {}

@@ -19,6 +19,7 @@ from rendering.gsplat_cuda import GsplatRasterizer
 from rendering.gsplat_frame import Stages
 from rendering.reference import ReferenceRasterizer, edge_masks
 from rendering.reference_project import project
+from rendering.stopwatch_cuda import Stopwatch
 from splat.camera import CameraModel
 from splat.errors import BackendUnavailable, BudgetError
 from splat.gaussians import Gaussians
@@ -324,3 +325,21 @@ def test_depth_alone_has_no_background(rasterizer: GsplatRasterizer) -> None:
     assert image.depth is not None and alone.depth is not None
     assert image.depth[image.alpha == 0].max(initial=0) == 0 < image.depth.max()
     np.testing.assert_allclose(image.depth, alone.depth, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("device", "calls"), [("cuda:0", ["record", "synchronize"]), ("cpu", [])])
+def test_a_stopwatch_waits_for_its_stream(
+    device: str, calls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    did: list[str] = []
+
+    class Event:
+        def record(self) -> None:
+            did.append("record")
+
+        def synchronize(self) -> None:
+            did.append("synchronize")
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    Stopwatch(torch.device(device)).wait()
+    assert did == calls
