@@ -198,6 +198,7 @@ class Crew:
             return worker.queue.popleft()
         if worker.queue:
             self._orphans.append(worker.queue.popleft())
+            self.lock.notify_all()  # those who could do it may have looked before
             return self._pick(worker)
         name = worker.device.name
         for job in self._orphans:
