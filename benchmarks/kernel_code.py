@@ -63,7 +63,9 @@ TYPES = {
     "depth": "*fp32",
     "median": "*fp32",
     "count": "*i32",
-    "background": "*fp32",
+    "back_r": "fp32",
+    "back_g": "fp32",
+    "back_b": "fp32",
     "width": "i32",
     "columns": "i32",
     "tiles": "i32",
@@ -174,7 +176,7 @@ def compile_variant(variant: Variant, capability: int) -> KernelCode:
         if signature[name].startswith("*")
     }
     source = ASTSource(variant.kernel, signature, constants, aligned)
-    fuses = variant.kernel not in (project_kernel, project_pair_kernel, stream_kernel)
+    fuses = variant.kernel is matrix_kernel
     options = {"num_warps": variant.warps, "enable_fp_fusion": fuses}
     target = GPUTarget("cuda", capability, 32)
     built = triton.compile(source, target=target, options=options)

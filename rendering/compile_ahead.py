@@ -48,6 +48,8 @@ def kinds_of_a_viewer() -> Iterator[Kind]:
 class CompileAhead:
     """Draws samples of all kinds, once for each degree of harmonics, on a thread of its own.
 
+    No daemon: the interpreter must not go while a compiler runs in it.
+
     Args:
         draw: Draws a small picture of a kind, of a scene of such a degree.
     """
@@ -67,14 +69,16 @@ class CompileAhead:
             if sh_degree in self._begun:
                 return None
             self._begun.add(sh_degree)
-        thread = threading.Thread(
-            target=self._draw_all, args=(sh_degree,), name="compile-ahead", daemon=True
-        )
+        thread = threading.Thread(target=self._draw_all, args=(sh_degree,), name="compile-ahead")
         thread.start()
         return thread
 
     def _draw_all(self, sh_degree: int) -> None:
         for kind in kinds_of_a_viewer():
+            if (
+                not threading.main_thread().is_alive()
+            ):  # the program ends, and waits for this thread
+                return
             try:
                 self._draw(kind, sh_degree)
             except Exception as error:  # who needs such a picture is told then

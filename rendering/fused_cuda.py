@@ -1,8 +1,9 @@
 """The GPU engine of our own: Triton kernels that read the paged scene where it lies.
 
-A frame is three launches and two sorts: project by chunk and keep what is seen, sort that by depth,
-write a pair for each tile that a splat touches, sort pairs by tile (stable, so that they stay in
-the order of depth), and composite each tile (``rendering.fused_frame``). Two eyes are as many:
+A frame is five launches and two sorts: cull chunks, project the others and keep what is seen, list
+that and sort it by depth, write a pair for each tile that a splat touches, sort pairs by tile
+(stable, so that they stay in the order of depth), and composite each tile
+(``rendering.fused_frame``). Two eyes are as many:
 what looks the same to both is projected, coloured and sorted once. Its pictures are those of the
 image model (``rendering.base``). Triton comes with torch's CUDA build; nothing is compiled but
 these kernels, at their first use.
@@ -12,10 +13,9 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import torch
 
@@ -27,6 +27,7 @@ from rendering.fused_draws import DrawList
 from rendering.fused_pages import DevicePage, FusedPagePool, PageMemory
 from rendering.gpu_trial import sample_eyes, sample_gaussian
 from rendering.memory_cuda import ScratchMeter, free_cached_blocks, on_device, wait_for_device
+from rendering.stopwatch_cuda import Stopwatch
 from rendering.tight_memory import Rows, TightMemory
 from splat.camera import Camera
 from splat.errors import BackendUnavailable
@@ -62,7 +63,7 @@ class FusedRasterizer:
     name = "fused"
 
     def __init__(
-        self, device: str = "cuda:0", tuning: Tuning = DEFAULT_TUNING, *, ahead: bool = True
+        self, device: str = "cuda:0", tuning: Tuning = DEFAULT_TUNING, *, ahead: bool = False
     ) -> None:
         self._device = torch.device(device)
         self._tuning = tuning
@@ -151,7 +152,7 @@ class FusedRasterizer:
         doing = f"a frame of {draws.count:,} Gaussians"
 
         def band(rows: Rows) -> tuple[RasterImage, ...]:
-            watch, how = _Stopwatch(self._device), replace(settings, rows=rows)
+            watch, how = Stopwatch(self._device), replace(settings, rows=rows)
             with faults_of(self._device, doing, in_use=True):
                 return FusedFrame(
                     self._device, self._tuning, draws, eyes, how, cancel, watch
@@ -167,7 +168,7 @@ class FusedRasterizer:
                 wait_for_device(self._device)
                 raise
         self._scratch.frame_drawn()
-        if self._ahead is not None:
+        if self._ahead is not None and draws.count > 1:  # else it is a trial
             self._ahead.begin(draws.sh_degree)
         return images
 
@@ -178,38 +179,3 @@ class FusedRasterizer:
     def _relieve(self) -> None:
         self._memory.trim()
         free_cached_blocks(self._device)
-
-
-@dataclass(slots=True, eq=False)
-class _Stopwatch:
-    """Milliseconds of stages, on the device's own clock."""
-
-    device: torch.device
-    marks: list[tuple[str, object]] = field(default_factory=list)
-
-    def mark(self, stage: str) -> None:
-        """A stage ends here."""
-        if self.device.type == "cuda":
-            event = torch.cuda.Event(enable_timing=True)
-            event.record()
-            self.marks.append((stage, event))
-        else:
-            self.marks.append((stage, time.perf_counter()))
-
-    def wait(self) -> None:
-        """Until the device has done all that it was given."""
-        if self.device.type == "cuda":
-            event = torch.cuda.Event()
-            event.record()
-            event.synchronize()
-
-    def stage_ms(self) -> dict[str, float]:
-        """By stage, of all but the first mark."""
-        times: dict[str, float] = {}
-        for (_, before), (stage, after) in zip(self.marks, self.marks[1:], strict=False):
-            if isinstance(before, float) and isinstance(after, float):
-                took = 1e3 * (after - before)
-            else:
-                took = before.elapsed_time(after)  # type: ignore[attr-defined]
-            times[stage] = times.get(stage, 0.0) + took
-        return times

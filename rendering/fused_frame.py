@@ -33,11 +33,13 @@ from rendering.fused_kernels.layout import SPLAT_COLUMNS
 from rendering.fused_kernels.project import project_kernel
 from rendering.fused_kernels.project_pair import project_pair_kernel
 from splat.camera import Camera
+from splat.errors import BudgetError
 from splat.gaussians import MAX_SH_DEGREE
 
 PAIRS_A_PROGRAM = 256
 CHUNKS_A_PROGRAM = 128
 MOST_INT16 = 32767
+MOST_PAIRS = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +157,9 @@ class FusedFrame:
         self._pause("sort")
         targets = self._composite(projected.splats, pair_splats, ends)
         self._watch.mark("composite")
-        images = {name: _to_host(target) for name, target in targets.items()}
         self._watch.wait()
+        raise_if_cancelled(self._cancel)
+        images = {name: _to_host(target) for name, target in targets.items()}
         raise_if_cancelled(self._cancel)
         return self._images(images, self._stats(projected.count, pairs))
 
@@ -261,6 +264,11 @@ class FusedFrame:
         order = projected.places[torch.sort(projected.depths, stable=True).indices]
         pair_ends = projected.tiles[order].cumsum(0)
         pairs = int(pair_ends[-1])
+        if pairs > MOST_PAIRS:
+            raise BudgetError(
+                f"{pairs:,} pairs of splats and tiles are more than are sorted at once; draw a "
+                "smaller picture, or less detail"
+            )
         raise_if_cancelled(self._cancel)
         # The sort goes by bytes: two of them, where that is enough.
         word = torch.int16 if tiles <= MOST_INT16 else torch.int32
@@ -280,6 +288,7 @@ class FusedFrame:
             EYES=len(self._eyes),
             BLOCK=PAIRS_A_PROGRAM,
             TILE=self._tile,
+            enable_fp_fusion=False,  # it finds the tiles that were counted when projecting
         )
         by_tile = torch.sort(pair_tiles, stable=True)
         every = torch.arange(tiles, dtype=word, device=self._device)
@@ -308,7 +317,7 @@ class FusedFrame:
             pair_splats,
             ends,
             *targets.values(),
-            self._send(np.array(self._settings.background, np.float32)),
+            *map(float, self._settings.background),
             self._width,
             self._first,
             self._end,
@@ -350,10 +359,11 @@ class FusedFrame:
 
 
 def _to_host(image: Tensor) -> NDArray[np.generic]:
-    """A picture in host memory; of a GPU it is there when the device has come so far. Pinned, so
-    that it comes at the pace of the bus; torch keeps such memory for the next picture."""
+    """A picture in host memory. Of a GPU it is pinned memory, so that it comes at the pace of the
+    bus; torch keeps it for the next picture. The copy is waited for, and so leaves no event behind
+    that could fail when the memory goes after the device was lost."""
     if image.device.type == "cpu":
         return image.numpy()
     there = torch.empty(image.shape, dtype=image.dtype, pin_memory=True)
-    there.copy_(image, non_blocking=True)
+    there.copy_(image)
     return there.numpy()

@@ -26,6 +26,7 @@ from rendering.reference import ReferenceRasterizer, edge_masks
 from splat.camera import Camera, CameraModel
 from splat.errors import BackendUnavailable
 from tests.fused_cancelling import cancelled_between_launches
+from tests.fused_memory import spoil_new_memory
 from tests.paging_contract import PagingContract, parts_of
 from tests.rasterizer_contract import ALL, bytes_of
 from tests.rasterizer_limits import RasterizerLimits
@@ -44,6 +45,11 @@ TUNINGS = {
     "matrix": Tuning(matrix=True, stride=4),
     "small": Tuning(block=32, tile=8, stride=4, warps=2),
 }
+
+
+@pytest.fixture(autouse=True)
+def _spoilt(monkeypatch: pytest.MonkeyPatch) -> None:
+    spoil_new_memory(monkeypatch)
 
 
 @pytest.fixture
@@ -166,3 +172,31 @@ def test_an_invisible_scene_is_the_background(fused: FusedRasterizer) -> None:
 def test_without_a_device_it_says_so() -> None:
     with pytest.raises(BackendUnavailable, match="CPU engine"):
         FusedRasterizer("cuda:0")
+
+
+@pytest.mark.parametrize("matrix", [False, True])
+def test_memory_that_was_never_written_shows_nowhere(matrix: bool) -> None:
+    """The first chunk is behind the camera, so that the first row of splats is never written."""
+    near, far = random_scene(1, 40), random_scene(2, 40)
+    near.means[:] += np.array([0, 0, -100], np.float32)
+    view = Camera.look_at((0, 0, -6), (0, 0, 0), (0, -1, 0), fov_y_rad=1.0, width=33, height=29)
+    fused = FusedRasterizer("cpu", Tuning(matrix=matrix))
+    parts = [ScenePart(fused.prepare(part)) for part in (near, far)]
+    image = fused.render(fused.compose(parts), view, ALL)
+    alone = fused.render(fused.prepare(far), view, ALL)
+    assert image.stats.visible == alone.stats.visible > 10
+    assert bytes_of(image) == bytes_of(alone)
+
+
+def test_a_colour_that_is_infinite_stays_where_its_gaussian_is(fused: FusedRasterizer) -> None:
+    scene = random_scene(1, 60)
+    scene.sh[0, 0] = np.inf
+    view = orbit_camera(CameraModel.PINHOLE, 45, 37)
+    image = fused.render(fused.prepare(scene), view, ALL)
+    usual = fused.render(fused.prepare(scene[slice(1, None)]), view, ALL)
+    assert image.color is not None and usual.color is not None
+    assert image.count is not None and usual.count is not None
+    assert not np.isnan(image.color).any()
+    untouched = image.count == usual.count
+    assert untouched.any() and not untouched.all()
+    np.testing.assert_allclose(image.color[untouched], usual.color[untouched], atol=1e-6)

@@ -12,6 +12,7 @@ if importlib.util.find_spec("triton") is None:
     pytest.skip("Triton is not made for this system", allow_module_level=True)
 
 from rendering.fused_cuda import FusedRasterizer, Tuning
+from tests.fused_memory import spoil_new_memory
 from tests.fused_pair_contract import FusedPairContract
 
 pytestmark = [
@@ -20,6 +21,11 @@ pytestmark = [
         os.environ["TRITON_INTERPRET"] != "1", reason="TRITON_INTERPRET says not to interpret"
     ),
 ]
+
+
+@pytest.fixture(autouse=True)
+def _spoilt(monkeypatch: pytest.MonkeyPatch) -> None:
+    spoil_new_memory(monkeypatch)
 
 
 class TestInterpretedPair(FusedPairContract):

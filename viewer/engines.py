@@ -36,7 +36,12 @@ MOST_PIXELS = 2 * 3840 * 2160  # of a picture that a GPU leaves memory for: two 
 
 
 def create_rasterizer(
-    engine: EngineName, device: str = "", *, streamed: bool = False, sharers: int = 1
+    engine: EngineName,
+    device: str = "",
+    *,
+    streamed: bool = False,
+    sharers: int = 1,
+    ahead: bool = False,
 ) -> PagingRasterizer:
     """An engine by its name; ``auto`` is the processor's.
 
@@ -45,12 +50,13 @@ def create_rasterizer(
         device: The GPU that it draws on, if it is one that does.
         streamed: Have it take less memory for a frame, as it draws a streamed scene.
         sharers: Among how many that memory is divided.
+        ahead: Have kernels compiled before they are needed, as pictures will be of all kinds.
 
     Raises:
         BackendUnavailable: If this machine or installation lacks what it needs.
     """
     if engine in GPU_ENGINES:
-        return _gpu_rasterizer(engine, device)
+        return _gpu_rasterizer(engine, device, ahead)
     if engine == "reference":
         from rendering.reference import ReferenceRasterizer
 
@@ -61,7 +67,7 @@ def create_rasterizer(
     return NativeRasterizer(record_budget_bytes=most // sharers)
 
 
-def _gpu_rasterizer(engine: str, device: str) -> PagingRasterizer:
+def _gpu_rasterizer(engine: str, device: str, ahead: bool) -> PagingRasterizer:
     try:
         if engine == "gsplat":
             from rendering.gsplat_cuda import GsplatRasterizer
@@ -69,7 +75,7 @@ def _gpu_rasterizer(engine: str, device: str) -> PagingRasterizer:
             return GsplatRasterizer(device)
         from rendering.fused_cuda import FusedRasterizer
 
-        return FusedRasterizer(device)
+        return FusedRasterizer(device, ahead=ahead)
     except (ImportError, OSError) as error:  # of torch, too, whose libraries may be missing
         raise BackendUnavailable(
             one_line(
@@ -318,14 +324,18 @@ class Drawers:
 
 
 def open_drawers(
-    render: RenderSettings, *, streamed: bool = False, only_processor: bool = False
+    render: RenderSettings,
+    *,
+    streamed: bool = False,
+    ahead: bool = False,
+    only_processor: bool = False,
 ) -> Drawers:
     """What draws by the settings. GPUs draw a small picture, before they are trusted with more;
     one that nobody asked for and that cannot do so is told once, and the processor draws.
 
     Args:
         render: The settings.
-        streamed: As of ``create_rasterizer``.
+        streamed, ahead: As of ``create_rasterizer``.
         only_processor: Leave GPUs out, whatever the settings say.
 
     Raises:
@@ -335,7 +345,7 @@ def open_drawers(
     if only_processor and choice.gpus:
         choice = choice.on_processor()
     try:
-        drawers = Drawers(choice, _rasterizers(choice, streamed))
+        drawers = Drawers(choice, _rasterizers(choice, streamed, ahead))
     except BackendUnavailable as error:
         if not choice.gpus:
             raise
@@ -344,25 +354,25 @@ def open_drawers(
             raise BackendUnavailable(
                 one_line(f"{problem}; --engine native draws on the processor")
             ) from error
-        return _with_less(choice, problem, streamed)
+        return _with_less(choice, problem, streamed, ahead)
     if choice.gpus:
         tell_once(logging.INFO, f"drawn by {choice.title}")
     return drawers
 
 
-def _with_less(choice: DeviceChoice, problem: str, streamed: bool) -> Drawers:
+def _with_less(choice: DeviceChoice, problem: str, streamed: bool, ahead: bool) -> Drawers:
     """What draws where not all GPUs do that nobody asked for: one that does, or the processor."""
     for alone in choice.each_gpu() if len(choice.gpus) > 1 else ():
         with contextlib.suppress(BackendUnavailable):
-            drawers = Drawers(alone, _rasterizers(alone, streamed))
+            drawers = Drawers(alone, _rasterizers(alone, streamed, ahead))
             warn_once(f"warning: {problem}; {alone.title} draws alone")
             return drawers
     warn_once(f"warning: {problem}; the processor draws instead")
     processor = choice.on_processor()
-    return Drawers(processor, _rasterizers(processor, streamed))
+    return Drawers(processor, _rasterizers(processor, streamed, ahead))
 
 
-def _rasterizers(choice: DeviceChoice, streamed: bool) -> DeviceRasterizers:
+def _rasterizers(choice: DeviceChoice, streamed: bool, ahead: bool) -> DeviceRasterizers:
     from rendering.device_rasterizers import DeviceRasterizers
     from rendering.gpu_trial import prove
 
@@ -372,7 +382,7 @@ def _rasterizers(choice: DeviceChoice, streamed: bool) -> DeviceRasterizers:
         engine = choice.engine_of(device)
         if not device.is_gpu:
             return create_rasterizer(engine, streamed=streamed, sharers=sharers)
-        rasterizer = create_rasterizer(engine, device.name)
+        rasterizer = create_rasterizer(engine, device.name, ahead=ahead)
         prove(rasterizer)
         return rasterizer
 

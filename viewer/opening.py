@@ -330,7 +330,7 @@ def _resident(opened: OpenedScene, choice: SceneChoice, settings: Settings) -> R
 
 def drawers_of_whole(opened: OpenedScene, render: RenderSettings) -> Drawers:
     """What draws a scene that is in memory as a whole: the processor, if a GPU has no room."""
-    drawers, gaussians = open_drawers(render), opened.scene.gaussians
+    drawers, gaussians = open_drawers(render, ahead=True), opened.scene.gaussians
     if drawers.take_whole(len(gaussians), gaussians.sh_degree):
         return drawers
     warn_once(
@@ -344,7 +344,7 @@ def drawers_of_whole(opened: OpenedScene, render: RenderSettings) -> Drawers:
 def _stream(opened: OpenedStream, choice: SceneChoice, settings: Settings) -> Ready:
     stream, most = settings.stream, settings.render.picture_cache
     try:
-        drawers = open_drawers(settings.render, streamed=True)
+        drawers = open_drawers(settings.render, streamed=True, ahead=True)
         memories = drawers.choice.host_memories
         room = drawers.gpu_room(opened.source.sh_degree, stream.max_gaussians)
         budgets = stream_budgets(opened, stream, memories, room)

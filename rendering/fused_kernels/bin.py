@@ -98,9 +98,10 @@ def pair_kernel(
         other_seen = word(record, OTHER_COLUMNS, mask)
     tile = tl.zeros([BLOCK], tl.int32)
     found = mask == 0
-    row = tl.min(tl.where(mask, rows & 0xFFFF, 1 << 30))
-    end = tl.max(tl.where(mask, rows >> 16, -1))
-    while row <= end:
+    # Each lane goes through rows of its own: pairs by depth lie all over the picture.
+    row = rows & 0xFFFF
+    more = tl.max(tl.where(mask, (rows >> 16) - row, -1))
+    while more >= 0:
         begin_of_row = (row - first_row) * columns
         here, first = tiles_of_row(x, y, wxx, wxy, wyy, extent_x, extent_y, seen, rows, row, TILE)
         mine = (found == 0) & (rank < here)
@@ -116,5 +117,6 @@ def pair_kernel(
             found = found | mine
             rank = tl.where(found, rank, rank - here)
         row += 1
+        more -= 1
     tl.store(pair_tiles + pair, tile, mask)
     tl.store(pair_splats + pair, splat, mask)

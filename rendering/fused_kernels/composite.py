@@ -23,7 +23,8 @@ TRANSMITTANCE_STOP = tl.constexpr(1e-4)
 
 @triton.jit
 def write_tile(
-    color, alpha, depth, median, count, t, r, g, b, z, m, n, least, background, place, inside,
+    color, alpha, depth, median, count, t, r, g, b, z, m, n, least,
+    back_r, back_g, back_b, place, inside,
     WITH_COLOR: tl.constexpr, WITH_DEPTH: tl.constexpr, WITH_ALL: tl.constexpr,
 ):  # fmt: skip
     """The pixels of a tile. What was left when one stopped early gets the pixel's own colour."""
@@ -32,9 +33,9 @@ def write_tile(
     left = tl.where(opaque, 0.0, t)
     tl.store(alpha + place, 1.0 - left, inside)
     if WITH_COLOR:
-        tl.store(color + 3 * place, r * gain + left * tl.load(background), inside)
-        tl.store(color + 3 * place + 1, g * gain + left * tl.load(background + 1), inside)
-        tl.store(color + 3 * place + 2, b * gain + left * tl.load(background + 2), inside)
+        tl.store(color + 3 * place, r * gain + left * back_r, inside)
+        tl.store(color + 3 * place + 1, g * gain + left * back_g, inside)
+        tl.store(color + 3 * place + 2, b * gain + left * back_b, inside)
     if WITH_DEPTH:
         weight = 1.0 - t
         tl.store(depth + place, tl.where(weight > 0, z / weight, 0.0), inside)
@@ -80,7 +81,7 @@ def stream_kernel(
     pair_splats,  # [pairs] int32: by tile, front to back
     tile_ends,  # [tiles] int64
     color, alpha, depth, median, count,
-    background, width, first_row, end_row, columns, tiles, least,
+    back_r, back_g, back_b, width, first_row, end_row, columns, tiles, least,
     WITH_COLOR: tl.constexpr,
     WITH_DEPTH: tl.constexpr,
     WITH_ALL: tl.constexpr,
@@ -120,13 +121,14 @@ def stream_kernel(
     while live:
         for step in tl.static_range(STRIDE):
             here = at + step < end
-            record = splats + tl.load(pair_splats + at + step, here, 0).to(tl.int64) * SPLAT_COLUMNS
+            # Beyond the last one it once more, too faint to be seen.
+            splat = tl.load(pair_splats + tl.minimum(at + step, end - 1))
+            record = splats + splat.to(tl.int64) * SPLAT_COLUMNS
             x, y = two_words(record, 0)
             wxx, wxy = two_words(record, 1)
             wyy, opacity = two_words(record, 2)
             if EYES == 2:
                 x = tl.load(record + tl.where(eye == 0, X, OTHER_X))
-            # Beyond the last one, too faint to be seen.
             opacity = tl.where(here, opacity, -1e4)
             dx = px - x
             dy = py - y
@@ -158,7 +160,8 @@ def stream_kernel(
         at += STRIDE
         live = (at < end) & (tl.max(t) > least)
     write_tile(
-        color, alpha, depth, median, count, t, r, g, b, z, m, n, least, background, place, inside,
+        color, alpha, depth, median, count, t, r, g, b, z, m, n, least,
+        back_r, back_g, back_b, place, inside,
         WITH_COLOR, WITH_DEPTH, WITH_ALL,
     )  # fmt: skip
 
@@ -211,7 +214,7 @@ def in_two(x, upper):
 def matrix_kernel(
     splats, pair_splats, tile_ends,
     color, alpha, depth, median, count,
-    background, width, first_row, end_row, columns, tiles, least,
+    back_r, back_g, back_b, width, first_row, end_row, columns, tiles, least,
     WITH_COLOR: tl.constexpr,
     WITH_DEPTH: tl.constexpr,
     WITH_ALL: tl.constexpr,
@@ -299,6 +302,7 @@ def matrix_kernel(
     b = tl.sum(tl.where(column == 2, sums, 0.0), 1)
     z = tl.sum(tl.where(column == 3, sums, 0.0), 1)
     write_tile(
-        color, alpha, depth, median, count, t, r, g, b, z, m, n, least, background, place, inside,
+        color, alpha, depth, median, count, t, r, g, b, z, m, n, least,
+        back_r, back_g, back_b, place, inside,
         WITH_COLOR, WITH_DEPTH, WITH_ALL,
     )  # fmt: skip

@@ -12,7 +12,7 @@ LOG2_OPACITY = tl.constexpr(10)
 DC = tl.constexpr(11)
 GEOMETRY_ROWS = tl.constexpr(14)
 
-# Columns of the camera's vector of doubles (``rendering.fused_cuda.camera_vector``).
+# Columns of the camera's vector of doubles (``rendering.fused_camera.camera_vector``).
 ROTATION = tl.constexpr(0)
 TRANSLATION_Z = tl.constexpr(9)
 ORIGIN = tl.constexpr(10)
@@ -50,6 +50,7 @@ PINHOLE = tl.constexpr(0)
 ORTHO = tl.constexpr(1)
 FISHEYE = tl.constexpr(2)
 
+LARGEST_COLOR = tl.constexpr(1e30)
 LARGEST_HALF = tl.constexpr(65504.0)
 DILATION_PX2 = tl.constexpr(0.3)
 LOG2_ALPHA_CUT = tl.constexpr(-7.994353436858858)

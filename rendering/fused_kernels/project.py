@@ -312,9 +312,9 @@ def write_splats(
     last_row = tl.where(alive, y1, 0.0).to(tl.int32) // TILE
     rows = first_row | (last_row << 16)
     tiles = tl.zeros_like(rows)
-    row = tl.min(tl.where(alive, first_row, 1 << 30))
-    end = tl.max(tl.where(alive, last_row, -1))
-    while row <= end:
+    row = first_row
+    more = tl.max(tl.where(alive, last_row - first_row, -1))
+    while more >= 0:
         here, _ = tiles_of_row(u, v, wxx, wxy, wyy, extent_x, extent_y, columns, rows, row, TILE)
         tiles += here
         if EYES == 2:
@@ -323,6 +323,7 @@ def write_splats(
             )
             tiles += here
         row += 1
+        more -= 1
     # A row of sixteen words a splat, so that neighbouring threads write neighbouring words.
     column = tl.arange(0, 16)[None, :]
     record = tl.where(column == X, u[:, None], 0.0)

@@ -3,7 +3,13 @@
 import triton
 import triton.language as tl
 
-from rendering.fused_kernels.layout import DC, GEOMETRY_ROWS, dot3
+from rendering.fused_kernels.layout import DC, GEOMETRY_ROWS, LARGEST_COLOR, dot3
+
+
+@triton.jit
+def within(color):
+    """Not below 0, and finite: where a splat's weight is 0, so is what it adds."""
+    return tl.minimum(tl.maximum(color, 0.0), LARGEST_COLOR)
 
 
 @triton.jit
@@ -61,7 +67,7 @@ def shade(geometry, size, lane, rows, mask, x, y, z, DEGREE: tl.constexpr):
         r += sum_r * scale
         g += sum_g * scale
         b += sum_b * scale
-    return tl.maximum(r, 0.0), tl.maximum(g, 0.0), tl.maximum(b, 0.0)
+    return within(r), within(g), within(b)
 
 
 @triton.jit
