@@ -2,7 +2,8 @@
 
 gsplat does so when its backend is imported, and tells of it on the standard output. Here a process
 of its own imports it first, and its output is kept: what it says when it fails is told in one line,
-users see log messages, and whatever becomes of a compiler, pictures go on.
+users see log messages, and whatever becomes of a compiler, pictures go on. It ends with who waits
+for it, its compilers with it (``rendering.process_session``), and no other build begins before.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import logging
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import IO
 
 from rendering.cuda_faults import CPU_INSTEAD
+from rendering.process_session import end_session, guarded
 from splat.cores import usable_cores
 from splat.errors import BackendUnavailable, one_line
 
@@ -145,14 +146,14 @@ def build(
     Raises:
         BackendUnavailable: If it fails.
     """
-    with _alone(folder):
+    with _alone(folder) as lock:
         if (folder / f"{EXTENSION}.so").is_file():
             return
         log.warning(
             "gsplat: compiling its CUDA code for this GPU; it takes minutes, but only this once"
         )
         start_s = clock()
-        with tempfile.TemporaryFile() as said, _running(command, said) as process:
+        with tempfile.TemporaryFile() as said, _running(command, said, lock) as process:
             while _is_running(process, tell_every_s):
                 done = len(list(folder.glob("*.o")))
                 of = f" of {sources}" if sources else ""
@@ -192,27 +193,33 @@ def _is_running(process: subprocess.Popen[bytes], wait_s: float) -> bool:
 
 
 @contextmanager
-def _running(command: Sequence[str], output: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that is ended, with all that it started, if the block is left before it is."""
+def _running(
+    command: Sequence[str], output: IO[bytes], lock: IO[str]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that is ended, with all that it started, if the block is left before it is, or if
+    this process dies. Until then it holds the lock, too."""
     process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
+        guarded(command),
+        stdin=subprocess.PIPE,
         stdout=output,
         stderr=subprocess.STDOUT,
         env=build_environment(os.environ, usable_cores()),
         start_new_session=True,
+        pass_fds=(lock.fileno(),),
     )
     try:
         yield process
     finally:
         if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
+            end_session(process.pid)
             process.wait()
+        assert process.stdin is not None
+        process.stdin.close()
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _alone(folder: Path) -> Iterator[IO[str]]:
     """One process at a time: gsplat would delete what another is building."""
     with open(folder.with_name(f"{folder.name}.building"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        yield lock

@@ -30,8 +30,11 @@ def fail(bench: Bench, tell: Tell) -> None:
 
 
 def hang(bench: Bench, tell: Tell) -> None:
-    """Never ends, nor does what it started; says after a measurement who that is."""
-    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    """Never ends, nor does what it started, in a group of its own as ninja starts compilers; says
+    after a measurement who that is."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", "import os, time; os.setpgrp(); time.sleep(600)"]
+    )
     tell({"table": "faults", "value": 3.0, "process": os.getpid(), "child": child.pid})
     while True:
         time.sleep(60)

@@ -17,7 +17,16 @@ from typing import Any
 import pytest
 
 from benchmarks.gpu_kit.bars import bars_of
-from benchmarks.gpu_kit.plan import DRY, FULL, Plan, Step, beside_steps, steps_of
+from benchmarks.gpu_kit.plan import (
+    DRY,
+    FULL,
+    PEER_KERNELS,
+    Lane,
+    Plan,
+    Step,
+    lanes_beside,
+    steps_of,
+)
 from benchmarks.gpu_kit.results import Results, StepRecord, to_json
 from benchmarks.gpu_kit.supervisor import Setting, Supervisor
 from benchmarks.gpu_kit.tables import KINDS, tables_of, to_markdown_page, with_floors
@@ -50,7 +59,7 @@ def test_a_dry_run_comes_to_its_end(tmp_path: Path) -> None:
     found = json.loads((tmp_path / "gpu_kit.json").read_text("utf-8"))
     assert found["complete"] and found["dry"]
     of_steps = {step["name"]: step["status"] for step in found["steps"]}
-    assert of_steps.keys() == {step.name for step in (*steps_of(DRY), *beside_steps(DRY))}
+    assert of_steps.keys() == {step.name for step in every_step(DRY)}
     lacking = {name for name, status in of_steps.items() if status != "done"}
     assert all("gsplat" in name and of_steps[name] == "absent" for name in lacking)
     tables = {row["table"] for row in found["rows"] if "skipped" not in row}
@@ -108,6 +117,11 @@ def test_a_bare_machine_loads_it(native: bool) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def every_step(plan: Plan) -> list[Step]:
+    """Of a run."""
+    return [*steps_of(plan), *(step for lane in lanes_beside(plan) for step in lane.steps)]
+
+
 # Processes, limits, faults
 
 
@@ -122,12 +136,20 @@ def step(name: str, fault: str, limit_s: float = 60.0, **more: Any) -> Step:
 
 
 def ran(
-    folder: Path, steps: Sequence[Step], beside: Sequence[Step] = (), minutes: float = 2.0
+    folder: Path,
+    steps: Sequence[Step],
+    *beside: Lane,
+    minutes: float = 2.0,
+    quiet_after_s: float = 60.0,
 ) -> dict[str, Any]:
     """What is on the disk after a run."""
     results = Results(folder / "gpu_kit.json", {"dry": True})
     supervisor = Supervisor(
-        setting_of(folder), results, minutes=minutes, prepare_s=60.0, heard=lambda _: None
+        setting_of(folder),
+        results,
+        minutes=minutes,
+        quiet_after_s=quiet_after_s,
+        heard=lambda _: None,
     )
     with supervisor:
         supervisor.run(steps, beside)
@@ -176,12 +198,73 @@ def test_a_fault_costs_its_own_step(tmp_path: Path) -> None:
 def test_what_is_prepared_beside_comes_before_what_is_quiet(tmp_path: Path) -> None:
     found = ran(
         tmp_path,
-        [step("first", "well", quiet=False), step("quiet", "well")],
-        [step("slow", "hang", 2.0), step("beside", "well")],
+        [step("quiet", "well"), step("first", "well", quiet=False)],
+        Lane((step("slow", "hang", 2.0), step("beside", "well")), 60.0),
     )
     names = [each["name"] for each in found["steps"]]
     assert names[0] == "first" and names[-1] == "quiet"
     assert statuses(found)["slow"] == "late" and statuses(found)["beside"] == "done"
+    assert not found["steps"][-1]["problem"]
+
+
+def test_what_is_late_is_waited_for_by_those_that_need_it(tmp_path: Path) -> None:
+    """And by no others: these begin when they have waited enough, and say what is still at work."""
+    found = ran(
+        tmp_path,
+        [
+            step("a", "well"),
+            step("of the late one", "well", after="late"),
+            step("b", "well"),
+        ],
+        Lane((step("late", "hang"),), 4.0),
+        Lane((step("in time", "well"),), 60.0),
+        quiet_after_s=2.0,
+    )
+    names = [each["name"] for each in found["steps"]]
+    assert names == ["in time", "a", "b", "late", "of the late one"]
+    problems = {each["name"]: each["problem"] for each in found["steps"]}
+    assert problems["a"] == problems["b"] == "late: still at work when it began"
+    assert not problems["of the late one"]
+    assert statuses(found)["late"] == "late" and statuses(found)["of the late one"] == "done"
+
+
+def test_what_is_late_in_the_end_costs_no_other_step(tmp_path: Path) -> None:
+    found = ran(
+        tmp_path,
+        [step("needs it", "well", after="late"), step("a", "well")],
+        Lane((step("late", "hang"),), 600.0),
+        minutes=4.0 / 60,
+        quiet_after_s=0.0,
+    )
+    assert statuses(found) == {"a": "done", "late": "late", "needs it": "left out"}
+
+
+def test_lanes_run_side_by_side_and_leave_nothing(tmp_path: Path) -> None:
+    found = ran(
+        tmp_path,
+        [step("quiet", "well")],
+        Lane((step("a", "hang", 3.0),), 60.0),
+        Lane((step("b", "hang", 3.0),), 60.0),
+    )
+    assert statuses(found) == {"a": "late", "b": "late", "quiet": "done"}
+    first, second = (each["seconds"] for each in found["steps"][:2])
+    assert first > 2.5 and second > 2.5 and found["seconds"] < first + second + 5
+    for row in found["rows"]:
+        assert not ("child" in row and is_there(row["child"]))
+
+
+def test_what_a_device_is_lent_for_comes_first() -> None:
+    names = [each.name for each in steps_of(FULL)]
+    wanted = ("machine", "frames default", "pictures", "frames gsplat", "binocular")
+    assert names[:6] == [*wanted, "contract tests"]
+    beside = {each.name for lane in lanes_beside(FULL) for each in lane.steps}
+    needing = {each.name for each in steps_of(FULL) if each.after == PEER_KERNELS}
+    assert PEER_KERNELS in beside and {n for n in names if "gsplat" in n} <= needing
+    assert all(each.after in ("", *beside) for each in steps_of(FULL))
+    # What is left when gsplat's kernels were as late as they may be.
+    rest_s = 60 * FULL.minutes - FULL.build_s
+    (peer,) = (each for each in steps_of(FULL) if each.name == "frames gsplat")
+    assert FULL.prepare_s < FULL.build_s and peer.limit_s < rest_s
 
 
 def test_nothing_follows_what_was_needed(tmp_path: Path) -> None:
@@ -255,7 +338,7 @@ def test_every_step_of_a_full_run_exists() -> None:
     import importlib
     import inspect
 
-    for each in (*steps_of(FULL), *beside_steps(FULL)):
+    for each in every_step(FULL):
         module, _, name = each.target.partition(":")
         function = getattr(importlib.import_module(module), name)
         inspect.signature(function).bind(None, None, **each.arguments)
@@ -301,7 +384,10 @@ def test_bars_are_held_against_the_best_exact_variant() -> None:
 
 
 BARS: dict[str, tuple[Row, Row]] = {
-    "tests": ({"files": "ours", "passed": 3, "failed": 0, "errors": 0}, {"errors": 1}),
+    "tests": (
+        {"files": "ours", "passed": 3, "failed": 0, "errors": 0, "over": True},
+        {"errors": 1},
+    ),
     "uploads": (
         {"asked_mb_s": 200.0, "mb_s": 180.0, "times": 1.05, "scene": "a", "path": "b"},
         {"times": 1.2},
@@ -320,6 +406,12 @@ def test_bars_are_missed_by_what_is_worse(table: str) -> None:
     row = {"table": table, "width": 1, "height": 1, **good}
     assert bars_of([row]) and all(bar.reached for bar in bars_of([row]))
     assert not all(bar.reached for bar in bars_of([{**row, **worse}]))
+
+
+def test_tests_that_were_not_over_are_no_bar_reached() -> None:
+    row = {"table": "tests", "files": "ours", "passed": 3, "failed": 0, "errors": 0, "over": False}
+    (bar,) = bars_of([row])
+    assert (bar.figure, bar.reached) == ("3 passed, 0 failed, not over", False)
 
 
 def test_floors_are_what_must_be_read_and_written() -> None:

@@ -15,13 +15,22 @@ import pytest
 import torch
 
 from benchmarks.gpu_kit import __main__ as kit
-from benchmarks.gpu_kit import binocular, board_cuda, contract_tests, paging, pictures, uploads
+from benchmarks.gpu_kit import (
+    binocular,
+    board_cuda,
+    contract_tests,
+    paging,
+    peer,
+    pictures,
+    uploads,
+)
 from benchmarks.gpu_kit.absent import Absent
 from benchmarks.gpu_kit.bench import Bench
 from benchmarks.gpu_kit.board_cuda import Board
 from benchmarks.gpu_kit.kernels import resources_of
 from benchmarks.gpu_kit.memory_levels import MemoryChunks, build_levels
 from benchmarks.gpu_kit.plan import DRY
+from benchmarks.gpu_kit.tables import tables_of, to_markdown_page
 from benchmarks.report import Row
 from rendering.base import Rasterizer
 from rendering.native.cpu import NativeRasterizer
@@ -196,6 +205,92 @@ COUNTS = {
 @pytest.mark.parametrize(("output", "counts"), COUNTS.items())
 def test_counts_of_what_pytest_says(output: str, counts: tuple[int, ...]) -> None:
     assert tuple(contract_tests.counts_of(output).values()) == counts
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "problem"),
+    [
+        (0, "9 passed in 1s", ""),
+        (134, "9 passed in 1s", ""),  # died when it was over
+        (-6, "9 passed, 1 skipped in 1s", ""),
+        (5, "1 skipped in 1s", ""),
+        (1, "1 failed, 8 passed in 1s", "1 tests failed, 0 could not run"),
+        (134, "1 failed, 8 passed in 1s", "1 tests failed, 0 could not run"),
+        (2, "1 error in 1s", "0 tests failed, 1 could not run"),
+        (139, "..", "pytest did not run to its end: status 139"),
+        (-11, "", "pytest did not run to its end: status -11"),
+        (3, "2 passed in 1s", "pytest did not run to its end: status 3"),
+        (None, "3 passed in 9s", "not over after 9 s"),
+        (None, "1 failed in 9s", "not over after 9 s; 1 tests failed, 0 could not run"),
+    ],
+)
+def test_tests_fail_only_if_their_counts_say_so(
+    status: int | None, said: str, problem: str
+) -> None:
+    counts = contract_tests.counts_of(said)
+    assert contract_tests.problem_of(status, counts, 9.0) == problem
+
+
+TESTS_THEN = """
+import atexit, os, pathlib, time
+def test_a(): ...
+def test_b():
+    {then}
+"""
+
+
+@pytest.mark.parametrize(
+    ("then", "status", "over", "passed"),
+    [("atexit.register(os.abort)", -6, True, 2), ("time.sleep(60)", None, False, 1)],
+)
+def test_counts_are_there_whatever_ends_pytest(
+    bench: Bench,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    then: str,
+    status: int | None,
+    over: bool,
+    passed: int,
+) -> None:
+    (tmp_path / contract_tests.DRY_FILE).write_text(TESTS_THEN.format(then=then), "utf-8")
+    monkeypatch.setattr(contract_tests, "TESTS", tmp_path)
+    bench.plan = replace(bench.plan, tests=())
+    rows: list[Row] = []
+    bench.limit_s = contract_tests.TELLING_S + contract_tests.CLOSING_S + (60 if over else 4)
+    if over:
+        contract_tests.run(bench, rows.append, files="ours")
+    else:
+        with pytest.raises(RuntimeError, match="not over after 4 s"):
+            contract_tests.run(bench, rows.append, files="ours")
+    (row,) = rows
+    assert (row["status"], row["over"], row["passed"]) == (status, over, passed)
+    page = to_markdown_page(tables_of(rows, [], dry=True), dry=True)
+    assert f"| ours | {'not over' if status is None else status} |" in page
+
+
+def test_gsplat_is_absent_until_its_kernels_are_compiled(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that no step that measures waits for a compiler."""
+    monkeypatch.setattr(peer, "_engine", lambda device: NATIVE_ENGINE)
+    with pytest.raises(Absent, match="not compiled"):
+        bench.peer()
+    rows: list[Row] = []
+    peer.compile_kernels(bench, rows.append)
+    assert bench.peer() is NATIVE_ENGINE and rows[0]["alpha"] > 0.8
+
+
+def test_kernels_are_compiled_for_what_is_measured_alone() -> None:
+    """Whatever the kit draws with, it has from here: an engine that compiles ahead would do so
+    beside what is measured."""
+    folder = Path(contract_tests.__file__).parent
+    made = [
+        (file.name, line.strip())
+        for file in sorted(folder.glob("*.py"))
+        for line in file.read_text("utf-8").splitlines()
+        if "FusedRasterizer(" in line
+    ]
+    assert [name for name, _ in made] == ["bench.py"] and "ahead=False" in made[0][1]
 
 
 @pytest.fixture

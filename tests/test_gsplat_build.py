@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from rendering.gsplat_build import EXTENSION, Toolchain, build, build_environmen
 from rendering.gsplat_cuda import GsplatRasterizer
 from splat.errors import BackendUnavailable
 
+ROOT = Path(__file__).resolve().parents[1]
 ALL_THERE = Toolchain(Path("gsplat"), False, "nvcc", "c++", "ninja")
 WRITES = f"import os, pathlib; pathlib.Path(os.environ['FOLDER'], '{EXTENSION}.so').touch()"
 
@@ -151,9 +154,39 @@ def test_a_build_that_is_given_up_leaves_no_process(
     with pytest.raises(KeyboardInterrupt):
         build(folder, 31, command=python(parent), tell_every_s=0.05, clock=given_up)
     pid = int((folder / "pid").read_text())
-    deadline = time.monotonic() + 10
-    while _is_alive(pid):
-        assert time.monotonic() < deadline
+    _until(lambda: not _is_alive(pid))
+
+
+ORPHAN = """
+import sys
+from pathlib import Path
+from rendering.gsplat_build import build
+build(Path(sys.argv[1]), 3, command=(sys.executable, "-c", sys.argv[2]))
+"""
+
+
+def test_a_build_dies_with_who_waits_for_it(folder: Path) -> None:
+    """However that comes about; and until it is dead, no other begins."""
+    child = (
+        "import os, pathlib, subprocess, time;"
+        "made = subprocess.Popen(['sleep', '60'], preexec_fn=os.setpgrp);"  # as ninja does
+        "pathlib.Path(os.environ['FOLDER'], 'pid').write_text(f'{os.getpid()} {made.pid} ');"
+        "made.wait()"
+    )
+    command = [sys.executable, "-c", ORPHAN, str(folder), child]
+    waiting = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
+    told = folder / "pid"
+    _until(lambda: told.exists() and told.read_text().endswith(" "))
+    waiting.kill()
+    waiting.wait()
+    build(folder, 3, command=python(WRITES))  # has waited for the lock
+    assert not any(_is_alive(int(pid)) for pid in told.read_text().split())
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, "it never came to be"
         time.sleep(0.01)
 
 

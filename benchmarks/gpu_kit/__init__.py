@@ -12,10 +12,14 @@ compared with and which levels of detail are made by; with gsplat and nvcc it me
 What is missing is done without, and told. Wheels of what is missing may be carried along:
 ``--wheels FOLDER`` unpacks them into the kit's own temporary folder.
 
-What it does, in the order of ``plan``: names the machine and measures what it does at best; runs
-the contract tests on the device; draws frames with each variant of the fused kernels, and with
-gsplat, at 1080p and 4K; compares pictures with the CPU engine's; draws two eyes through levels of
-detail; draws while pages are uploaded, and with budgets below the scene's size; records a trace.
+What it does, in the order of ``plan``: names the machine and measures what it does at best; draws
+frames with the fused kernels at 1080p and 4K, compares pictures with the CPU engine's, draws the
+same frames with gsplat; draws two eyes through levels of detail; runs the contract tests on the
+device; draws while pages are uploaded, and with budgets below the scene's size; draws frames with
+each other variant of the kernels; records a trace.
+
+Scenes, their levels, the CPU engine and gsplat's kernels are made before, by the CPU. What is
+measured waits for them three minutes at most, and gsplat's turn comes later if its kernels do.
 
 Every step runs in a process that is ended when its time is over, and failures cost only their own
 step (``supervisor``). Results are on the disk after each row (``results``): ``gpu_kit.json`` with

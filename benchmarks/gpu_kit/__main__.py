@@ -16,7 +16,7 @@ from types import FrameType
 
 from rich.console import Console
 
-from benchmarks.gpu_kit.plan import DRY, FULL, Plan, beside_steps, steps_of
+from benchmarks.gpu_kit.plan import DRY, FULL, Plan, lanes_beside, steps_of
 from benchmarks.gpu_kit.results import Results, StepRecord, to_json
 from benchmarks.gpu_kit.supervisor import Setting, Supervisor
 from benchmarks.gpu_kit.tables import tables_of, to_markdown_page
@@ -73,11 +73,11 @@ def _run(
     setting = Setting(first_line, _environment(plan, search), out / "gpu_kit.log")
     setting.log.write_bytes(b"")
     supervisor = Supervisor(
-        setting, results, minutes=plan.minutes, prepare_s=plan.prepare_s, heard=heard
+        setting, results, minutes=plan.minutes, quiet_after_s=plan.prepare_s, heard=heard
     )
     with supervisor:
         try:
-            supervisor.run(steps_of(plan), beside_steps(plan))
+            supervisor.run(steps_of(plan), lanes_beside(plan))
         except KeyboardInterrupt:
             console.print("interrupted; what was measured is kept")
             return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -34,6 +35,8 @@ class Bench:
 
     def __init__(self, plan: Plan, work: Path, out: Path) -> None:
         self.plan, self.work, self.out = plan, work, out
+        self.limit_s = math.inf
+        """After which the present step is ended."""
         self._prepared: dict[tuple[str, str], Any] = {}
         self._engines: dict[str, Any] = {}
 
@@ -67,12 +70,12 @@ class Bench:
         """gsplat.
 
         Raises:
-            Absent: If it is not installed, or does not work here.
+            Absent: If it is not installed, does not work here, or is not compiled (yet).
         """
         from benchmarks.gpu_kit.peer import open_peer
 
         if "gsplat" not in self._engines:
-            self._engines["gsplat"] = open_peer(self.board.device)
+            self._engines["gsplat"] = open_peer(self)
         engine: Rasterizer = self._engines["gsplat"]
         return engine
 

@@ -14,6 +14,7 @@ from splat.camera import Camera
 from splat.errors import BackendUnavailable
 from splat.gaussians import Gaussians
 
+COMPILED = "gsplat-compiled"  # a file that says so
 MODULES = ("gsplat", "rendering.gsplat_cuda")
 
 
@@ -23,7 +24,7 @@ def compile_kernels(bench: Bench, tell: Tell) -> None:
     Raises:
         Absent: If it is not installed, or does not work here.
     """
-    engine = bench.peer()
+    engine = _engine(bench.board.device)
     one = Gaussians(
         np.zeros((1, 3), np.float32),
         np.array([[1, 0, 0, 0]], np.float32),
@@ -34,16 +35,27 @@ def compile_kernels(bench: Bench, tell: Tell) -> None:
     camera = Camera.look_at(
         (0, 0, -2), (0, 0, 0), (0, -1, 0), fov_y_rad=math.radians(60), width=32, height=32
     )
-    image = engine.render(engine.prepare(one), camera)
+    try:
+        image = engine.render(engine.prepare(one), camera)
+    except BackendUnavailable as error:
+        raise Absent(f"gsplat: {error}") from None
+    (bench.work / COMPILED).touch()
     tell({"table": "peer", "alpha": float(image.alpha.max())})
 
 
-def open_peer(device: str) -> Rasterizer:
-    """The rasterizer.
+def open_peer(bench: Bench) -> Rasterizer:
+    """The rasterizer, if its kernels are compiled: no step that measures waits for them.
 
     Raises:
-        Absent: As ``compile_kernels``.
+        Absent: If it is not installed, does not work here, or is not compiled.
     """
+    engine = _engine(bench.board.device)
+    if not (bench.work / COMPILED).exists():
+        raise Absent("gsplat: its kernels are not compiled")
+    return engine
+
+
+def _engine(device: str) -> Rasterizer:
     for module in MODULES:
         try:
             missing = importlib.util.find_spec(module) is None

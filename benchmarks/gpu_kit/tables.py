@@ -94,6 +94,10 @@ def _word(name: str) -> Cell:
     return lambda row: str(row.get(name) or "—")
 
 
+def _status(row: Row) -> str:
+    return "not over" if row["status"] is None else str(row["status"])
+
+
 def _size(row: Row) -> str:
     return f"{row['width']}×{row['height']}" if "width" in row else "—"
 
@@ -121,7 +125,7 @@ _TIMES: dict[str, Cell] = {
 KINDS: dict[str, Kind] = {
     "tests": Kind(
         "contract tests on the device",
-        {"of": _word("files")},
+        {"of": _word("files"), "status of pytest": _status},
         {name: _figure(name, ".0f") for name in ("passed", "failed", "errors", "skips")},
     ),
     "frames": Kind(

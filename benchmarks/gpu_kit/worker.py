@@ -10,7 +10,6 @@ import importlib
 import json
 import os
 import queue
-import signal
 import sys
 import threading
 import traceback
@@ -24,6 +23,7 @@ from benchmarks.gpu_kit.native_build import is_found, look_in
 from benchmarks.gpu_kit.plan import Plan
 from benchmarks.gpu_kit.results import to_json
 from benchmarks.report import Row
+from rendering.process_session import end_session
 
 _MOST_TRACEBACK = 4000  # characters
 
@@ -47,6 +47,7 @@ class _Answers:
 def perform(command: dict[str, Any], bench: Bench, answers: _Answers) -> None:
     """One step, and what became of it."""
     look_in(bench.work)
+    bench.limit_s = command["limit_s"]
     try:
         module, _, name = command["target"].partition(":")
         function: Callable[..., None] = getattr(importlib.import_module(module), name)
@@ -71,8 +72,8 @@ def _listen(commands: queue.SimpleQueue[str]) -> None:
     for line in sys.stdin:
         commands.put(line)
     # Nobody is there any more: neither is this, nor what it started.
-    if os.getpgrp() == os.getpid():
-        os.killpg(os.getpid(), signal.SIGKILL)
+    if os.getsid(0) == os.getpid():
+        end_session(os.getpid())
     os._exit(1)
 
 
