@@ -122,7 +122,7 @@ def parse_devices(
         return cpu_devices(int(words[0]), cores, own_memories=own_memories)
     if all(word == "cpu" or _is_gpu_word(word) for word in words):
         return _mixed(text, words, cores, own_memories, find_gpus)
-    raise SettingsError(f"devices: {text!r} is no number of devices; {REMEDY}, or {WORDS}")
+    raise SettingsError(f"devices: {text!r} names no devices; use {WORDS}")
 
 
 def names_gpus(text: str) -> bool:

@@ -7,12 +7,15 @@ numbers here are those that torch uses.
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
+
+log = logging.getLogger(__name__)
 
 LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 VISIBLE_VARIABLE = "CUDA_VISIBLE_DEVICES"
@@ -65,18 +68,22 @@ class DriverReport:
         cuda: The newest CUDA that the driver can run; None if it does not say.
         absence: Why there is none; None if there is one.
         problem: The same in words.
+        silent: Of each GPU that is there and does not answer, a line on why. It is left out, and
+            the others keep their indices.
     """
 
     gpus: tuple[Gpu, ...] = ()
     cuda: Version | None = None
     absence: Absence | None = None
     problem: str = ""
+    silent: tuple[str, ...] = ()
 
 
 def ask_driver(
     load: Callable[[str], Any] = ctypes.CDLL, environment: Mapping[str, str] = os.environ
 ) -> DriverReport:
-    """Ask the driver of this machine; whatever it answers, nothing is raised.
+    """Ask the driver of this machine; whatever it answers, nothing is raised. A GPU that is left
+    out is told in the log.
 
     Args:
         load: Loads a shared library by its name.
@@ -89,7 +96,10 @@ def ask_driver(
             absence=Absence.NO_DRIVER, problem=f"there is no NVIDIA driver ({LIBRARY} is missing)"
         )
     try:
-        return driver.report()
+        report = driver.report()
+        for line in report.silent:
+            log.warning("%s; it is left out", line)
+        return report
     except _Refused as refused:
         return _absent(refused, environment)
     except AttributeError as error:  # a library of that name, but of another kind
@@ -125,10 +135,10 @@ class _Driver:
         self._library = library
 
     def report(self) -> DriverReport:
-        """All GPUs.
+        """All GPUs that answer.
 
         Raises:
-            _Refused: If it does not work, or there are none.
+            _Refused: If it does not work, there are none, or none of them answers.
         """
         self._call("cuInit", 0)
         version, count = ctypes.c_int(), ctypes.c_int()
@@ -137,7 +147,17 @@ class _Driver:
         if count.value < 1:
             raise _Refused(_NO_DEVICE, "no device")
         cuda = (version.value // 1000, version.value % 1000 // 10)
-        return DriverReport(tuple(self._gpu(index) for index in range(count.value)), cuda)
+        gpus: list[Gpu] = []
+        refusals: dict[int, _Refused] = {}
+        for index in range(count.value):
+            try:
+                gpus.append(self._gpu(index))
+            except _Refused as refused:
+                refusals[index] = refused
+        if not gpus:
+            raise next(iter(refusals.values()))
+        silent = [f"cuda:{index} does not answer: {why}" for index, why in refusals.items()]
+        return DriverReport(tuple(gpus), cuda, silent=tuple(silent))
 
     def _gpu(self, index: int) -> Gpu:
         device, size = ctypes.c_int(), ctypes.c_size_t()

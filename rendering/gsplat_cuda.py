@@ -34,6 +34,9 @@ figures are those of its torch functions in float32, against the float64 referen
   dilation or none; here the part is found from its conics. ``RasterStats.visible`` counts a little
   more then.
 
+It counts pairs of a Gaussian and a tile in 32 bits, and does not look whether that is enough: where
+it may not be, they are counted here before (the stage ``check``), and too many are refused.
+
 Counts and median depths gsplat's images lack. They are made of its list of all that is blended
 (``rasterize_to_indices_in_range``), exactly, at the cost of writing that list. Bands
 (``RasterSettings.rows``) are projected with the whole image and have its bytes.
@@ -144,7 +147,7 @@ class GsplatRasterizer:
         """The first two stages, of a scene that has Gaussians.
 
         Raises:
-            BudgetError, BackendUnavailable: As ``render``.
+            BudgetError, BackendUnavailable, DeviceLost: As ``render``.
         """
         draws = _as_list(scene)
         with self._on_device(f"the projection of {len(draws):,} Gaussians"):
@@ -161,7 +164,7 @@ class GsplatRasterizer:
         """The other stages, of what was projected by the same camera with the same settings.
 
         Raises:
-            RenderCancelled, BudgetError, BackendUnavailable: As ``render``.
+            RenderCancelled, BudgetError, BackendUnavailable, DeviceLost: As ``render``.
         """
         return self._composite(projected, camera, settings, cancel, Stopwatch(self._device))
 
@@ -176,9 +179,10 @@ class GsplatRasterizer:
 
         Raises:
             RenderCancelled: If ``cancel`` was set before the image was complete.
-            BudgetError: If the device has no memory for what lies between the stages.
+            BudgetError: If the device has no memory for what lies between the stages, or more tiles
+                are touched than gsplat can count.
             BackendUnavailable: If gsplat's CUDA code cannot be built or loaded.
-            DeviceLost: If the device is gone.
+            DeviceLost: If the device is gone, or can no longer be used.
         """
         raise_if_cancelled(cancel)
         draws = _as_list(scene)
@@ -212,12 +216,13 @@ class GsplatRasterizer:
 
     @contextlib.contextmanager
     def _on_device(self, doing: str) -> Iterator[None]:
-        """Launches go to the device, without gradients; errors of CUDA say what they mean."""
+        """Launches go to the device, without gradients; errors of CUDA say what they mean, and one
+        that a device never gets over means that it is lost, for it is in use."""
         is_cuda = self._device.type == "cuda"
         here: AbstractContextManager[object] = (
             torch.cuda.device(self._device) if is_cuda else nullcontext()
         )
-        with faults_of(self._device, doing), here, torch.no_grad():
+        with faults_of(self._device, doing, in_use=True), here, torch.no_grad():
             yield
 
 

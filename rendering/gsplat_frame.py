@@ -36,6 +36,8 @@ TILE = 16  # pixels; as gsplat's own rasterization()
 GSPLAT_SIGMAS = 3.33  # where it ends a Gaussian, however opaque
 BEYOND = 3e38  # further than anything; its comparisons are compiled with fast maths
 MOST_PAIRS = 2**31 - 1  # (Gaussian, tile): it counts them in 32 bits
+COUNTED_TOGETHER = 2**22  # Gaussians whose tiles are counted at a time; 100 MB
+CHECKED = "check"  # the stage in which this is asked; gsplat has no such thing
 MOST_BLENDED = 2**24  # (Gaussian, pixel) pairs that are looked at together; 1 GiB
 EVERY_BATCH = 2**31 - 1
 
@@ -230,7 +232,10 @@ def composite(
     Raises:
         BudgetError: If more tiles are touched than gsplat can count.
     """
-    tiles = _intersect(stages, projected, camera.width, settings.rows_of(camera))
+    rows = settings.rows_of(camera)
+    _require_countable(projected, camera.width, rows)
+    pause(CHECKED)
+    tiles = _intersect(stages, projected, camera.width, rows)
     pause("sort")
     color, alpha, depth = _blend(stages, projected, tiles, settings)
     count = median = None
@@ -259,6 +264,51 @@ def _fetch(image: Tensor) -> NDArray[Any]:
     return fetched
 
 
+def _tile_counts(width: int, rows: tuple[int, int]) -> tuple[int, int, int]:
+    """Columns of tiles; rows of tiles above an image's rows, and with them."""
+    above = rows[0] // TILE
+    return math.ceil(width / TILE), above, math.ceil(rows[1] / TILE) - above
+
+
+def _require_countable(projected: Projected, width: int, rows: tuple[int, int]) -> None:
+    """
+    Raises:
+        BudgetError: If gsplat would count pairs of a Gaussian and a tile beyond 32 bits. It has no
+            check of its own: it sorts them, and writes where tiles begin as they overflow.
+    """
+    columns, _, below = _tile_counts(width, rows)
+    if projected.depths.shape[1] * columns * below <= MOST_PAIRS:
+        return
+    pairs = _count_pairs(projected, (columns, below), rows[0])
+    if pairs > MOST_PAIRS:
+        raise BudgetError(
+            f"{pairs:,} pairs of a Gaussian and a tile are more than gsplat can count; "
+            "draw fewer Gaussians, or a smaller picture"
+        )
+
+
+def _count_pairs(projected: Projected, tiles: tuple[int, int], first_row: int) -> int:
+    """Tiles that boxes touch, as ``csrc/IntersectTile.cu`` has it, in 64 bits.
+
+    Args:
+        tiles: Columns and rows of them.
+        first_row: Of the image, that the first row of tiles begins with.
+    """
+    device = projected.depths.device
+    most = torch.tensor(tiles, dtype=torch.float32, device=device)
+    origin = torch.tensor([0.0, float(first_row)], device=device)
+    pairs = torch.zeros((), dtype=torch.int64, device=device)
+    for begin in range(0, projected.depths.shape[1], COUNTED_TOGETHER):
+        some = slice(begin, begin + COUNTED_TOGETHER)
+        radii = projected.radii[0, some] / TILE
+        means = (projected.means2d[0, some] - origin) / TILE
+        ends = (means + radii).ceil().clamp(min=0).minimum(most)
+        begins = (means - radii).floor().clamp(min=0).minimum(most)
+        drawn = (radii > 0).all(dim=-1)
+        pairs += torch.where(drawn, (ends - begins).prod(dim=-1), 0.0).long().sum()
+    return int(pairs)
+
+
 def _intersect(stages: Stages, projected: Projected, width: int, rows: tuple[int, int]) -> _Tiles:
     """What touches the tiles of some rows.
 
@@ -266,19 +316,13 @@ def _intersect(stages: Stages, projected: Projected, width: int, rows: tuple[int
     image and pixels keep their places, so that a band has the bytes of the whole.
     """
     first, end = rows
-    columns, above = math.ceil(width / TILE), first // TILE
-    below = math.ceil(end / TILE) - above
+    columns, above, below = _tile_counts(width, rows)
     means2d = projected.means2d
     if first:
         means2d = means2d - torch.tensor([0.0, float(first)], device=means2d.device)
     _, isect_ids, flatten_ids = stages.isect_tiles(
         means2d, projected.radii, projected.depths, TILE, columns, below
     )
-    if len(flatten_ids) > MOST_PAIRS:
-        raise BudgetError(
-            f"{len(flatten_ids):,} pairs of a Gaussian and a tile are more than gsplat can count; "
-            "draw fewer Gaussians, or a smaller picture"
-        )
     offsets = stages.isect_offset_encode(isect_ids, 1, columns, below)
     if above:
         offsets = torch.cat([offsets.new_zeros(1, above, columns), offsets], dim=1)

@@ -24,12 +24,18 @@ class FakeDriver:
         gpus: That there are.
         version: Of CUDA, as the driver writes it.
         fails: By function, the error it answers with.
+        fails_at: The same of single GPUs, by index.
     """
 
     def __init__(
-        self, gpus: Sequence[Gpu] = (), version: int = 13000, fails: dict[str, int] | None = None
+        self,
+        gpus: Sequence[Gpu] = (),
+        version: int = 13000,
+        fails: dict[str, int] | None = None,
+        fails_at: dict[int, dict[str, int]] | None = None,
     ) -> None:
         self._gpus, self._version, self._fails = gpus, version, fails or {}
+        self._fails_at = fails_at or {}
         self.loaded: list[str] = []
 
     def __call__(self, name: str) -> FakeDriver:
@@ -50,28 +56,31 @@ class FakeDriver:
 
     def cuDeviceGet(self, out: Any, ordinal: int) -> int:
         out._obj.value = 7 + ordinal  # handles are not indices
-        return self._fails.get("cuDeviceGet", 0)
+        return self._answer("cuDeviceGet", ordinal)
 
     def cuDeviceGetName(self, buffer: Any, size: int, device: Any) -> int:
         name = self._of(device).name.encode()
         assert len(name) < size
         buffer.value = name
-        return self._fails.get("cuDeviceGetName", 0)
+        return self._answer("cuDeviceGetName", int(device.value) - 7)
 
     def cuDeviceTotalMem_v2(self, out: Any, device: Any) -> int:
         out._obj.value = self._of(device).memory_bytes
-        return self._fails.get("cuDeviceTotalMem_v2", 0)
+        return self._answer("cuDeviceTotalMem_v2", int(device.value) - 7)
 
     def cuDeviceGetAttribute(self, out: Any, which: int, device: Any) -> int:
         capability = self._of(device).capability
         out._obj.value = capability[(CAPABILITY_MAJOR, CAPABILITY_MINOR).index(which)]
-        return self._fails.get("cuDeviceGetAttribute", 0)
+        return self._answer("cuDeviceGetAttribute", int(device.value) - 7)
 
     def cuGetErrorName(self, code: int, out: Any) -> int:
         return self._tell(code, 0, out)
 
     def cuGetErrorString(self, code: int, out: Any) -> int:
         return self._tell(code, 1, out)
+
+    def _answer(self, function: str, index: int) -> int:
+        return {**self._fails, **self._fails_at.get(index, {})}.get(function, 0)
 
     def _of(self, device: Any) -> Gpu:
         return self._gpus[int(device.value) - 7]

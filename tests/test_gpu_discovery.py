@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
@@ -74,6 +76,23 @@ def test_a_driver_that_does_not_work_is_told_in_its_own_words(function: str) -> 
     assert f"{function}: CUDA_ERROR_UNKNOWN, unknown error; nvidia-smi" in report.problem
     unknown = ask_driver(FakeDriver([H200], fails={function: 12345}))
     assert f"{function}: error 12345; nvidia-smi" in unknown.problem
+
+
+OF_ONE = ASKED[3:]
+
+
+@pytest.mark.parametrize("function", OF_ONE)
+def test_a_gpu_that_does_not_answer_hides_no_other(
+    function: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And the others keep the indices that torch has for them."""
+    report = ask_driver(FakeDriver([T4, replace(H200, index=1)], fails_at={0: {function: 999}}))
+    assert report.gpus == (replace(H200, index=1),) and report.cuda == (13, 0)
+    assert report.absence is None and not report.problem
+    (line,) = report.silent
+    assert line == f"cuda:0 does not answer: {function}: CUDA_ERROR_UNKNOWN, unknown error"
+    (record,) = caplog.records
+    assert (record.levelno, record.getMessage()) == (logging.WARNING, f"{line}; it is left out")
 
 
 def test_another_library_of_that_name_is_no_driver() -> None:

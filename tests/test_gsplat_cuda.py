@@ -245,6 +245,7 @@ def test_a_page_without_memory_is_a_budget_error(
     [
         (torch.OutOfMemoryError("CUDA out of memory."), BudgetError),
         (RuntimeError(LOST), DeviceLost),
+        (RuntimeError("No CUDA GPUs are available"), DeviceLost),  # it has drawn: it is in use
         (RuntimeError("size of tensor a must match"), RuntimeError),
     ],
 )
@@ -263,11 +264,49 @@ def test_errors_of_stages_say_what_they_mean(
 
 
 def test_more_pairs_than_gsplat_can_count_are_refused(
-    rasterizer: GsplatRasterizer, monkeypatch: pytest.MonkeyPatch
+    stages: Stages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Before it is asked for them: it would sort them, and count beyond its 32 bits."""
+
+    def sorts(*args: Any, **how: Any) -> Any:
+        raise AssertionError("it was asked")
+
+    rasterizer = GsplatRasterizer("cpu", replace(stages, isect_tiles=sorts))
     monkeypatch.setattr(gsplat_frame, "MOST_PAIRS", 10)
-    with pytest.raises(BudgetError, match="draw fewer Gaussians"):
+    with pytest.raises(BudgetError, match=r"pairs .* draw fewer Gaussians"):
         rasterizer.render(rasterizer.prepare(random_scene(1, 50)), orbit_camera(PINHOLE, 33, 17))
+
+
+@pytest.mark.parametrize("rows", [None, (32, 47)])
+def test_pairs_are_counted_as_gsplat_does(
+    rasterizer: GsplatRasterizer, rows: tuple[int, int] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of boxes beyond the image, and where it is asked for several parts of them."""
+    how, view = RasterSettings(rows=rows), orbit_camera(PINHOLE, 65, 47)
+    scene = rasterizer.prepare(random_scene(1, 300))
+    projected = rasterizer.project(scene, view, how)
+    found = rasterizer.composite(projected, view, how).stats.tile_pairs
+    monkeypatch.setattr(gsplat_frame, "COUNTED_TOGETHER", 101)
+    first, end = how.rows_of(view)
+    columns, _, below = gsplat_frame._tile_counts(view.width, (first, end))
+    assert found == gsplat_frame._count_pairs(projected, (columns, below), first) > 100
+
+
+def test_pairs_beyond_32_bits_are_counted() -> None:
+    """Half a million boxes of a 4K image, each of all of its tiles."""
+    many = 500_000
+    boxes = gsplat_frame.Projected(
+        radii=torch.full((1, many, 2), 2**30, dtype=torch.int32),
+        means2d=torch.zeros(1, many, 2),
+        depths=torch.ones(1, many),
+        conics=torch.empty(1, 0, 3),
+        opacities=torch.empty(1, 0),
+        colors=None,
+    )
+    pairs = many * 240 * 135
+    assert gsplat_frame._count_pairs(boxes, (240, 135), 0) == pairs > 2**33
+    with pytest.raises(BudgetError, match=f"{pairs:,} pairs"):
+        gsplat_frame._require_countable(boxes, 3840, (0, 2160))
 
 
 def test_boxes_of_merged_gaussians_reach_to_the_cut() -> None:

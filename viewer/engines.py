@@ -72,7 +72,9 @@ def _gpu_rasterizer(engine: str, device: str, ahead: bool) -> PagingRasterizer:
         if engine == "gsplat":
             from rendering.gsplat_cuda import GsplatRasterizer
 
-            return GsplatRasterizer(device)
+            gsplat = GsplatRasterizer(device)
+            gsplat.compile()  # takes minutes at the first use: no picture is to wait for it
+            return gsplat
         from rendering.fused_cuda import FusedRasterizer
 
         return FusedRasterizer(device, ahead=ahead)

@@ -41,7 +41,8 @@ def test_a_schedule_may_be_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("devices", "schedule", "said"),
     [
-        ("99x", "single", "no number of devices"),
+        ("99x", "single", "'99x' names no devices; use auto, cpu"),
+        ("cuda:-1", "single", "'cuda:-1' names no devices; use auto, cpu"),
         ("2", "nonsense.yaml", "nonsense.yaml"),
         ("2", "dealt.yaml", "deals out chunks"),
     ],

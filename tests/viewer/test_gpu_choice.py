@@ -19,7 +19,7 @@ from tests.test_streamed_memories import drew
 from tests.viewer.test_gpu_fallback import ball_ply, card_of, drawing_ball, gpu, said, two_gpus
 from viewer.cli import main
 from viewer.device_view import devices_html
-from viewer.engines import DeviceChoice, drawn_by, open_drawers
+from viewer.engines import DeviceChoice, create_rasterizer, drawn_by, open_drawers
 
 __all__ = ["ball_ply", "gpu", "two_gpus"]  # fixtures
 
@@ -203,3 +203,28 @@ def test_who_asks_for_a_gpu_that_is_not_there_gets_one_line(
     )
     assert main([command, str(ball_ply), *files, "--devices", "cuda:0"]) == 2
     assert "engine fused cannot draw: there is no NVIDIA driver" in capsys.readouterr().err
+
+
+def test_gsplat_is_compiled_before_it_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When it is made, and not by its first picture, whose patience is shorter than a compiler's;
+    what keeps it from it is heard as of any engine that is missing."""
+    pytest.importorskip("torch")
+    did: list[str] = []
+
+    class Gsplat:
+        problem = ""
+
+        def __init__(self, device: str) -> None:
+            did.append(device)
+
+        def compile(self) -> None:
+            did.append("compiled")
+            if self.problem:
+                raise BackendUnavailable(self.problem)
+
+    monkeypatch.setattr("rendering.gsplat_cuda.GsplatRasterizer", Gsplat)
+    assert isinstance(create_rasterizer("gsplat", "cuda:1"), Gsplat)
+    assert did == ["cuda:1", "compiled"]
+    monkeypatch.setattr(Gsplat, "problem", "gsplat's build failed: a.cu(1): error: no such thing")
+    with pytest.raises(BackendUnavailable, match=r"build failed: a\.cu"):
+        create_rasterizer("gsplat", "cuda:1")
