@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import Positional, arg
 
 from configs.settings import Range
+from splat.atomic_file import check_writable
 from splat.errors import SettingsError
 from viewer.option_types import NO_HINT, File, Flag, Number, Whole, hint
 from viewer.ranges import require_in_range
@@ -77,6 +78,7 @@ class ScheduleCommand:
 
         own = [_schedule_of(str(self.file))] if self.file is not None else []
         problem = self.problem()
+        self._require_outputs()
         result = search(problem, (*own, *shipped_schedules()))
         report = ScheduleReport(problem, result, own[0] if own else None)
         if self.file is not None:
@@ -86,6 +88,21 @@ class ScheduleCommand:
             report.print_explanation()
         for path in write_outputs(report.shown, self.save, self.timeline, self.trace):
             say(str(path))
+
+    def _require_outputs(self) -> None:
+        """Before the search, what would fail after it.
+
+        Raises:
+            SettingsError: If the timeline is to be a picture of another kind.
+            OutputError: If a file cannot be written.
+        """
+        if self.timeline is not None and self.timeline.suffix.lower() != ".svg":
+            raise SettingsError(
+                f"--timeline {self.timeline}: it is drawn as SVG; use a name that ends in .svg"
+            )
+        for path in (self.save, self.timeline, self.trace):
+            if path is not None:
+                check_writable(path)
 
     def problem(self) -> Problem:
         """What a schedule is wanted for.

@@ -107,6 +107,32 @@ def test_what_is_saved_is_the_best_and_its_pictures_open(
     assert {"big", "cpu:0"} <= {event["args"].get("name") for event in events}
 
 
+@pytest.mark.parametrize(
+    ("option", "name", "said"),
+    [
+        ("--timeline", "a.png", "it is drawn as SVG; use a name that ends in .svg"),
+        ("--trace", "nowhere/a.json", "nowhere"),
+        ("--save", "nowhere/best.yaml", "nowhere"),
+    ],
+)
+def test_what_cannot_be_written_is_told_before_the_search(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    option: str,
+    name: str,
+    said: str,
+) -> None:
+    def searched(*_: object) -> None:
+        raise AssertionError("it searched")
+
+    monkeypatch.setattr("rendering.schedule_search.search", searched)
+    assert main(["schedule", option, str(tmp_path / name), *FEW]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
 def test_timelines_are_of_ones_own_schedule(tmp_path: Path) -> None:
     mine, saved = tmp_path / "mine.yaml", tmp_path / "again.yaml"
     mine.write_text(schedule_text(shipped()["single"]), encoding="utf-8")
