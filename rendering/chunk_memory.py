@@ -2,19 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rendering.base import PagePool, PagingRasterizer, ScenePart
+from rendering.device import DeviceLost
 from scene_store.chunks import ChunkSource
 from scene_store.ledger import Budgets, ChunkCosts
 from scene_store.loader import DECODERS, READERS, Loader, OnWork
 from scene_store.residency import Residency
 from splat.gaussians import Gaussians
+
+Page = TypeVar("Page")
+
+
+@runtime_checkable
+class MovingPool(Protocol[Page]):
+    """A pool that cannot give memory back page by page: its pages must move for that. See
+    ``rendering.fused_pages``."""
+
+    def limit(self, most_bytes: int) -> None:
+        """Hold no more than that from now on, but for pages in use."""
+
+    def is_loose(self) -> bool:
+        """Whether it holds more, and could do with less if pages moved."""
+
+    def moved(self, pages: Iterable[Page]) -> dict[Page, Page]:
+        """Copies of those pages that should move, elsewhere; not all of them at once."""
+
+    def trim(self) -> None:
+        """Let go of what nobody uses: the driver has it again."""
+
+
+@runtime_checkable
+class MeasuringRasterizer(Protocol):
+    """An engine that knows what its frames take of the device beside pages."""
+
+    @property
+    def scratch_bytes(self) -> int:
+        """The most that was seen so far."""
 
 
 class ChunkPages:
@@ -22,7 +54,9 @@ class ChunkPages:
 
     def __init__(self, pool: PagePool, page_gaussians: int) -> None:
         self._pool = pool
+        self._moving: MovingPool[Any] | None = pool if isinstance(pool, MovingPool) else None
         self._page_gaussians = page_gaussians
+        self._lock = threading.Lock()  # of who replaces pages; others take whole tuples
         self._pages: dict[int, tuple[Any, ...]] = {}
 
     def upload(self, chunks: Sequence[int], gaussians: Gaussians, rows: NDArray[np.int64]) -> None:
@@ -42,7 +76,8 @@ class ChunkPages:
 
     def free(self, chunk: int) -> None:
         """Give a chunk's pages back."""
-        del self._pages[chunk]
+        with self._lock:
+            del self._pages[chunk]
 
     def of(self, chunk: int) -> tuple[Any, ...]:
         """The pages of a chunk that is there."""
@@ -50,7 +85,34 @@ class ChunkPages:
 
     def drop(self) -> None:
         """Forget all pages; what is drawn of them keeps them as long."""
-        self._pages.clear()
+        with self._lock:
+            self._pages.clear()
+
+    def limit(self, most_bytes: int) -> None:
+        """Hold no more than that as soon as pages have moved."""
+        if self._moving is not None:
+            self._moving.limit(most_bytes)
+
+    def move(self) -> bool:
+        """Have some pages move, if memory is to be given back. What is drawn keeps the old ones.
+
+        Returns:
+            Whether any did: more may follow.
+        """
+        if self._moving is None or not self._moving.is_loose():
+            return False
+        with self._lock:
+            there = dict(self._pages)
+        moved = self._moving.moved(page for pages in there.values() for page in pages)
+        with self._lock:
+            for chunk, pages in there.items():
+                # It may be gone meanwhile, and its new pages go with it.
+                if self._pages.get(chunk) is pages and not moved.keys().isdisjoint(pages):
+                    self._pages[chunk] = tuple(moved.get(page, page) for page in pages)
+        any_did = bool(moved)
+        del there, moved
+        self._moving.trim()
+        return any_did
 
 
 class ChunkMemory:
@@ -98,6 +160,9 @@ class ChunkMemory:
 
         self._pool = rasterizer.new_pool(source.page_gaussians, source.sh_degree)
         self._pages = ChunkPages(self._pool, source.page_gaussians)
+        self._pages.limit(budgets.device_bytes)
+        self._budgets = budgets
+        self._moving = threading.Lock()
         self.loader = Loader(
             source,
             self._pages,
@@ -118,15 +183,39 @@ class ChunkMemory:
         """
         return [ScenePart(page, weight, *tint) for page in self._pages.of(chunk)]
 
-    def adapt(self, budgets: Budgets) -> None:
-        """New limits, as there is less memory than was thought: pages that nobody uses go back to
-        the device from now on.
+    @property
+    def scratch_bytes(self) -> int:
+        """The most that frames were seen to take beside pages; 0 if nobody measures it."""
+        its = self.rasterizer
+        return its.scratch_bytes if isinstance(its, MeasuringRasterizer) else 0
+
+    def set_budgets(self, budgets: Budgets) -> None:
+        """New limits, in force at once: memory beyond them goes back to the device, but for what
+        is being drawn, which follows (``tidy``).
 
         Raises:
             BudgetError: If they are too small for this scene; the old ones stay.
         """
         self.loader.set_budgets(budgets)
-        self._pool.keep_free(0)
+        if budgets.device_bytes != self._budgets.device_bytes:
+            self._pages.limit(budgets.device_bytes)
+            self._pool.keep_free(0)
+        self._budgets = budgets
+        while self.tidy():
+            pass
+
+    def tidy(self) -> bool:
+        """Has pages move for a few milliseconds at most, if there is more memory than budget;
+        whether any did."""
+        if not self._moving.acquire(blocking=False):
+            return False  # somebody is at it
+        try:
+            # A lost device is found by who draws on it.
+            with suppress(DeviceLost):
+                return self._pages.move()
+            return False
+        finally:
+            self._moving.release()
 
     def lose(self) -> None:
         """All of it is gone. Returns at once; frames keep what they draw."""

@@ -14,10 +14,17 @@ MIB = 2**20
 # Of the whole card: other processes grow, and freed memory lies in pieces.
 RESERVED_SHARE = 1 / 20
 LEAST_RESERVE_BYTES = 384 * MIB
-# An estimate before anything was drawn; see docs of the engine's stages for where these go.
-SCRATCH_BYTES_A_GAUSSIAN = 160  # a splat, its key, its place in the order, and the sort's own
-SCRATCH_BYTES_A_PAIR = 48  # the tile, the splat, and the sort's own
-PAIRS_A_GAUSSIAN = 4
+# An estimate before anything was drawn, of the arrays of ``rendering.fused_frame``.
+EYES = 2  # at once, each with splats of its own where they share none
+SPLAT_BYTES = 64 + 4 + 4  # of every Gaussian, seen or not: the splat, its depth, its tiles
+# Of those that are seen: depth and place, the sort's values, indices and as much again of its own,
+# then places in order, tiles and their sums.
+LISTED_BYTES = 8 + 2 * (4 + 8) + 8 + 4 + 12
+SCRATCH_BYTES_A_PAIR = 48  # tile and splat, the sort's as above, splats in order
+PAIRS_A_SPLAT = 2
+SCRATCH_BYTES_A_GAUSSIAN = EYES * (
+    SPLAT_BYTES + LISTED_BYTES + PAIRS_A_SPLAT * SCRATCH_BYTES_A_PAIR
+)
 SCRATCH_BYTES_A_PIXEL = 32  # colour, alpha, two depths, a count
 
 
@@ -47,33 +54,43 @@ def reserve_bytes(total: int) -> int:
 
 
 def estimated_scratch_bytes(gaussians: int, pixels: int) -> int:
-    """What a frame takes between its stages, before one was measured; rather too much.
+    """What a frame of two eyes takes between its stages, before one was measured; rather too much.
 
     Args:
         gaussians: That it draws at most.
-        pixels: Of the picture.
+        pixels: Of both pictures.
     """
-    each = SCRATCH_BYTES_A_GAUSSIAN + PAIRS_A_GAUSSIAN * SCRATCH_BYTES_A_PAIR
-    return gaussians * each + pixels * SCRATCH_BYTES_A_PIXEL
+    return gaussians * SCRATCH_BYTES_A_GAUSSIAN + pixels * SCRATCH_BYTES_A_PIXEL
 
 
-def device_budget_bytes(
-    memory: DeviceMemory, scratch_bytes: int, reserve: int | None = None, scenes: int = 1
-) -> int:
+def device_budget_bytes(memory: DeviceMemory, scratch_bytes: int) -> int:
     """What the pages of a scene may take.
 
     Args:
         memory: Of the card, as it is now, with what the scene has already.
         scratch_bytes: Of a frame, at most: measured (``ScratchPeak``) or estimated
-            (``estimated_scratch_bytes``).
-        reserve: Bytes to leave alone; None for ``reserve_bytes``.
-        scenes: That divide it among them.
+            (``estimated_scratch_bytes``); 0 for what pages and frames may take together.
 
     Returns:
         Bytes, 0 if there are none to be had.
     """
-    left = reserve_bytes(memory.total) if reserve is None else reserve
-    return max(0, memory.within_reach - scratch_bytes - left) // max(1, scenes)
+    return max(0, memory.within_reach - scratch_bytes - reserve_bytes(memory.total))
+
+
+def budget_beside_frames(reach: int, scratch_bytes: int, budget: int, least: int) -> int:
+    """A scene's budget, once frames were measured.
+
+    Args:
+        reach: What pages and frames may take together.
+        scratch_bytes: That frames were seen to take.
+        budget: Of the scene.
+        least: What it cannot do without.
+
+    Returns:
+        At most ``budget``: what frames leave of ``reach``, and never below ``least``, unless
+        ``budget`` is.
+    """
+    return min(budget, max(least, reach - scratch_bytes))
 
 
 def lowered_budget_bytes(held: int, budget: int, least: int) -> int:

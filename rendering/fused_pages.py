@@ -3,15 +3,18 @@
 Pages (``rendering.page_packing`` says what is in them) are cut from slabs, written into pinned
 memory, and copied beside the frames (``scene_store.transfer``). A page knows the mark of its copy:
 the first frame that draws it waits for that on the device.
+
+A page never moves: where memory is to be given back there is a copy of it in another place
+(``FusedPagePool.moved``), and the old one goes with the last frame that draws it.
 """
 
 from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -20,6 +23,7 @@ from torch import Tensor
 
 from rendering.cuda_faults import faults_of
 from rendering.device import DeviceLost
+from rendering.memory_cuda import free_cached_blocks
 from rendering.page_packing import PAGE_GAUSSIANS, Words, pack_pages, page_words, rest_rows
 from rendering.page_slabs import Place, SlabPool
 from scene_store.staging import OVER, WORD_BYTES, Mark, TransferStalled
@@ -39,6 +43,7 @@ __all__ = [
 SLAB_BYTES = 32 << 20
 SCENE_SLAB_BYTES = 256 << 20  # of a scene that is there as a whole
 MOST_PACKERS = 8  # threads that pack such a scene; more than that wait for one another
+MOST_MOVES = 256  # at a time: a few milliseconds of who has them moved
 ALIGNED_WORDS = 16
 
 
@@ -51,6 +56,7 @@ class DevicePage(_WithWeakReferences):
     """Gaussians in a page.
 
     Attributes:
+        place: Its memory, until nobody has the page any more.
         words: [at least page_words] float32, on the device.
         count: So many.
         room: For so many, an even number.
@@ -58,6 +64,7 @@ class DevicePage(_WithWeakReferences):
         copied: When it is there; kernels that are launched before that read something else.
     """
 
+    place: Place
     words: Tensor
     count: int
     room: int
@@ -78,7 +85,8 @@ class FusedPagePool:
         device: For messages.
         page_gaussians: Of a page.
         sh_degree: Of those, at most.
-        slab_pages: Pages that are taken from the device at once; None for ``SLAB_BYTES`` of them.
+        slab_pages: Pages that are taken from the device at once, at most; None for ``SLAB_BYTES``
+            of them.
 
     Raises:
         BudgetError: If a page is more than what transfers go through.
@@ -155,17 +163,66 @@ class FusedPagePool:
         self._slabs.keep_free(pages)
 
     def trim(self) -> None:
-        """Let go of what nobody uses."""
-        self._slabs.trim()
+        """Let go of what nobody uses: the driver has it again."""
+        if self._slabs.trim():
+            free_cached_blocks(self._device)
+
+    def limit(self, most_bytes: int) -> None:
+        """Hold no more than that from now on, but for pages in use; see ``is_loose``."""
+        self._slabs.limit(most_bytes // self.page_bytes)
+
+    def is_loose(self) -> bool:
+        """Whether it holds more, and could do with less if pages ``moved``."""
+        return self._slabs.is_loose()
+
+    def moved(self, pages: Iterable[DevicePage]) -> dict[DevicePage, DevicePage]:
+        """Copies of those pages that should move, elsewhere; not all of them at once.
+
+        Memory goes back when nobody has the old ones any more.
+
+        Args:
+            pages: In use, of this pool.
+
+        Raises:
+            DeviceLost: If it does nothing any more.
+        """
+        by_place = {page.place: page for page in pages}
+        moves = self._slabs.leave(by_place, MOST_MOVES)
+        if not moves:
+            return {}
+        try:
+            with faults_of(self._device, f"{len(moves)} pages that move", in_use=True):
+                mark = self._transfer.move(
+                    [(by_place[before].words, self._words_of(after)) for before, after in moves]
+                )
+        except BaseException:
+            for _, after in moves:
+                self._slabs.give_back(after)
+            raise
+        return {
+            by_place[before]: self._known(
+                replace(by_place[before], place=after, words=self._words_of(after), copied=mark)
+            )
+            for before, after in moves
+        }
 
     def _new_slab(self, pages: int) -> Tensor:
         words: Tensor = self._transfer.copier.device_words(pages * self._words)
         return words
 
     def _page(self, place: Place, count: int, sh_degree: int, copied: Mark) -> DevicePage:
-        words = place.slab.memory[place.number * self._words : (place.number + 1) * self._words]
-        page = DevicePage(words, count, self._room, sh_degree, copied)
-        weakref.finalize(page, self._slabs.give_back, place).atexit = False
+        return self._known(
+            DevicePage(place, self._words_of(place), count, self._room, sh_degree, copied)
+        )
+
+    def _words_of(self, place: Place) -> Tensor:
+        first = place.number * self._words
+        words: Tensor = place.slab.memory[first : first + self._words]
+        return words
+
+    def _known(self, page: DevicePage) -> DevicePage:
+        """Its place comes back with its last reference."""
+        weakref.finalize(page, self._slabs.give_back, page.place).atexit = False
         return page
 
     def _send(

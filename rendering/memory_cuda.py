@@ -20,9 +20,10 @@ def device_memory(device: str | torch.device) -> DeviceMemory:
 
 
 def free_cached_blocks(device: torch.device) -> None:
-    """Give back to the driver what torch keeps for later; nothing on the CPU."""
+    """Give back to the driver what torch keeps for later; nothing on the CPU. Of a lost device
+    nothing comes back: who draws on it next says so."""
     if device.type == "cuda":
-        with torch.cuda.device(device):
+        with suppress(RuntimeError), torch.cuda.device(device):
             torch.cuda.empty_cache()
 
 
@@ -50,7 +51,7 @@ class ScratchMeter:
     def __init__(self, device: torch.device, held: Callable[[], int]) -> None:
         self._device, self._held = device, held
         self._lock = threading.Lock()
-        self._frames = 0
+        self._frames = self._most_held = 0
         self._peak = ScratchPeak()
 
     @property
@@ -64,7 +65,10 @@ class ScratchMeter:
             return
         with self._lock:
             self._frames += 1
+            # Pages may have gone since the peak: they are no scratch.
+            self._most_held = max(self._most_held, self._held())
             if self._frames % FRAMES_A_LOOK == 1:
                 peak = torch.cuda.max_memory_allocated(self._device)
-                self._peak.observe(peak, self._held())
+                self._peak.observe(peak, self._most_held)
                 torch.cuda.reset_peak_memory_stats(self._device)
+                self._most_held = self._held()

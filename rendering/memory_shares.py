@@ -2,14 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from rendering.base import PagingRasterizer
+from rendering.device import HOST_MEMORY
 from scene_store.chunks import ChunkSource
 from scene_store.ledger import Budgets, ChunkCosts
 from scene_store.shared_chunks import held_bytes_of
 from splat.errors import BudgetError
 
 MIB = 2**20
+
+Rasterizers = PagingRasterizer | Mapping[str, PagingRasterizer]
+"""What draws a scene; by memory, if there are several."""
+
+
+def by_memory(rasterizer: Rasterizers) -> dict[str, PagingRasterizer]:
+    """What draws from each memory."""
+    return dict(rasterizer) if isinstance(rasterizer, Mapping) else {HOST_MEMORY: rasterizer}
+
+
+def memory_count(rasterizer: Rasterizers) -> int:
+    """How many memories a scene is made for."""
+    return len(by_memory(rasterizer))
+
+
+def least_budgets(source: ChunkSource, rasterizer: Rasterizers) -> Budgets:
+    """What a ``StreamedScene`` of this source cannot do without: as soon as there is one, it
+    loads."""
+    return MemoryShares.drawn_by(source, by_memory(rasterizer)).least
+
+
+def page_bytes_of(source: ChunkSource, rasterizer: PagingRasterizer) -> int:
+    """A page of a source's chunks, as an engine keeps it."""
+    return rasterizer.new_pool(source.page_gaussians, source.sh_degree).page_bytes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,6 +60,15 @@ class MemoryShares:
         """Of a source, on devices with pages of such a size."""
         costs = ChunkCosts.of(source, page_bytes)
         return cls(count, costs, int(costs.device[source.tree.roots].sum()), page_bytes)
+
+    @classmethod
+    def drawn_by(
+        cls, source: ChunkSource, rasterizers: Mapping[str, PagingRasterizer]
+    ) -> MemoryShares:
+        """Of a source, with the largest of the pages of what draws it."""
+        by_engine = {rasterizer.name: rasterizer for rasterizer in rasterizers.values()}
+        largest = max(page_bytes_of(source, rasterizer) for rasterizer in by_engine.values())
+        return cls.of(source, largest, len(rasterizers))
 
     @property
     def least(self) -> Budgets:

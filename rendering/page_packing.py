@@ -120,8 +120,13 @@ def _pack_rest(rest: Words, room: int, out: Words) -> None:
 
 
 def _bounds(geometry: Words) -> Words:
-    """[pages, 7] box of the means, and the largest scale, larger where an opacity is above 1."""
+    """[pages, 7] box of the means, and the largest scale, larger where an opacity is above 1.
+
+    What is not a number is left out: it cannot be seen, and others of its page can.
+    """
     means, scales, log2_opacity = geometry[:, 0:3], geometry[:, 7:10], geometry[:, 10]
     reach = np.sqrt(1 - np.maximum(log2_opacity, 0) / np.float32(np.log2(ALPHA_CUT)))
-    largest = (scales.max(axis=1) * reach).max(axis=1, keepdims=True)
-    return np.concatenate([means.min(axis=2), means.max(axis=2), largest], axis=1)
+    each = np.fmax.reduce(scales, axis=1) * reach
+    largest = np.fmax.reduce(each, axis=1, keepdims=True)
+    low, high = np.fmin.reduce(means, axis=2), np.fmax.reduce(means, axis=2)
+    return np.concatenate([low, high, largest], axis=1)

@@ -2,7 +2,11 @@
 
 Taking memory from a driver is slow, and what is taken in small pieces lies in pieces when it comes
 back. All pages are of one size, so that any free one will do, and no more slabs are taken than the
-most pages in use at a time fill.
+most pages in use at a time fill. A slab is a small part of all there is, or what is missing.
+
+Pages that go at random leave a few in each slab, so that no slab can go. Where memory is to be
+given back, slabs are *left*: their pages move to free places of others (``SlabPool.leave``), and
+a slab goes when the last page has moved, or come back.
 """
 
 from __future__ import annotations
@@ -11,9 +15,11 @@ import heapq
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
+
+SHARE = 16  # a slab is one part of so many, if less is missing
 
 
 class Slab:
@@ -23,13 +29,20 @@ class Slab:
         memory: Of all of them.
         pages: So many.
         free: Numbers of those that nobody has, a heap: neighbours go together.
+        is_left: It goes when it is empty; its pages are to move elsewhere.
     """
 
-    __slots__ = ("free", "memory", "pages")
+    __slots__ = ("free", "is_left", "memory", "pages")
 
     def __init__(self, memory: Any, pages: int) -> None:
         self.memory, self.pages = memory, pages
         self.free = list(range(pages))
+        self.is_left = False
+
+    @property
+    def in_use(self) -> int:
+        """Pages that somebody has."""
+        return self.pages - len(self.free)
 
     @property
     def is_empty(self) -> bool:
@@ -45,19 +58,31 @@ class Place:
     number: int
 
 
+def next_slab_pages(held: int, missing: int, most: int, limit: int) -> int:
+    """Pages of the next slab: those that are missing, or a share of what there is.
+
+    Args:
+        held: Pages that there is memory for.
+        missing: That are asked for beyond them.
+        most: Of a slab.
+        limit: Of all; only what is missing may be beyond it.
+    """
+    return min(most, max(missing, min(held // SHARE, limit - held)))
+
+
 class SlabPool:
     """Pages in slabs. Safe on any thread.
 
     Args:
         new_slab: Takes memory for so many pages; raises if there is none.
-        slab_pages: Of each slab.
+        slab_pages: Of a slab, at most.
     """
 
     def __init__(self, new_slab: Callable[[int], Any], slab_pages: int) -> None:
         self._new_slab, self._slab_pages = new_slab, max(1, slab_pages)
         self._lock = threading.Lock()
         self._slabs: list[Slab] = []
-        self._most_free = sys.maxsize
+        self._most_free = self._limit = sys.maxsize
         # What comes back may do so amid garbage collection, on a thread that has the lock.
         self._returned: deque[Place] = deque()
 
@@ -73,7 +98,7 @@ class SlabPool:
         """Taken, and not given back."""
         with self._lock:
             self._collect()
-            return sum(slab.pages - len(slab.free) for slab in self._slabs)
+            return sum(slab.in_use for slab in self._slabs)
 
     def take(self, count: int) -> list[Place]:
         """So many pages, or none: neighbours one after the other, where there are any.
@@ -83,15 +108,8 @@ class SlabPool:
         """
         with self._lock:
             self._collect()
-            missing = count - sum(len(slab.free) for slab in self._slabs)
-            fresh = self._new_slabs(-(-missing // self._slab_pages))
-            # Slabs that are nearly full first, so that others become empty.
-            self._slabs = sorted(self._slabs + fresh, key=lambda slab: len(slab.free))
-            places: list[Place] = []
-            for slab in self._slabs:
-                of_slab = min(len(slab.free), count - len(places))
-                places += [Place(slab, heapq.heappop(slab.free)) for _ in range(of_slab)]
-            return places
+            self._slabs += self._new_slabs(count - sum(len(slab.free) for slab in self._slabs))
+            return self._taken(count, self._slabs)
 
     def give_back(self, place: Place) -> None:
         """Nobody has it any more. Takes no lock: may be called at any moment."""
@@ -103,17 +121,77 @@ class SlabPool:
             self._most_free = pages
             self._collect()
 
-    def trim(self) -> None:
-        """Let go of all slabs that nobody uses, now."""
+    def limit(self, pages: int) -> None:
+        """Hold memory for at most so many pages from now on, but for what is in use; what there is
+        beyond that goes as far as pages move (``is_loose``)."""
+        with self._lock:
+            self._limit = pages
+
+    def trim(self) -> bool:
+        """Let go of all slabs that nobody uses, now; whether there were any."""
         with self._lock:
             self._collect()
-            self._slabs = [slab for slab in self._slabs if not slab.is_empty]
+            kept = [slab for slab in self._slabs if not slab.is_empty]
+            went = len(kept) < len(self._slabs)
+            self._slabs = kept
+            return went
 
-    def _new_slabs(self, count: int) -> list[Slab]:
+    def is_loose(self) -> bool:
+        """Whether pages should move: chooses slabs to be left while all are beyond the limit, and
+        others have room for what is used of them.
+
+        What is held when they have moved is within the limit, or less than a slab more than what
+        is in use.
+        """
+        with self._lock:
+            self._collect()
+            staying = [slab for slab in self._slabs if not slab.is_left]
+            excess = sum(slab.pages for slab in staying) - self._limit
+            if excess > 0:
+                self._choose_left(staying, excess)
+            return any(slab.is_left for slab in self._slabs)
+
+    def _choose_left(self, staying: list[Slab], excess: int) -> None:
+        """Those first of which the least has to move."""
+        to_move = sum(slab.in_use for slab in self._slabs if slab.is_left)
+        free = sum(len(slab.free) for slab in staying) - to_move
+        for slab in sorted(staying, key=lambda slab: slab.in_use / slab.pages):
+            if excess > 0 and slab.pages <= free:
+                slab.is_left = True
+                free, excess = free - slab.pages, excess - slab.pages
+        self._let_go()
+
+    def leave(self, places: Iterable[Place], most: int) -> list[tuple[Place, Place]]:
+        """Those of some pages in use that should move, and where to: at most so many.
+
+        The new places are taken. Whoever has a page moves what is in it, and gives the old place
+        back when nobody reads it any more.
+        """
+        with self._lock:
+            self._collect()
+            staying = [slab for slab in self._slabs if not slab.is_left]
+            count = min(most, sum(len(slab.free) for slab in staying))
+            leaving = [place for place in places if place.slab.is_left][:count]
+            return list(zip(leaving, self._taken(len(leaving), staying), strict=True))
+
+    def _taken(self, count: int, slabs: list[Slab]) -> list[Place]:
+        """Slabs that are nearly full first, so that others become empty; last those that are
+        left: they stay then."""
+        places: list[Place] = []
+        for slab in sorted(slabs, key=lambda slab: (slab.is_left, len(slab.free))):
+            of_slab = min(len(slab.free), count - len(places))
+            places += [Place(slab, heapq.heappop(slab.free)) for _ in range(of_slab)]
+            slab.is_left &= not of_slab
+        return places
+
+    def _new_slabs(self, missing: int) -> list[Slab]:
         fresh: list[Slab] = []
+        held = sum(slab.pages for slab in self._slabs)
         try:
-            for _ in range(count):
-                fresh.append(Slab(self._new_slab(self._slab_pages), self._slab_pages))
+            while missing > 0:
+                pages = next_slab_pages(held, missing, self._slab_pages, self._limit)
+                fresh.append(Slab(self._new_slab(pages), pages))
+                held, missing = held + pages, missing - pages
         except BaseException:
             fresh.clear()  # the error refers to them, and somebody may keep it
             raise
@@ -124,12 +202,14 @@ class SlabPool:
         while self._returned:
             place = self._returned.popleft()
             heapq.heappush(place.slab.free, place.number)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Of empty slabs that are left, or more than is to be kept."""
         free = sum(len(slab.free) for slab in self._slabs)
-        if free <= self._most_free:
-            return
         kept = []
         for slab in self._slabs:
-            if slab.is_empty and free > self._most_free:
+            if slab.is_empty and (slab.is_left or free > self._most_free):
                 free -= slab.pages
             else:
                 kept.append(slab)

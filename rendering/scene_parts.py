@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from rendering.base import ALPHA_CUT
 from rendering.depth_slabs import DepthMasses, spread
+from scene_store.tree import LodTree
 from splat.bounds import BoxesInView, ViewVolume
 from splat.camera import Camera, CameraModel, Float64Array
 from splat.gaussians import Float32Array, Gaussians
@@ -51,6 +52,24 @@ class SceneParts:
             means,
             scales.max(axis=1, initial=0.0),
             np.ones(len(rows), np.int64),
+        )
+
+    @classmethod
+    def of_chunks(
+        cls,
+        tree: LodTree,
+        chunks: Sequence[int],
+        compose: Callable[[NDArray[np.intp]], Any] | None,
+    ) -> SceneParts:
+        """Of some chunks of a tree."""
+        counts = tree.count[chunks].astype(np.int64)
+        return cls(
+            int(counts.sum()),
+            tree.lo[chunks],
+            tree.hi[chunks],
+            tree.max_scale[chunks],
+            counts,
+            compose,
         )
 
     def masses(self, camera: Camera) -> DepthMasses:

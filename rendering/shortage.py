@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 
-from rendering.device_memory import MIB, lowered_budget_bytes
+from rendering.device_memory import MIB, budget_beside_frames, lowered_budget_bytes
 from scene_store.ledger import Budgets
 
 logger = logging.getLogger(__name__)
@@ -19,10 +19,15 @@ MOMENT_S = 1.0  # what runs out within it ran out once
 class Shortage:
     """Lowers a scene's budgets, tells of it once, and raises them again, slowly.
 
-    Pauses are the longer, the more often memory ran out.
+    Pauses are the longer, the more often memory ran out. What frames were seen to take stays free
+    for them.
+
+    Args:
+        reach_bytes: What pages and frames may take together of a device; None if nobody knows.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, reach_bytes: int | None = None) -> None:
+        self._reach_bytes = reach_bytes
         self._lock = threading.Lock()
         self._wish: Budgets | None = None
         self._pause_s, self._since_s, self._lowered_s = FIRST_PAUSE_S, 0.0, 0.0
@@ -61,13 +66,31 @@ class Shortage:
             )
         return Budgets(budgets.host_bytes, device)
 
-    def grown(self, budgets: Budgets, now_s: float) -> Budgets:
-        """Budgets to try now; those in force, if it is too early or they are what was wished for.
+    def revised(
+        self, budgets: Budgets, scratch_bytes: int, least: Budgets, now_s: float
+    ) -> Budgets:
+        """Budgets to try now: those in force, or more after a while, but never what frames need.
 
         Args:
             budgets: In force.
-            now_s: As of ``lowered``.
+            scratch_bytes: The most that frames were seen to take beside pages; 0 before the first.
+            least, now_s: As of ``lowered``.
         """
+        grown = self._grown(budgets, now_s)
+        if self._reach_bytes is None or not scratch_bytes:
+            return grown
+        device = budget_beside_frames(
+            self._reach_bytes, scratch_bytes, grown.device_bytes, least.device_bytes
+        )
+        if device < budgets.device_bytes:
+            logger.info(
+                "frames were seen to take %.1f MiB: %.1f MiB are left for the scene",
+                scratch_bytes / MIB,
+                device / MIB,
+            )
+        return Budgets(grown.host_bytes, device)
+
+    def _grown(self, budgets: Budgets, now_s: float) -> Budgets:
         with self._lock:
             wish = self._wish
             if wish is None or now_s - self._since_s < self._pause_s:

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from rendering.catching_up import CatchingUp, Lacks
 from rendering.division import Division
 from rendering.foresight import Foresight
-from rendering.frame import FrameRequest
+from rendering.frame import FrameRequest, StreamStats
 from rendering.tint import LastFrame
 from scene_store.cross_fade import CrossFade
-from scene_store.loader import Demand
+from scene_store.demands import Demand
 from scene_store.lod import ChunkIndices, LodCut, LodLimits, Pool, select_in_pools
 from scene_store.tree import LodTree
 from splat.bounds import BoxesInView, ViewVolume
@@ -104,6 +104,26 @@ class Choice:
     lost: int
     fading: bool
     select_ms: float
+
+    def stats(self, tree: LodTree) -> StreamStats:
+        """What is told of the frame, as far as the choice says.
+
+        Args:
+            tree: Of the scene.
+        """
+        drawn = [chunk for chunk, _ in self.shown]
+        by_level = np.bincount(tree.level[drawn], tree.count[drawn], int(tree.level.max()) + 1)
+        return StreamStats(
+            complete=self.cut.complete,
+            fading=self.fading,
+            missing=len(self.cut.want),
+            lost=self.lost,
+            error_px=self.cut.error_px,
+            chunks=len(drawn),
+            gaussians_by_level=tuple(by_level.astype(np.int64).tolist()),
+            select_ms=self.select_ms,
+            wanted_gaussians=self.cut.ideal_gaussians,
+        )
 
 
 class Chooser:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -29,8 +29,15 @@ from rendering.chunk_memory import ChunkMemory
 from rendering.device import HOST_MEMORY
 from rendering.division import Division
 from rendering.drawable import DividedScene, Drawable, MemoryGone, Outlook, SceneClosed
-from rendering.frame import FrameRequest, StreamStats
-from rendering.memory_shares import MemoryShares
+from rendering.frame import FrameRequest
+from rendering.memory_shares import (
+    MemoryShares,
+    Rasterizers,
+    by_memory,
+    least_budgets,
+    memory_count,
+    page_bytes_of,
+)
 from rendering.scene_parts import SceneParts
 from rendering.shortage import Shortage
 from rendering.stream_choice import ACTIVE_S, Choice, Chooser, Room, StreamPolicy
@@ -55,37 +62,6 @@ __all__ = [
 
 DEFAULT_POLICY = StreamPolicy()
 
-Rasterizers = PagingRasterizer | Mapping[str, PagingRasterizer]
-"""What draws a scene; by memory, if there are several."""
-
-
-def memory_count(rasterizer: Rasterizers) -> int:
-    """How many memories a scene is made for."""
-    return len(_by_memory(rasterizer))
-
-
-def least_budgets(source: ChunkSource, rasterizer: Rasterizers) -> Budgets:
-    """What a ``StreamedScene`` of this source cannot do without: as soon as there is one, it
-    loads."""
-    by_memory = _by_memory(rasterizer)
-    return _shares(source, by_memory).least
-
-
-def _shares(source: ChunkSource, rasterizers: Mapping[str, PagingRasterizer]) -> MemoryShares:
-    by_engine = {rasterizer.name: rasterizer for rasterizer in rasterizers.values()}
-    largest = max(_page_bytes(source, rasterizer) for rasterizer in by_engine.values())
-    return MemoryShares.of(source, largest, len(rasterizers))
-
-
-def _page_bytes(source: ChunkSource, rasterizer: PagingRasterizer) -> int:
-    return rasterizer.new_pool(source.page_gaussians, source.sh_degree).page_bytes
-
-
-def _by_memory(rasterizer: Rasterizers) -> dict[str, PagingRasterizer]:
-    if isinstance(rasterizer, Mapping):
-        return dict(rasterizer)
-    return {HOST_MEMORY: rasterizer}
-
 
 class StreamedScene(DividedScene):
     """Draws from a ``ChunkSource`` within budgets.
@@ -97,6 +73,8 @@ class StreamedScene(DividedScene):
         policy: How to draw.
         on_arrival: Called on a thread of its own when more can be drawn than before.
         clock: Seconds.
+        reach_bytes: What chunks and frames may take together of a GPU: once frames were measured,
+            the device's budget is no more than they leave. None without GPUs.
 
     Raises:
         BudgetError: If the budgets cannot hold the coarsest form of the scene.
@@ -111,22 +89,22 @@ class StreamedScene(DividedScene):
         *,
         on_arrival: Callable[[], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        reach_bytes: int | None = None,
     ) -> None:
         self.source = source
         self._clock = clock
-        rasterizers = _by_memory(rasterizer)
+        rasterizers = by_memory(rasterizer)
         self._order = tuple(rasterizers)
         self._identity = object()  # no other scene has this one
         self._changing = threading.Lock()
         self._arrived = on_arrival
         self._worked: OnWork | None = None
-        self._levels = int(source.tree.level.max()) + 1
-        self._shares = _shares(source, rasterizers)
+        self._shares = MemoryShares.drawn_by(source, rasterizers)
         self._shares.require(budgets)
         self._chooser = Chooser(source.tree, source.page_gaussians, policy, self._order)
         self._closed = False
         self._budgets = budgets
-        self._shortage = Shortage()
+        self._shortage = Shortage(reach_bytes)
         self._between: SharedChunks | None = None
         if len(rasterizers) > 1:
             kept = self._shares.between(budgets)
@@ -185,7 +163,7 @@ class StreamedScene(DividedScene):
         """
         self._shares.require(budgets)
         for memory in self._memories.values():
-            memory.loader.set_budgets(self._shares.of_each(budgets))
+            memory.set_budgets(self._shares.of_each(budgets))
         if self._between is not None:
             self._between.set_held_bytes(self._shares.between(budgets))
         self._budgets = budgets
@@ -202,7 +180,18 @@ class StreamedScene(DividedScene):
         self._budgets = budgets
         for each in list(self._memories.values()):
             with suppress(RuntimeError, BudgetError):  # lost a moment ago; as small as can be
-                each.adapt(self._shares.of_each(budgets))
+                each.set_budgets(self._shares.of_each(budgets))
+
+    def _keep_within(self) -> None:
+        """What there is, now that another frame is to be drawn."""
+        memories = list(self._memories.values())
+        measured = max((memory.scratch_bytes for memory in memories), default=0)
+        before, least = self._budgets, self._shares.least
+        revised = self._shortage.revised(before, measured, least, self._clock())
+        if revised != before:
+            self._adapt(revised)
+        for memory in memories:
+            memory.tidy()
 
     def held_bytes(self, memory: str) -> tuple[int, int]:
         """What it takes of a device's memory, and the most that it may."""
@@ -237,7 +226,7 @@ class StreamedScene(DividedScene):
         """A memory is there again: it loads the coarsest chunks, and then what others draw."""
         self.lose(memory)
         paging = cast(PagingRasterizer, rasterizer)
-        page_bytes = _page_bytes(self.source, paging)
+        page_bytes = page_bytes_of(self.source, paging)
         if page_bytes > self._shares.page_bytes:  # of another engine than before
             self._shares = MemoryShares.of(self.source, page_bytes, len(self._order))
         fresh = self._new_memory(memory, paging)
@@ -250,7 +239,7 @@ class StreamedScene(DividedScene):
             fresh.lose()
             return
         # They may have changed a moment ago.
-        fresh.loader.set_budgets(self._shares.of_each(self._budgets))
+        fresh.set_budgets(self._shares.of_each(self._budgets))
         fresh.loader.wait_until_settled(timeout_s)
 
     def _without(self, memory: str) -> ChunkMemory | None:
@@ -294,9 +283,7 @@ class StreamedScene(DividedScene):
         if division is None:
             division = Division({self._order[0]: None})
         self._drop_idle(request.client)
-        grown = self._shortage.grown(self._budgets, self._clock())
-        if grown != self._budgets:
-            self._adapt(grown)
+        self._keep_within()
         with ExitStack() as leases:
             choice, memories = self._chosen(request, division, leases)
             yield self._drawable(request, division, choice, memories)
@@ -362,7 +349,11 @@ class StreamedScene(DividedScene):
         tint, drawn = request.tint, [chunk for chunk, _ in choice.shown]
         kinds = chunk_kinds(tint, self.source.tree, drawn, request.cameras, choice.last)
         key = (self._identity, tuple(choice.shown), tint, kinds)
-        stats = self._stats(choice, tint, kinds)
+        stats = replace(
+            choice.stats(self.source.tree),
+            provisional=isinstance(self.source, Provisional),
+            reuse=reuse_counts(kinds) if tint is Tint.REUSE else (),
+        )
         tints = [(color_of(tint, kind), TINT_SHARE) for kind in kinds] or [
             (UNTINTED, 0.0) for _ in drawn
         ]
@@ -467,38 +458,13 @@ class StreamedScene(DividedScene):
         rasterizer: PagingRasterizer | None = None,
     ) -> SceneParts:
         """Chunks for devices that draw some of them, by what draws them."""
-        tree = self.source.tree
-        counts = tree.count[chunks].astype(np.int64)
 
         def compose(which: NDArray[np.intp]) -> Any:
             assert rasterizer is not None
             return rasterizer.compose([part for place in which for part in pages[place]])
 
-        return SceneParts(
-            int(counts.sum()),
-            tree.lo[chunks],
-            tree.hi[chunks],
-            tree.max_scale[chunks],
-            counts,
-            None if rasterizer is None else compose,
-        )
-
-    def _stats(self, choice: Choice, tint: Tint, kinds: Sequence[int]) -> StreamStats:
-        tree = self.source.tree
-        drawn = [chunk for chunk, _ in choice.shown]
-        by_level = np.bincount(tree.level[drawn], tree.count[drawn], self._levels)
-        return StreamStats(
-            complete=choice.cut.complete,
-            fading=choice.fading,
-            missing=len(choice.cut.want),
-            lost=choice.lost,
-            error_px=choice.cut.error_px,
-            chunks=len(drawn),
-            gaussians_by_level=tuple(by_level.astype(np.int64).tolist()),
-            select_ms=choice.select_ms,
-            wanted_gaussians=choice.cut.ideal_gaussians,
-            provisional=isinstance(self.source, Provisional),
-            reuse=reuse_counts(kinds) if tint is Tint.REUSE else (),
+        return SceneParts.of_chunks(
+            self.source.tree, chunks, None if rasterizer is None else compose
         )
 
     def _on_work(self, lane: str, stage: str, start_s: float, end_s: float) -> None:

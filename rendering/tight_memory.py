@@ -55,7 +55,7 @@ class TightMemory:
                 waiting[:1] = _halves(waiting[0])
                 self._most_rows, self._calm = waiting[0][1] - waiting[0][0], 0
         if not relieved:
-            self._grow()
+            self._grow(rows[1] - rows[0])
         return _stacked(drawn)
 
     def _tried(self, band: Callable[[Rows], Images], rows: Rows, may_fail: bool) -> Images | None:
@@ -71,12 +71,13 @@ class TightMemory:
         step = self._most_rows or max(1, end - first)
         return [(at, min(at + step, end)) for at in range(first, end, step)]
 
-    def _grow(self) -> None:
+    def _grow(self, height: int) -> None:
         if self._most_rows is None:
             return
         self._calm += 1
         if self._calm >= CALM_PICTURES:
-            self._most_rows, self._calm = 2 * self._most_rows, 0
+            larger = 2 * self._most_rows
+            self._most_rows, self._calm = (larger if larger < height else None), 0
 
 
 def _can_halve(rows: Rows) -> bool:

@@ -23,6 +23,23 @@ class Tier(IntEnum):
     VISIBLE = 2
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Demand:
+    """What one frame draws and wants.
+
+    Attributes:
+        draw: Chunks to be drawn, all resident: they are leased.
+        want: Missing chunks, most urgent first.
+        touched: Chunks that must stay or come for this view, those of ``draw`` among them.
+        prefetch: Chunks for predicted views; None leaves the last prediction in force.
+    """
+
+    draw: Sequence[int] | NDArray[np.int32]
+    want: Sequence[int] | NDArray[np.int32]
+    touched: Sequence[int] | NDArray[np.int32]
+    prefetch: Sequence[int] | NDArray[np.int32] | None = None
+
+
 def _none() -> ChunkArray:
     return np.empty(0, np.intp)
 

@@ -16,7 +16,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import chain
 from types import TracebackType
 from typing import Protocol
@@ -25,13 +24,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scene_store.chunks import ChunkSource, DecodedChunks, EncodedChunk, ReadOutcome, in_batches
+from scene_store.demands import Demand
 from scene_store.ledger import Budgets
 from scene_store.prefetch import LoadLatency
 from scene_store.read_pace import ReadPace
 from scene_store.residency import Actions, Residency
 from scene_store.residency_stats import ResidencyStats
 from splat.closing import Closing
-from splat.errors import BudgetError, ChunkReadError
+from splat.errors import BelvedereError, BudgetError, ChunkReadError
 from splat.gaussians import Gaussians
 
 logger = logging.getLogger(__name__)
@@ -45,6 +45,8 @@ DECODED_BYTES = 2 << 20
 # What to do next takes residency longer to say than a small chunk takes to read: while all
 # threads have work, it is asked only after so many.
 MOST_UNTHOUGHT = 16
+# What a batch may fail of that its chunks alone would not: too much at once, or one that is bad.
+OF_A_CHUNK = (BelvedereError, ValueError, ArithmeticError, MemoryError)
 
 
 class DevicePool(Protocol):
@@ -53,7 +55,8 @@ class DevicePool(Protocol):
     def upload(self, chunks: Sequence[int], gaussians: Gaussians, rows: NDArray[np.int64]) -> None:
         """Puts chunks into pages of their own, all of them or none. Called by several threads;
         may take its time. The arrays are the caller's again afterwards. Raises ``BudgetError`` if
-        there is less memory than the budget says.
+        there is less memory than the budget says, ``ValueError`` for Gaussians that cannot be put
+        there: chunks are then tried one by one.
 
         Args:
             chunks: B of them.
@@ -64,23 +67,6 @@ class DevicePool(Protocol):
     def free(self, chunk: int) -> None:
         """Gives a chunk's pages back. Called under the loader's lock: must be quick, and must
         not call the loader."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Demand:
-    """What one frame draws and wants.
-
-    Attributes:
-        draw: Chunks to be drawn, all resident: they are leased.
-        want: Missing chunks, most urgent first.
-        touched: Chunks that must stay or come for this view, those of ``draw`` among them.
-        prefetch: Chunks for predicted views; None leaves the last prediction in force.
-    """
-
-    draw: Sequence[int] | NDArray[np.int32]
-    want: Sequence[int] | NDArray[np.int32]
-    touched: Sequence[int] | NDArray[np.int32]
-    prefetch: Sequence[int] | NDArray[np.int32] | None = None
 
 
 Choose = Callable[[NDArray[np.bool_], NDArray[np.bool_]], Demand]
@@ -456,8 +442,9 @@ class Loader(Closing):
         try:
             self._pool.upload(chunks, decoded.gaussians, decoded.rows[places])
         except BaseException as error:  # native code raises more than Exception
-            if len(chunks) == 1:
-                return {chunks[0]: error}
+            # Others of the batch may fit, or be whole; a device that is lost takes none.
+            if len(chunks) == 1 or not isinstance(error, OF_A_CHUNK):
+                return dict.fromkeys(chunks, error)
             errors: dict[int, BaseException] = {}
             for chunk, place in zip(chunks, places, strict=True):
                 errors.update(self._upload([chunk], decoded, [place]))

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import random as random_module
 from collections.abc import Hashable, Iterable, Iterator
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -150,24 +149,8 @@ class Residency:
 
     def stats(self) -> ResidencyStats:
         """A snapshot."""
-        ledger = self._ledger
-        drawable, tiers = self.resident, self._demands.tier
-        device = ledger.costs.device
-        levels = np.bincount(self.tree.level[drawable], minlength=int(self.tree.level.max()) + 1)
-        return ResidencyStats(
-            budgets=ledger.budgets,
-            host_bytes=ledger.host_bytes,
-            device_bytes=ledger.device_bytes,
-            chunks={state: ledger.count(state) for state in ChunkState},
-            device_bytes_by_tier={t: int(device[drawable & (tiers == t)].sum()) for t in Tier},
-            chunks_by_level=tuple(levels.tolist()),
-            leased=int(np.count_nonzero(self._leases)),
-            tally=replace(self._tally),
-            failures=tuple(
-                failure
-                for failure in self._failures.all()
-                if failure.permanent or int(self._demands.rank[failure.chunk]) != NO_RANK
-            ),
+        return ResidencyStats.of(
+            self.tree, self._ledger, self._demands, self._failures, self._leases, self._tally
         )
 
     # --- What frames say ---------------------------------------------------------------------

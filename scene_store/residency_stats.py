@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
-from scene_store.demands import Tier
-from scene_store.failures import Failure
-from scene_store.ledger import Budgets, ChunkState
+import numpy as np
+from numpy.typing import NDArray
+
+from scene_store.demands import NO_RANK, Demands, Tier
+from scene_store.failures import Failure, Failures
+from scene_store.ledger import Budgets, ChunkState, Ledger
+from scene_store.tree import LodTree
 
 
 @dataclass(slots=True)
@@ -60,6 +64,40 @@ class ResidencyStats:
     tally: Tally
     failures: tuple[Failure, ...]
     remade: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        tree: LodTree,
+        ledger: Ledger,
+        demands: Demands,
+        failures: Failures,
+        leases: NDArray[np.int32],
+        tally: Tally,
+    ) -> ResidencyStats:
+        """Of one memory, as it is now.
+
+        Args:
+            leases: [N] how often each chunk is leased.
+        """
+        drawable = ledger.state == ChunkState.DEVICE
+        device, tiers = ledger.costs.device, demands.tier
+        levels = np.bincount(tree.level[drawable], minlength=int(tree.level.max()) + 1)
+        return cls(
+            budgets=ledger.budgets,
+            host_bytes=ledger.host_bytes,
+            device_bytes=ledger.device_bytes,
+            chunks={state: ledger.count(state) for state in ChunkState},
+            device_bytes_by_tier={t: int(device[drawable & (tiers == t)].sum()) for t in Tier},
+            chunks_by_level=tuple(levels.tolist()),
+            leased=int(np.count_nonzero(leases)),
+            tally=replace(tally),
+            failures=tuple(
+                failure
+                for failure in failures.all()
+                if failure.permanent or int(demands.rank[failure.chunk]) != NO_RANK
+            ),
+        )
 
 
 def joint(each: Sequence[ResidencyStats]) -> ResidencyStats:

@@ -6,8 +6,10 @@ mark of its copy is over. Nothing is written where a copy still reads.
 
 from __future__ import annotations
 
+import ctypes
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +27,12 @@ MIB = 2**20
 WORD_BYTES = 4
 PATIENCE_S = 20.0  # of a copy, before the device is taken to be gone
 _LOOK_S = 0.0005  # a copy does not say when it is over: it is looked at
+
+
+_NEVER_FREED: list[object] = []
+"""Host memory of devices that were lost (``Copier.can_free_host_words``)."""
+# Not even when modules end with the interpreter: lists are freed then, this one has an owner more.
+ctypes.pythonapi.Py_IncRef(ctypes.py_object(_NEVER_FREED))
 
 
 class TransferStalled(Exception):
@@ -65,8 +73,13 @@ class Copier(Protocol):
         """Memory of the device, of any content: can be sliced. What was given back is not given
         out before copies that were started are over."""
 
+    def can_free_host_words(self) -> bool:
+        """Whether host memory that copies were made from may be freed; False once the device is
+        lost, if that would end the process. Called at any moment, on any thread."""
+
     def copy(self, source: Any, target: Any) -> None:
-        """Starts to copy a slice of the host's words to one of the device's."""
+        """Starts to copy a slice of the host's words, or of the device's, to one of the device's,
+        after all that was started before."""
 
     def mark(self) -> Mark:
         """That what was started so far is over."""
@@ -145,6 +158,9 @@ class StagingRing:
         self._space = RingSpace(words)
         self._turns: deque[object] = deque()  # first come, first served, whatever the size
         self._memory: tuple[Words, Any] | None = None
+        # Has the memory until the ring is gone, or the interpreter ends.
+        self._to_free: list[object] = []
+        weakref.finalize(self, _free, copier, self._to_free)
 
     @property
     def words(self) -> int:
@@ -202,10 +218,12 @@ class StagingRing:
 
     def _host_words(self, span: Span) -> tuple[Words, Any]:
         try:
-            return self._copier.host_words(self.words)
+            memory = self._copier.host_words(self.words)
         except BaseException:
             span.given_up = True
             raise
+        self._to_free.append(memory)
+        return memory
 
     def _wait_for(self, turn: object, count: int) -> Span:
         """Under the lock. Whoever waits is patient from the moment when it is first in line."""
@@ -221,3 +239,10 @@ class StagingRing:
     @property
     def _stalled(self) -> str:
         return f"no copy to the device ended in {self._patience_s:g} s"
+
+
+def _free(copier: Copier, memory: list[object]) -> None:
+    """Nobody uses a ring's memory any more."""
+    if memory and not copier.can_free_host_words():
+        _NEVER_FREED.extend(memory)
+    memory.clear()

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +75,8 @@ class Transfer:
         self._ring = StagingRing(copier, ring_bytes // WORD_BYTES, patience_s)
         self._allowance = allowance or UploadAllowance()
         self._clock = clock
-        self._frames = threading.Condition()  # guards the allowance
+        self._frames = threading.Condition()  # guards the allowance, and what moves
+        self._moving: list[Mark] = []
 
     @property
     def batch_bytes(self) -> int:
@@ -124,6 +125,20 @@ class Transfer:
                 marks += [span.mark] * pieces
         return marks
 
+    def move(self, moves: Iterable[tuple[Any, Any]]) -> Mark:
+        """Copies memory of the device to other memory of it, after all copies that were started.
+
+        Args:
+            moves: From where and where to, as many words. Nothing may write the former before the
+                mark is over, but for later copies.
+        """
+        for source, target in moves:
+            self.copier.copy(source, target)
+        mark = self.copier.mark()
+        with self._frames:
+            self._moving.append(mark)
+        return mark
+
     def frame_begins(self, needed: Callable[[], set[Mark]]) -> None:
         """Another frame; what the calling thread launches for it waits, on the device, for the
         copies of what it draws.
@@ -134,7 +149,9 @@ class Transfer:
         with self._frames:
             self._allowance.frame_begins(self._clock())
             self._frames.notify_all()
-        if under_way := self._ring.in_flight():
+            self._moving = [mark for mark in self._moving if not mark.is_over()]
+            moving = list(self._moving)
+        if under_way := self._ring.in_flight() + moving:
             for mark in needed().intersection(under_way):
                 mark.hold_frame()
 
@@ -190,6 +207,10 @@ class HostCopier:
         import torch
 
         return torch.empty(count, dtype=torch.float32)
+
+    def can_free_host_words(self) -> bool:
+        """See ``Copier``."""
+        return True
 
     def copy(self, source: torch.Tensor, target: torch.Tensor) -> None:
         """See ``Copier``."""
@@ -249,6 +270,18 @@ class CudaCopier:
 
         with torch.cuda.stream(self._stream):
             return torch.empty(count, dtype=torch.float32, device=self._device)
+
+    def can_free_host_words(self) -> bool:
+        """See ``Copier``.
+
+        Torch records an event where memory is freed that copies were made from. After an error that
+        sticks to the context that throws in a destructor, which ends the process.
+        """
+        try:
+            self._stream.query()
+        except RuntimeError:
+            return False
+        return True
 
     def copy(self, source: torch.Tensor, target: torch.Tensor) -> None:
         """See ``Copier``."""

@@ -45,6 +45,7 @@ class LateCopier:
         under_way: Marks of copies that are not over.
         host_taken: Words of each piece of host memory taken.
         room: Words of device memory left.
+        lost: Whether the device is gone.
     """
 
     def __init__(self, room: int = 1 << 24) -> None:
@@ -53,6 +54,7 @@ class LateCopier:
         self.under_way: list[LateMark] = []
         self.host_taken: list[int] = []
         self.room = room
+        self.lost = False
 
     def host_words(self, count: int) -> tuple[Words, Any]:
         self.host_taken.append(count)
@@ -70,6 +72,9 @@ class LateCopier:
     def _given_back(self, count: int) -> None:
         self.room += count
 
+    def can_free_host_words(self) -> bool:
+        return not self.lost
+
     def copy(self, source: Words, target: Words) -> None:
         assert source.shape == target.shape
         self._mine().append((source, target))
@@ -86,9 +91,13 @@ class LateCopier:
         with self._lock:
             if not self.under_way:
                 return False
-            mark = self.under_way.pop(dice.randrange(len(self.under_way)))
+            mark = self.under_way.pop(self.next_over(dice))
         mark.finish()
         return True
+
+    def next_over(self, dice: random.Random) -> int:
+        """Which of the copies under way."""
+        return dice.randrange(len(self.under_way))
 
     def finish_all(self) -> None:
         """Whatever was started."""
@@ -100,6 +109,13 @@ class LateCopier:
             self._started.copies = []
         copies: list[tuple[Words, Words]] = self._started.copies
         return copies
+
+
+class StreamCopier(LateCopier):
+    """Copies are over as late, but in the order in which they were started."""
+
+    def next_over(self, dice: random.Random) -> int:
+        return 0
 
 
 class Device(threading.Thread):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +12,7 @@ from rendering.device_memory import (
     LEAST_RESERVE_BYTES,
     DeviceMemory,
     ScratchPeak,
+    budget_beside_frames,
     device_budget_bytes,
     estimated_scratch_bytes,
     lowered_budget_bytes,
@@ -22,8 +25,6 @@ SIZES = st.integers(0, 200 * GIB)
 
 def test_the_budget_is_what_is_left_of_what_can_be_had() -> None:
     memory = DeviceMemory(total=24 * GIB, free=14 * GIB, ours=4 * GIB)
-    assert device_budget_bytes(memory, 2 * GIB, reserve=GIB) == 15 * GIB
-    assert device_budget_bytes(memory, 2 * GIB, reserve=GIB, scenes=2) == 15 * GIB // 2
     assert device_budget_bytes(memory, 2 * GIB) == 16 * GIB - 24 * GIB // 20
 
 
@@ -40,14 +41,14 @@ def test_what_the_scene_has_already_does_not_lower_its_budget() -> None:
     assert before == after
 
 
-@given(total=SIZES, free=SIZES, ours=SIZES, scratch=SIZES, scenes=st.integers(1, 5))
+@given(total=SIZES, free=SIZES, ours=SIZES, scratch=SIZES)
 def test_pages_scratch_and_reserve_fit_the_card(
-    total: int, free: int, ours: int, scratch: int, scenes: int
+    total: int, free: int, ours: int, scratch: int
 ) -> None:
-    budget = device_budget_bytes(DeviceMemory(total, free, ours), scratch, scenes=scenes)
+    budget = device_budget_bytes(DeviceMemory(total, free, ours), scratch)
     assert budget >= 0
     if budget:
-        assert scenes * budget + scratch + reserve_bytes(total) <= min(total, free + ours)
+        assert budget + scratch + reserve_bytes(total) <= min(total, free + ours)
 
 
 def test_a_small_card_keeps_a_reserve_too() -> None:
@@ -59,6 +60,30 @@ def test_estimates_grow_with_the_work() -> None:
     small = estimated_scratch_bytes(1_000_000, 1920 * 1080)
     assert small < estimated_scratch_bytes(2_000_000, 1920 * 1080)
     assert small < estimated_scratch_bytes(1_000_000, 3840 * 2160)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not here")
+def test_the_estimate_is_of_the_arrays_of_two_eyes() -> None:
+    """All of them seen by both, twice as many pairs: what a frame has at the same time."""
+    from rendering.fused_kernels.layout import SPLAT_COLUMNS
+
+    count = 1000
+    arrays = 2 * count * (4 * int(SPLAT_COLUMNS.value) + 4 + 4)
+    lists, places = 2 * count * (4 + 4), 2 * count * 4
+    tiles_summed = 2 * count * (4 + 8)
+    pairs = 4 * count * (4 + 4 + 4 + 8 + 4)  # and what is sorted, its indices, and in order
+    taken = arrays + lists + places + tiles_summed + pairs
+    assert taken < estimated_scratch_bytes(count, 0) < 2 * taken
+
+
+@given(reach=SIZES, scratch=SIZES, budget=SIZES, least=SIZES)
+def test_what_frames_were_seen_to_take_is_left_to_them(
+    reach: int, scratch: int, budget: int, least: int
+) -> None:
+    left = budget_beside_frames(reach, scratch, budget, least)
+    assert min(budget, least) <= left <= budget
+    assert left + scratch <= reach or left <= least
+    assert left == budget or left + scratch >= reach, "no more is given up than frames need"
 
 
 @given(held=SIZES, budget=SIZES, least=SIZES)

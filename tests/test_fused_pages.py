@@ -23,7 +23,7 @@ from scene_store.staging import MIB
 from scene_store.transfer import HostCopier, Transfer
 from splat.errors import BudgetError
 from splat.gaussians import Gaussians
-from tests.late_copier import Device, LateCopier
+from tests.late_copier import Device, LateCopier, StreamCopier
 from tests.scenes import random_scene
 
 CPU = torch.device("cpu")
@@ -100,6 +100,18 @@ def test_the_header_bounds_the_page() -> None:
         reach = np.sqrt(1 + np.log(part.opacities.clip(1)) / -np.log(ALPHA_CUT))
         np.testing.assert_allclose(header[6], (part.scales.max(axis=1) * reach).max(), rtol=1e-6)
         assert not header[7:].any()
+
+
+def test_what_is_not_a_number_hides_no_page() -> None:
+    scene, whole = random_scene(2, 64, 0), random_scene(2, 64, 0)
+    scene.means[3, 1] = scene.scales[5, 0] = scene.opacities[7] = np.nan
+    with np.errstate(invalid="ignore"):
+        page = pool_of(HostCopier(), 0).pack(scene)
+    header, others = words_of(page)[:7], np.delete(np.arange(64), [3, 5, 7])
+    assert np.isfinite(header).all()
+    assert (header[:3] <= whole.means[others].min(axis=0)).all()
+    assert (header[3:6] >= whole.means[others].max(axis=0)).all()
+    assert header[6] >= whole.scales[others].max()
 
 
 def test_black_harmonics_and_no_opacity_are_numbers() -> None:
@@ -219,3 +231,74 @@ def test_a_device_that_takes_nothing_is_lost() -> None:
     with pytest.raises(DeviceLost, match="no copy to the device ended"):
         pool.pack_many(scene, rows)
     assert pool.pages_in_use == 0
+
+
+def test_a_device_that_is_lost_amid_uploads_keeps_no_pages() -> None:
+    class Lost(LateCopier):
+        def copy(self, source: Any, target: Any) -> None:
+            if len(self.under_way) == 2:
+                raise RuntimeError("CUDA error: unspecified launch failure\nmore")
+            super().copy(source, target)
+
+    for threads in (1, 3):
+        pool = pool_of(Lost(), ring_bytes=64 * 1024)
+        scene, rows = random_scene(1, 64), np.tile(np.array([[0, 64]]), (40, 1))
+        with pytest.raises(DeviceLost, match=r"unspecified launch failure$"):
+            pool.pack_many(scene, rows, threads)
+        assert pool.pages_in_use == 0
+
+
+# --- How they move --------------------------------------------------------------------------
+
+
+def test_pages_that_move_are_the_same_and_old_ones_stay_as_long_as_they_are_drawn() -> None:
+    copier = StreamCopier()
+    pool = pool_of(copier, 1, slab_pages=4)
+    scene = random_scene(4, 32 * ROOM, 1)
+    rows = np.array([[ROOM * i, ROOM] for i in range(32)])
+    pages = dict(enumerate(pool.pack_many(scene, rows)))
+    for gone in set(range(32)) - set(range(0, 32, 3)):
+        del pages[gone]
+    full = pool.held_bytes
+    assert full == 32 * pool.page_bytes
+    pool.limit(12 * pool.page_bytes)
+    assert pool.is_loose()
+    moved = pool.moved(pages.values())
+    drawn = list(moved)
+    for number, page in pages.items():
+        pages[number] = moved.get(page, page)
+    assert all(not page.copied.is_over() for page in moved.values())
+    memory_marks = {page.copied for page in moved.values()}
+    pool._transfer.frame_begins(lambda: memory_marks)
+    assert all(mark.held == 1 for mark in memory_marks)  # type: ignore[attr-defined]
+    copier.finish_all()
+    assert pool.held_bytes == full, "a frame draws the old ones"
+    numbers = {id(page): number for number, page in pages.items()}
+    for page in drawn:
+        number = numbers[id(moved[page])]
+        assert_same(unpacked(page), scene[slice(ROOM * number, ROOM * (number + 1))])
+    del drawn, moved, page
+    for number, page in pages.items():
+        assert_same(unpacked(page), scene[slice(ROOM * number, ROOM * (number + 1))])
+    assert pool.pages_in_use == len(pages) == 11
+    assert pool.held_bytes == 12 * pool.page_bytes
+    assert not pool.is_loose()
+
+
+def test_pages_that_cannot_move_stay_where_they_are() -> None:
+    class Lost(LateCopier):
+        def mark(self) -> Any:
+            if self.lost:
+                raise RuntimeError("CUDA error: the launch timed out and was terminated")
+            return super().mark()
+
+    copier = Lost()
+    pool = pool_of(copier, 0)
+    pages = pool.pack_many(random_scene(1, 64, 0), np.tile(np.array([[0, 64]]), (16, 1)))
+    pages = pages[::4]
+    pool.limit(4 * pool.page_bytes)
+    assert pool.is_loose()
+    copier.lost = True
+    with pytest.raises(DeviceLost, match="timed out"):
+        pool.moved(pages)
+    assert pool.pages_in_use == 4

@@ -7,8 +7,10 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from rendering.page_slabs import Place, SlabPool
+from rendering.page_slabs import SHARE, Place, SlabPool, next_slab_pages
 
 
 class Memory:
@@ -31,9 +33,9 @@ def where(place: Place) -> tuple[int, int]:
 def test_neighbours_go_together() -> None:
     pool = SlabPool(Memory(), 8)
     places = pool.take(12)
-    assert [place.number for place in places] == [*range(8), *range(4)]
-    assert places[0].slab is places[7].slab is not places[8].slab
-    assert (pool.pages, pool.pages_in_use) == (16, 12)
+    assert [place.number for place in places] == [*range(4), *range(8)]
+    assert places[4].slab is places[11].slab is not places[0].slab
+    assert (pool.pages, pool.pages_in_use) == (12, 12)
 
 
 def test_pages_are_taken_again_before_more_memory_is() -> None:
@@ -48,14 +50,15 @@ def test_pages_are_taken_again_before_more_memory_is() -> None:
 
 
 def test_all_or_none() -> None:
-    pool = SlabPool(Memory(2), 4)
+    pool = SlabPool(memory := Memory(2), 4)
     pool.take(3)
     with pytest.raises(MemoryError):
         pool.take(6)
-    assert (pool.pages, pool.pages_in_use) == (4, 3)
+    assert (pool.pages, pool.pages_in_use) == (3, 3)
     with pytest.raises(MemoryError):
         pool.take(6)
-    assert len(pool.take(1)) == 1
+    memory.left = 1
+    assert len(pool.take(4)) == 4
 
 
 def test_slabs_that_nobody_uses_can_go() -> None:
@@ -128,3 +131,100 @@ def test_many_threads_never_have_the_same_page() -> None:
     assert pool.pages_in_use == 0
     pool.trim()
     assert pool.pages == 0
+
+
+# --- Memory that is given back ----------------------------------------------------------------
+
+
+@given(
+    held=st.integers(0, 10_000),
+    missing=st.integers(1, 200),
+    most=st.integers(1, 300),
+    beyond=st.integers(0, 500),
+)
+def test_a_slab_is_what_is_missing_or_a_small_part(
+    held: int, missing: int, most: int, beyond: int
+) -> None:
+    pages = next_slab_pages(held, missing, most, held + beyond)
+    assert 1 <= pages <= most
+    assert pages <= max(missing, held / SHARE)
+    assert pages <= max(missing, beyond)
+    assert pages >= min(missing, most)
+
+
+def moved(pool: SlabPool, places: list[Place]) -> list[Place]:
+    """As who has pages does it: all that should move does, and old places come back."""
+    while pool.is_loose():
+        pairs = dict(pool.leave(places, 5))
+        if not pairs:
+            break
+        for before in pairs:
+            pool.give_back(before)
+        places = [pairs.get(place, place) for place in places]
+    return places
+
+
+@given(
+    taken=st.lists(st.integers(1, 40), min_size=1, max_size=40),
+    slab_pages=st.integers(1, 64),
+    share=st.floats(0.3, 0.9),
+    seed=st.integers(0, 1000),
+)
+def test_pages_move_until_no_more_is_held_than_is_allowed(
+    taken: list[int], slab_pages: int, share: float, seed: int
+) -> None:
+    """Whichever pages went: without moves nearly every slab would keep some."""
+    pool, dice = SlabPool(Memory(), slab_pages), random.Random(seed)
+    places = [place for count in taken for place in pool.take(count)]
+    limit = int(share * len(places))
+    kept = set(dice.sample(range(len(places)), limit))
+    for at, place in enumerate(places):
+        if at not in kept:
+            pool.give_back(place)
+    pool.limit(limit)
+    places = moved(pool, [places[at] for at in kept])
+    assert len({where(place) for place in places}) == len(places) == pool.pages_in_use == limit
+    smallest = min((slab.pages for slab in pool._slabs), default=0)
+    assert pool.pages < limit + max(1, smallest)
+    assert not pool.is_loose(), "nothing moves to and fro"
+    pool.limit(1 << 30)
+    assert len(pool.take(50)) == 50
+
+
+def test_within_the_limit_nothing_moves() -> None:
+    pool = SlabPool(Memory(), 4)
+    places = pool.take(16)
+    for place in places[::2]:
+        pool.give_back(place)
+    pool.limit(16)
+    assert not pool.is_loose() and pool.pages == 16
+    pool.limit(15)
+    assert pool.is_loose()
+    assert len(pool.leave(places[1::2], 100)) == 2, "a slab goes, and no other"
+
+
+def test_a_slab_that_is_left_stays_while_somebody_has_a_page_of_it() -> None:
+    pool = SlabPool(Memory(), 4)
+    places = pool.take(8)
+    for place in places[1:6]:
+        pool.give_back(place)
+    pool.limit(4)
+    assert pool.is_loose()
+    ((before, after),) = pool.leave([places[0], *places[6:]], 100)
+    assert before is places[0] and after.slab is places[6].slab
+    assert pool.is_loose() and pool.pages == 8
+    assert pool.leave([after, *places[6:]], 100) == []
+    pool.give_back(before)
+    assert not pool.is_loose() and pool.pages == 4
+
+
+def test_a_slab_that_is_left_is_used_before_more_memory_is_taken() -> None:
+    memory = Memory(2)
+    pool = SlabPool(memory, 4)
+    places = pool.take(8)
+    for place in places[1:6]:
+        pool.give_back(place)
+    pool.limit(4)
+    assert pool.is_loose()
+    assert len(pool.take(5)) == 5
+    assert not pool.is_loose() and memory.left == 0

@@ -271,7 +271,7 @@ def test_new_budgets_are_told_of_again(told: Callable[[], list[str]]) -> None:
     assert shortage.lowered("card:0", 500 * MIB, first, least, 0.0) == first
     assert len(told()) == 1
     shortage.forget()
-    assert shortage.grown(first, 1e9) == first, "what somebody chose is not raised"
+    assert shortage.revised(first, 0, least, 1e9) == first, "what somebody chose is not raised"
     shortage.lowered("card:0", 50 * MIB, budgets, least, 0.0)
     assert len(told()) == 2
 
@@ -285,11 +285,55 @@ def test_more_is_tried_after_a_while_and_less_and_less_often() -> None:
         begun_s = now_s
         while budgets.device_bytes <= 60 * MIB:
             now_s += 1.0
-            budgets = shortage.grown(budgets, now_s)
+            budgets = shortage.revised(budgets, 0, least, now_s)
         pauses.append(now_s - begun_s)
     assert pauses[0] == FIRST_PAUSE_S
     assert sorted(pauses) == pauses and pauses[-1] == LONGEST_PAUSE_S
     for _ in range(3):  # and now all of it
         now_s += LONGEST_PAUSE_S
-        budgets = shortage.grown(budgets, now_s)
+        budgets = shortage.revised(budgets, 0, least, now_s)
     assert budgets == wish
+
+
+def test_what_frames_take_is_never_asked_for() -> None:
+    shortage, least = Shortage(reach_bytes=100 * MIB), Budgets(1, 5 * MIB)
+    budgets = Budgets(7, 90 * MIB)
+    assert shortage.revised(budgets, 0, least, 0.0) == budgets, "nothing was measured"
+    assert shortage.revised(budgets, 10 * MIB, least, 0.0) == budgets
+    assert shortage.revised(budgets, 30 * MIB, least, 0.0) == Budgets(7, 70 * MIB)
+    assert shortage.revised(budgets, 400 * MIB, least, 0.0) == Budgets(7, 5 * MIB)
+    lowered = shortage.lowered("card:0", 50 * MIB, budgets, least, 0.0)
+    now_s = 0.0
+    for _ in range(20):
+        now_s += LONGEST_PAUSE_S
+        lowered = shortage.revised(lowered, 30 * MIB, least, now_s)
+    assert lowered == Budgets(7, 70 * MIB)
+
+
+def test_a_scene_leaves_frames_what_they_were_seen_to_take(ball_store: Path) -> None:
+    class Measuring(Card):
+        scratch_bytes = 0
+
+    card, reach = Measuring(), AMPLE.device_bytes + MIB
+    scene = StreamedScene(
+        open_store(ball_store), card, AMPLE, StreamPolicy(fade_s=0.0), reach_bytes=reach
+    )
+    with RenderEngine(card, scene) as engine:
+        draw_until(engine, is_complete)
+        card.scratch_bytes = MIB
+        draw(engine, 10_000)
+        assert scene.budgets == AMPLE
+        card.scratch_bytes = reach - AMPLE.device_bytes // 4
+        draw_until(engine, lambda frame: is_complete(frame) and error_of(frame) > 0)
+        assert scene.budgets.device_bytes == AMPLE.device_bytes // 4
+        assert_books_are_right(scene, card)
+
+
+def test_lower_budgets_give_memory_back(ball_store: Path) -> None:
+    card = Card()
+    scene = open_scene(ball_store, card)
+    with RenderEngine(card, scene) as engine:
+        draw_until(engine, is_complete)
+        assert card.pools[-1].kept_free is None
+        scene.set_budgets(Budgets(HOST_BYTES, AMPLE.device_bytes // 4))
+        assert card.pools[-1].kept_free == 0

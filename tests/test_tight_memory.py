@@ -95,6 +95,17 @@ def test_larger_bands_are_tried_again_after_a_while() -> None:
     assert parts == [2] * CALM_PICTURES + [1]
 
 
+def test_bands_do_not_grow_for_ever() -> None:
+    """Once all is drawn at once, that is how it is begun."""
+    card = Card(64)
+    card.draw(128)
+    card.most = 1000
+    for _ in range(CALM_PICTURES + 1):
+        card.draw(128)
+    assert card.tight._most_rows is None
+    assert len(card.draw(400)) == 2 and card.asked == [(0, 400)]
+
+
 def test_less_than_a_row_of_tiles_is_an_error() -> None:
     card = Card(TILE_PX - 1)
     with pytest.raises(BudgetError):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -178,6 +180,40 @@ def test_no_host_memory_is_no_deadlock() -> None:
             pass
     with ring.filled(8) as (span, words, _):
         assert (span.first, len(words)) == (0, 8)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_memory_of_a_device_that_is_lost_is_never_freed(lost: bool) -> None:
+    """To free it would end the process; all other rings give theirs back."""
+
+    class Memory(np.ndarray):
+        """Can be referred to weakly."""
+
+    class Pinned(LateCopier):
+        def host_words(self, count: int) -> tuple[Words, object]:
+            words, _ = super().host_words(count)
+            taken.append(weakref.ref(own := words.view(Memory)))
+            return own, own
+
+    taken: list[weakref.ref[Memory]] = []
+    copier = Pinned()
+    ring = StagingRing(copier, 8)
+    with ring.filled(8):
+        pass
+    copier.lost = lost
+    del ring
+    gc.collect()
+    assert (taken[0]() is not None) == lost
+
+
+def test_a_ring_that_was_never_used_asks_nobody() -> None:
+    class Silent(LateCopier):
+        def can_free_host_words(self) -> bool:
+            raise AssertionError
+
+    ring = StagingRing(Silent(), 8)
+    del ring
+    gc.collect()
 
 
 def test_large_spans_have_their_turn() -> None:

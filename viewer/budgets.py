@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rendering.device_memory import (
+    SCRATCH_BYTES_A_GAUSSIAN,
     DeviceMemory,
     device_budget_bytes,
     estimated_scratch_bytes,
@@ -73,7 +74,7 @@ def gpu_budget_bytes(
     enough = device_budget_bytes(memory, estimated_scratch_bytes(most_gaussians, pixels))
     # Where that leaves little, frames draw no more than what is in the memory.
     both = device_budget_bytes(memory, estimated_scratch_bytes(0, pixels))
-    share = each_bytes / (each_bytes + estimated_scratch_bytes(1, 0))
+    share = each_bytes / (each_bytes + SCRATCH_BYTES_A_GAUSSIAN)
     return max(enough, int(share * both))
 
 

@@ -135,7 +135,7 @@ def _streamed(opened: OpenedStream, drawers: Drawers, stream: StreamSettings) ->
     except BaseException:
         opened.source.close()
         raise
-    return streamed(opened, drawers.by_memory, stream, budgets)
+    return streamed(opened, drawers.by_memory, stream, budgets, drawers.gpu_reach())
 
 
 class _Lacks:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from configs.settings import EngineName, RenderSettings, ViewerSettings
 from rendering.base import PagingRasterizer
 from rendering.device import Device, cpu_devices, gpu_device, names_gpus, parse_devices
+from rendering.device_memory import device_budget_bytes
 from rendering.gpu_discovery import Gpu
 from rendering.gpu_support import GPU_ENGINES, GpuSupport, find_support
 from scene_store.manifest import PAGE_GRANULARITY
@@ -298,6 +299,11 @@ class Drawers:
             for memory, each in self._gpus(sh_degree)
         )
         return min(rooms, default=None)
+
+    def gpu_reach(self) -> int | None:
+        """What chunks and frames may take together of the smallest GPU, bytes; None without."""
+        reaches = (device_budget_bytes(memory, 0) for memory, _ in self._gpus(0))
+        return min(reaches, default=None)
 
     def take_whole(self, count: int, sh_degree: int) -> bool:
         """Whether every GPU has room for all of a scene."""

@@ -215,6 +215,7 @@ class _Changes:
         stream, drawers = settings.stream, ready.drawers
         memories = drawers.choice.host_memories
         room = drawers.gpu_room(MAX_SH_DEGREE, stream.max_gaussians)
+        self._reach = drawers.gpu_reach()
         budgets = choose_budgets(
             stream.host_budget,
             stream.device_budget,
@@ -283,7 +284,7 @@ class _Changes:
         by_memory = self._drawn_by()
         return self._shares.admit(
             least_budgets(opened.source, by_memory),
-            lambda share: streamed(opened, by_memory, self._settings.stream, share),
+            lambda share: streamed(opened, by_memory, self._settings.stream, share, self._reach),
         )
 
     def _drawn_by(self) -> dict[str, PagingRasterizer]:
@@ -309,7 +310,9 @@ class _Changes:
         scene = self._shares.admit_alone(
             least_budgets(opened.source, by_memory),
             lambda: engine.replace_scene(Gaussians.empty()),
-            lambda budgets: streamed(opened, by_memory, self._settings.stream, budgets),
+            lambda all_of_it: streamed(
+                opened, by_memory, self._settings.stream, all_of_it, self._reach
+            ),
         )
         try:
             self._prepare(scene, lambda: None, PREPARE_ALONE_S)

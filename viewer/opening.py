@@ -353,7 +353,8 @@ def _stream(opened: OpenedStream, choice: SceneChoice, settings: Settings) -> Re
     except BaseException:
         opened.source.close()
         raise
-    scene = streamed(opened, drawers.by_memory, stream, beside_pictures(budgets, pictures))
+    chunks, reach = beside_pictures(budgets, pictures), drawers.gpu_reach()
+    scene = streamed(opened, drawers.by_memory, stream, chunks, reach)
     engine = create_engine(settings.render, drawers, scene, target_fps=settings.viewer.target_fps)
     shares = SharedBudgets(
         budgets, scene, engine if memories else None, most, memories=memories, gpu_bytes=room

@@ -120,6 +120,7 @@ def streamed(
     rasterizer: Rasterizers,
     stream: StreamSettings,
     budgets: Budgets | None = None,
+    reach_bytes: int | None = None,
 ) -> StreamedScene:
     """The scene to be drawn, within budgets that the machine has; it closes the source.
 
@@ -128,6 +129,7 @@ def streamed(
         rasterizer: What will draw it; by memory, if there are several.
         stream: How it is drawn, and the budgets if nothing else is said.
         budgets: Other ones.
+        reach_bytes: As of ``StreamedScene``.
 
     Raises:
         BudgetError: If the budgets are more than there is, or too small for the scene; then
@@ -137,7 +139,7 @@ def streamed(
         if budgets is None:
             budgets = stream_budgets(opened, stream, memory_count(rasterizer))
         policy = StreamPolicy(stream.max_gaussians, 1e-3 * stream.fade_ms)
-        return StreamedScene(opened.source, rasterizer, budgets, policy)
+        return StreamedScene(opened.source, rasterizer, budgets, policy, reach_bytes=reach_bytes)
     except BaseException:
         opened.source.close()
         raise

@@ -12,9 +12,10 @@ import pytest
 from numpy.typing import NDArray
 
 from scene_store.chunks import DecodedChunks, EncodedChunk
+from scene_store.demands import Demand
 from scene_store.failures import RetryPolicy
 from scene_store.ledger import Budgets, ChunkCosts, ChunkState
-from scene_store.loader import Demand, Loader
+from scene_store.loader import Loader
 from scene_store.lod import LodCut, LodLimits, select_lod
 from scene_store.residency import Residency
 from scene_store.tree import LodTree
@@ -214,6 +215,35 @@ def test_a_failed_upload_leaves_nothing_and_is_tried_again(stage: Staged) -> Non
     assert chunk not in it.pool.chunks
     it.pool.broken.clear()
     assert it.look_until_settled().complete
+
+
+class Lost(Exception):
+    """A device that hangs says so late."""
+
+
+@pytest.mark.parametrize(
+    ("error", "calls"),
+    [
+        (Lost(), 1),
+        (RuntimeError("CUDA error"), 1),
+        (BudgetError("full"), 4),
+        (ValueError("bad"), 4),
+    ],
+)
+def test_only_what_may_be_of_one_chunk_is_tried_one_by_one(
+    stage: Staged, error: Exception, calls: int
+) -> None:
+    it, asked = stage(), list[list[int]]()
+
+    def fail(chunks: Sequence[int], gaussians: Gaussians, rows: NDArray[np.int64]) -> None:
+        asked.append(list(chunks))
+        raise error
+
+    it.loader.close()
+    it.pool.upload = fail  # type: ignore[method-assign]
+    decoded = DecodedChunks(Gaussians.empty(), np.zeros((3, 2), np.int64), {})
+    assert it.loader._upload([4, 5, 6], decoded, [0, 1, 2]) == dict.fromkeys([4, 5, 6], error)
+    assert asked == [[4, 5, 6], [4], [5], [6]][:calls]
 
 
 def test_reads_that_nobody_wants_any_more_are_cancelled(stage: Staged) -> None:
