@@ -31,13 +31,11 @@ class MovingPool(Protocol[Page]):
         """Hold no more than that from now on, but for pages in use."""
 
     def is_loose(self) -> bool:
-        """Whether it holds more, and could do with less if pages moved."""
+        """Whether it holds more, and could do with less if pages moved. The device has again what
+        went since."""
 
     def moved(self, pages: Iterable[Page]) -> dict[Page, Page]:
         """Copies of those pages that should move, elsewhere; not all of them at once."""
-
-    def trim(self) -> None:
-        """Let go of what nobody uses: the driver has it again."""
 
 
 @runtime_checkable
@@ -109,10 +107,7 @@ class ChunkPages:
                 # It may be gone meanwhile, and its new pages go with it.
                 if self._pages.get(chunk) is pages and not moved.keys().isdisjoint(pages):
                     self._pages[chunk] = tuple(moved.get(page, page) for page in pages)
-        any_did = bool(moved)
-        del there, moved
-        self._moving.trim()
-        return any_did
+        return bool(moved)
 
 
 class ChunkMemory:

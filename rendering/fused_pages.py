@@ -161,19 +161,23 @@ class FusedPagePool:
     def keep_free(self, pages: int) -> None:
         """Hold at most so many unused pages, but for those of slabs in use."""
         self._slabs.keep_free(pages)
+        self._tell_driver()
 
     def trim(self) -> None:
         """Let go of what nobody uses: the driver has it again."""
-        if self._slabs.trim():
-            free_cached_blocks(self._device)
+        self._slabs.trim()
+        self._tell_driver()
 
     def limit(self, most_bytes: int) -> None:
         """Hold no more than that from now on, but for pages in use; see ``is_loose``."""
         self._slabs.limit(most_bytes // self.page_bytes)
 
     def is_loose(self) -> bool:
-        """Whether it holds more, and could do with less if pages ``moved``."""
-        return self._slabs.is_loose()
+        """Whether it holds more, and could do with less if pages ``moved``. The driver has again
+        what went since."""
+        loose = self._slabs.is_loose()
+        self._tell_driver()
+        return loose
 
     def moved(self, pages: Iterable[DevicePage]) -> dict[DevicePage, DevicePage]:
         """Copies of those pages that should move, elsewhere; not all of them at once.
@@ -205,6 +209,11 @@ class FusedPagePool:
             )
             for before, after in moves
         }
+
+    def _tell_driver(self) -> None:
+        """Torch keeps what is freed for later."""
+        if self._slabs.has_shrunk():
+            free_cached_blocks(self._device)
 
     def _new_slab(self, pages: int) -> Tensor:
         words: Tensor = self._transfer.copier.device_words(pages * self._words)

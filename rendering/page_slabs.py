@@ -83,6 +83,7 @@ class SlabPool:
         self._lock = threading.Lock()
         self._slabs: list[Slab] = []
         self._most_free = self._limit = sys.maxsize
+        self._shrank = False
         # What comes back may do so amid garbage collection, on a thread that has the lock.
         self._returned: deque[Place] = deque()
 
@@ -118,8 +119,9 @@ class SlabPool:
     def keep_free(self, pages: int) -> None:
         """Hold at most so many unused pages from now on, but for those of slabs in use."""
         with self._lock:
-            self._most_free = pages
             self._collect()
+            self._most_free = pages
+            self._shrank |= self._let_go(pages)
 
     def limit(self, pages: int) -> None:
         """Hold memory for at most so many pages from now on, but for what is in use; what there is
@@ -127,14 +129,18 @@ class SlabPool:
         with self._lock:
             self._limit = pages
 
-    def trim(self) -> bool:
-        """Let go of all slabs that nobody uses, now; whether there were any."""
+    def trim(self) -> None:
+        """Let go of all slabs that nobody uses, now."""
         with self._lock:
             self._collect()
-            kept = [slab for slab in self._slabs if not slab.is_empty]
-            went = len(kept) < len(self._slabs)
-            self._slabs = kept
-            return went
+            self._shrank |= self._let_go(0)
+
+    def has_shrunk(self) -> bool:
+        """Whether slabs went since this was last asked, because less is to be held: not those that
+        merely came and went."""
+        with self._lock:
+            shrank, self._shrank = self._shrank, False
+            return shrank
 
     def is_loose(self) -> bool:
         """Whether pages should move: chooses slabs to be left while all are beyond the limit, and
@@ -159,7 +165,7 @@ class SlabPool:
             if excess > 0 and slab.pages <= free:
                 slab.is_left = True
                 free, excess = free - slab.pages, excess - slab.pages
-        self._let_go()
+        self._let_go(self._most_free)
 
     def leave(self, places: Iterable[Place], most: int) -> list[tuple[Place, Place]]:
         """Those of some pages in use that should move, and where to: at most so many.
@@ -202,15 +208,18 @@ class SlabPool:
         while self._returned:
             place = self._returned.popleft()
             heapq.heappush(place.slab.free, place.number)
-        self._let_go()
+        self._let_go(self._most_free)
 
-    def _let_go(self) -> None:
-        """Of empty slabs that are left, or more than is to be kept."""
+    def _let_go(self, most_free: int) -> bool:
+        """Of empty slabs that are left, or more than is to be kept; whether there were any."""
         free = sum(len(slab.free) for slab in self._slabs)
         kept = []
         for slab in self._slabs:
-            if slab.is_empty and (slab.is_left or free > self._most_free):
+            if slab.is_empty and (slab.is_left or free > most_free):
                 free -= slab.pages
+                self._shrank |= slab.is_left
             else:
                 kept.append(slab)
+        went = len(kept) < len(self._slabs)
         self._slabs = kept
+        return went

@@ -165,8 +165,13 @@ def test_a_lower_budget_gives_memory_back(
     assert it.memory.loader.stats().device_bytes == it.all_bytes
 
 
-def test_what_is_being_drawn_follows(stage: Callable[[Any], Stage]) -> None:
-    it = stage(HostCopier())
+def test_what_is_being_drawn_follows(
+    stage: Callable[[Any], Stage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    it, told = stage(HostCopier()), list[int]()
+    monkeypatch.setattr(
+        "rendering.fused_pages.free_cached_blocks", lambda _: told.append(it.pool.held_bytes)
+    )
     before, budget = it.pool.held_bytes, it.all_bytes // 3
     with it.frame() as drawn:
         it.set_budget(budget)
@@ -178,6 +183,7 @@ def test_what_is_being_drawn_follows(stage: Callable[[Any], Stage]) -> None:
         del drawn
     while it.memory.tidy():
         pass
+    assert told[-1] == it.pool.held_bytes, "the driver has all of it again"
     assert it.pool.held_bytes <= budget + SLAB_PAGES * it.pool.page_bytes < before
 
 
