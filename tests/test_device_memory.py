@@ -102,3 +102,27 @@ def test_the_largest_frame_is_remembered(peaks: tuple[int, ...], most: int) -> N
     for peak in peaks:
         scratch.observe(100 + peak, 100)
     assert scratch.bytes == most
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
+def test_pages_that_went_since_the_peak_are_no_scratch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or a lowered budget would look like larger frames, which would lower it again."""
+    import torch
+
+    from rendering.memory_cuda import FRAMES_A_LOOK, ScratchMeter
+
+    peak = held = 1000
+
+    def reset(device: torch.device) -> None:
+        nonlocal peak
+        peak = held
+
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: peak)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", reset)
+    meter = ScratchMeter(torch.device("cuda:0"), lambda: held)
+    for frame in range(4 * FRAMES_A_LOOK):
+        peak = max(peak, held + 70)
+        meter.frame_drawn()
+        if frame == FRAMES_A_LOOK // 2:
+            held = 300
+    assert meter.peak_bytes == 70
