@@ -146,6 +146,11 @@ def _mixed(
     count = words.count("cpu")
     processors = iter(cpu_devices(count, cores, own_memories=own_memories) if count else ())
     support = find_gpus() if find_gpus is not None and count < len(words) else None
+    if support is not None and not support.gpus:
+        raise BackendUnavailable(
+            f"devices: {text}: no GPU can be used: {support.problem}; without --devices the "
+            "processor draws"
+        )
     devices: list[Device] = []
     for word in words:
         if word == "cpu":

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from rendering.gpu_discovery import Absence, DriverReport, Gpu, Version, ask_driver
 from rendering.torch_build import TorchBuild, installed_torch
@@ -44,8 +46,8 @@ class GpuSupport:
     def error(self) -> BackendUnavailable:
         """For who asked for it."""
         return BackendUnavailable(
-            f"the engine {self.engine} cannot draw: {self.problem}; --engine native draws on the "
-            "processor"
+            f"engine {self.engine}: no GPU can be used: {self.problem}; without --engine and "
+            "--devices the processor draws"
         )
 
     def require(self, index: int | None = None) -> tuple[Gpu, ...]:
@@ -108,14 +110,21 @@ def named(gpus: Sequence[Gpu]) -> str:
     return ", ".join(f"{names.count(n)} × {n}" if names.count(n) > 1 else n for n in each)
 
 
+def _python() -> str:
+    """What runs this, as it may be typed."""
+    python = Path(sys.executable)
+    here = Path.cwd()
+    return str(python.relative_to(here) if python.is_relative_to(here) else python)
+
+
 def _missing(driver: DriverReport, torch: TorchBuild | None, engine: str, interpreted: bool) -> str:
     if torch is None:
         return "torch is not installed; pip install torch"
     if torch.cuda is None:
         kind = "a build for ROCm" if torch.rocm else "a CPU build"
         return (
-            f"torch {torch.version} is {kind}; pip install --force-reinstall "
-            f"torch=={torch.release} brings the one for CUDA on Linux"
+            f"torch {torch.version} is {kind}; PIP_FIND_LINKS= {_python()} -m pip install "
+            f"--force-reinstall torch=={torch.release} brings the one for CUDA on Linux"
         )
     if driver.cuda is not None and driver.cuda[0] < torch.cuda[0]:
         return (

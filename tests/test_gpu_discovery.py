@@ -209,9 +209,9 @@ def test_a_driver_of_the_same_major_version_will_do() -> None:
             TorchBuild("2.13.0+cpu", triton=True),
             (13, 0),
             "fused",
-            "torch 2.13.0+cpu is a CPU build; pip install --force-reinstall torch==2.13.0",
+            "-m pip install --force-reinstall torch==2.13.0",
         ),
-        (TorchBuild("2.9.0+rocm6.3", rocm=True), (13, 0), "gsplat", "a build for ROCm; pip"),
+        (TorchBuild("2.9.0+rocm6.3", rocm=True), (13, 0), "gsplat", "a build for ROCm; PIP_FIND"),
         (
             CUDA_TORCH,
             (12, 4),
@@ -230,7 +230,7 @@ def test_what_is_missing_beside_a_gpu_is_told_with_a_remedy(
     assert support.problem.startswith("NVIDIA H200 found, but ") and said in support.problem
     with pytest.raises(BackendUnavailable) as raised:
         support.require()
-    assert f"the engine {engine} cannot draw: {support.problem}; --engine native" in str(
+    assert f"engine {engine}: no GPU can be used: {support.problem}; without --engine" in str(
         raised.value
     )
     assert len(str(raised.value)) < MAX_MESSAGE
@@ -244,7 +244,7 @@ def test_a_machine_without_a_gpu_is_no_surprise() -> None:
     ):
         support = support_of(DriverReport(absence=absence, problem="said"), None, "fused")
         assert (support.problem, support.is_surprising) == ("said", surprising)
-        with pytest.raises(BackendUnavailable, match="engine fused cannot draw: said"):
+        with pytest.raises(BackendUnavailable, match="engine fused: no GPU can be used: said"):
             support.require(0)
 
 

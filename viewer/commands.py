@@ -47,6 +47,7 @@ from viewer.option_types import (
     ProfileName,
     Text,
     Whole,
+    choice,
     hint,
 )
 from viewer.ranges import JPEG_QUALITY, require_in_range
@@ -80,9 +81,7 @@ class PageOptions:
     """What browsers must present, 8 to 128 letters, digits or . _ ~ -"""
     open_browser: Flag = False
     """Open the page in the browser of this machine."""
-    mode: Annotated[
-        ModeName | None, arg(metavar="{color,depth,alpha,count}"), hint(VIEWER.mode)
-    ] = None
+    mode: Annotated[ModeName | None, choice(ModeName), hint(VIEWER.mode)] = None
     """What the picture shows at first: colour, depth, opacity, or Gaussians a pixel."""
     jpeg_quality: Annotated[Whole, hint(VIEWER.still_quality)] = None
     """Of the picture at rest, 1 to 100."""
@@ -181,7 +180,7 @@ class StereoOptions:
 
     stereo: Annotated[
         LayoutName | None,
-        arg(metavar="{side-by-side,top-bottom,anaglyph,separate}"),
+        choice(LayoutName),
         hint("one eye; with --panorama, as players expect"),
     ] = None
     """How the two go into a file: left eye first or above, mixed for red-cyan glasses, or as
@@ -194,7 +193,7 @@ class StereoOptions:
         Convergence, hint("parallel; of an anaglyph, what is in the middle of the picture")
     ] = None
     """Distance of what appears in the screen, world units, or the word parallel."""
-    panorama: Annotated[PanoramaName | None, arg(metavar="{vr180,ods}"), NO_HINT] = None
+    panorama: Annotated[PanoramaName | None, choice(PanoramaName), NO_HINT] = None
     """For headsets: the half-sphere ahead, or all around, as equirectangular pictures; --height is
     that of one eye's."""
 

@@ -205,7 +205,7 @@ def _devices(render: RenderSettings) -> tuple[Device, ...]:
     if names_gpus(render.devices) and not has_gpus:
         raise SettingsError(
             f"devices: {render.devices}: the engine {render.engine} draws on processors; leave "
-            f"--engine out, or use --engine {GPU_BY_DEFAULT}"
+            f"--devices out, or, where there is a GPU, use --engine {GPU_BY_DEFAULT}"
         )
     devices = parse_devices(
         render.devices,

@@ -28,6 +28,7 @@ from viewer.option_types import (
     Text,
     Vector,
     Whole,
+    choice,
     hint,
 )
 from viewer.ranges import LOD, require_in_range
@@ -153,7 +154,7 @@ class DrawingOptions:
     """CPU threads a picture may use."""
     engine: Annotated[
         EngineName | None,
-        arg(metavar="{auto,native,fused,gsplat,reference}"),
+        choice(EngineName),
         hint("auto: fused where a GPU can be used, else native"),
     ] = None
     """What draws: native on the processor, fused or gsplat on a GPU; the reference is exact and
@@ -167,9 +168,7 @@ class DeviceOptions:
     devices: Annotated[Text, hint("auto: GPUs that can be used, else all cores")] = None
     """cpu, a number of devices that divide the cores, cuda for all GPUs, cuda:0 for one, or a list
     such as cuda:0,cpu."""
-    memories: Annotated[MemoriesName | None, arg(metavar="{shared,own}"), hint(RENDER.memories)] = (
-        None
-    )
+    memories: Annotated[MemoriesName | None, choice(MemoriesName), hint(RENDER.memories)] = None
     """Whether several devices draw from one memory, or each has its own, as GPUs do."""
     schedule: Annotated[Text, hint("alternate-frame, if there are several")] = None
     """How frames are divided among them: single, eye-parallel, alternate-frame, tile-split,
@@ -198,9 +197,7 @@ class ExportDeviceOptions:
     devices: Annotated[Text, hint("auto: GPUs that can be used, else all cores")] = None
     """cpu, a number of devices that divide the cores, cuda for all GPUs, cuda:0 for one, or a list
     such as cuda:0,cpu."""
-    memories: Annotated[MemoriesName | None, arg(metavar="{shared,own}"), hint(RENDER.memories)] = (
-        None
-    )
+    memories: Annotated[MemoriesName | None, choice(MemoriesName), hint(RENDER.memories)] = None
     """Whether several devices draw from one memory, or each has its own, as GPUs do."""
     schedule: Annotated[Text, hint("tile-split; alternate-frame for --panorama ods")] = None
     """How pictures are divided among them: single, eye-parallel, alternate-frame, tile-split,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from tyro.conf import DisallowNone, FlagCreatePairsOff, arg
 from tyro.constructors import PrimitiveConstructorSpec
@@ -123,6 +123,18 @@ def _words(value: Any) -> list[str]:
     if value is None:
         return [""]
     return [f"{v:g}" for v in value] if isinstance(value, tuple) else [f"{value}"]
+
+
+def choice(names: Any) -> PrimitiveConstructorSpec[Any]:
+    """One word of a ``Literal`` that may be absent; left to itself, tyro takes "None", too."""
+    words = get_args(names)
+
+    def parse(given: list[str]) -> str:
+        if given[0] not in words:
+            raise ValueError(f"{given[0]!r} is none of {', '.join(words)}")
+        return given[0]
+
+    return _spec(parse, f"{{{','.join(words)}}}")
 
 
 def hint(default: object) -> Any:

@@ -63,7 +63,10 @@ def test_all_that_is_shipped_can_be_drawn(name: str) -> None:
 
 
 def test_a_gpu_that_is_not_there_is_refused() -> None:
-    with pytest.raises(BackendUnavailable, match="a test finds no GPU; --engine native draws"):
+    with pytest.raises(
+        BackendUnavailable,
+        match="a test finds no GPU; without --",
+    ):
         DeviceChoice.of(RenderSettings(devices="cuda"))
 
 

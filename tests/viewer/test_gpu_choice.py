@@ -99,7 +99,7 @@ def test_a_gpu_that_cannot_be_used_is_told_once(
         assert [d.name for d in open_drawers(RenderSettings()).choice.devices] == ["cpu:0"]
     assert said(caplog, "NVIDIA") == [f"warning: {problem}; the processor draws instead"]
     for render in (RenderSettings(engine="fused"), RenderSettings(devices="cuda:0,cpu")):
-        with pytest.raises(BackendUnavailable, match="engine fused cannot draw: NVIDIA H200 found"):
+        with pytest.raises(BackendUnavailable, match="no GPU can be used: NVIDIA H200 found"):
             DeviceChoice.of(render)
 
 
@@ -198,11 +198,14 @@ def test_who_asks_for_a_gpu_that_is_not_there_gets_one_line(
     files = ["-o", str(tmp_path / "a.png")] if command == "export" else []
     assert main([command, str(ball_ply), *files, "--engine", "fused"]) == 2
     assert capsys.readouterr().err == (
-        "belvedere: error: the engine fused cannot draw: there is no NVIDIA driver; --engine "
-        "native draws on the processor\n"
+        "belvedere: error: engine fused: no GPU can be used: there is no NVIDIA driver; without "
+        "--engine and --devices the processor draws\n"
     )
     assert main([command, str(ball_ply), *files, "--devices", "cuda:0"]) == 2
-    assert "engine fused cannot draw: there is no NVIDIA driver" in capsys.readouterr().err
+    assert capsys.readouterr().err == (
+        "belvedere: error: devices: cuda:0: no GPU can be used: there is no NVIDIA driver; without "
+        "--devices the processor draws\n"
+    )
 
 
 def test_gsplat_is_compiled_before_it_draws(monkeypatch: pytest.MonkeyPatch) -> None:
