@@ -11,25 +11,38 @@ import argparse
 import json
 import re
 import subprocess
+import sys
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, fields
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
-import triton
-from rich.console import Console
-from rich.table import Table
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
+from benchmarks.packages import STATUS, end_without
 
-from rendering.fused_kernels.bin import gather_kernel, pair_kernel
-from rendering.fused_kernels.chunk_box import cull_kernel
-from rendering.fused_kernels.composite import matrix_kernel, stream_kernel
-from rendering.fused_kernels.project import project_kernel
-from rendering.fused_kernels.project_pair import project_pair_kernel
+try:
+    import triton
+    from rich.console import Console
+    from rich.table import Table
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+    from triton.errors import TritonError
 
+    from rendering.fused_kernels.bin import gather_kernel, pair_kernel
+    from rendering.fused_kernels.chunk_box import cull_kernel
+    from rendering.fused_kernels.composite import matrix_kernel, stream_kernel
+    from rendering.fused_kernels.project import project_kernel
+    from rendering.fused_kernels.project_pair import project_pair_kernel
+    from splat.errors import one_line
+except ModuleNotFoundError as error:
+    if __name__ != "__main__":
+        raise
+    end_without(error, ("triton", "rich"))
+
+LOWEST, HIGHEST = 70, 130  # compute capabilities, ten times; kernels need 7.0
 GENERATIONS = {80: "Ampere (A100)", 89: "Ada", 90: "Hopper", 120: "Blackwell (RTX 50)"}
 TYPES = {
     "pages": "*i64",
@@ -254,19 +267,75 @@ def table_of(codes: Mapping[str, KernelCode], capability: int) -> Table:
     return table
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> int:
     """Print the table, or what it is made of."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--capability", type=int, default=90, help="such as 80, 90, 120")
-    parser.add_argument("--only", nargs="*", choices=list(VARIANTS), default=list(VARIANTS))
-    parser.add_argument("--json", action="store_true", help="for programs")
-    options = parser.parse_args()
-    codes = {name: compile_variant(VARIANTS[name], options.capability) for name in options.only}
+    options = _parser().parse_args(argv)
+    capability = options.capability
+    codes = {}
+    for name in options.only:
+        try:
+            with redirect_stdout(StringIO()):  # Triton prints all of a program that it cannot make
+                codes[name] = compile_variant(VARIANTS[name], capability)
+        except (TritonError, subprocess.CalledProcessError) as problem:
+            said = _complaint(f"{problem}")
+            line = f"error: '{name}' cannot be compiled for sm_{capability}: {said}"
+            print(line, file=sys.stderr)
+            return STATUS
     if options.json:
         print(json.dumps({name: code.to_json() for name, code in codes.items()}))
     else:
-        Console(width=140).print(table_of(codes, options.capability))
+        Console(width=140).print(table_of(codes, capability))
+    return 0
+
+
+def _complaint(text: str) -> str:
+    """The line of a compiler's output that says what is wrong."""
+    lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+    told = [line for line in lines if "fatal" in line] or [line for line in lines if "rror" in line]
+    return one_line((told or lines or ["no word"])[0])
+
+
+def _parser() -> argparse.ArgumentParser:
+    names = "\n".join(f'  "{name}"' for name in VARIANTS)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.kernel_code",
+        description=__doc__.splitlines()[0],
+        epilog=f"kernels, by NAME:\n{names}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    known = ", ".join(f"{number} {name}" for number, name in GENERATIONS.items())
+    parser.add_argument(
+        "--capability",
+        type=_capability,
+        default=90,
+        metavar="N",
+        help=f"compute capability times ten, {LOWEST} to {HIGHEST}: {known} (90)",
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        type=_variant,
+        metavar="NAME",
+        default=list(VARIANTS),
+        help="kernels to compile, all if not given",
+    )
+    parser.add_argument("--json", action="store_true", help="for programs")
+    return parser
+
+
+def _capability(word: str) -> int:
+    if not (word.isdecimal() and LOWEST <= int(word) <= HIGHEST):
+        raise argparse.ArgumentTypeError(
+            f"'{word}': write {LOWEST} to {HIGHEST}, as 90 for 9.0; kernels need 7.0 at least"
+        )
+    return int(word)
+
+
+def _variant(name: str) -> str:
+    if name not in VARIANTS:
+        raise argparse.ArgumentTypeError(f"there is no kernel '{name}'; --help lists them")
+    return name
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -30,6 +30,7 @@ from benchmarks.gpu_kit.plan import (
 from benchmarks.gpu_kit.results import Results, StepRecord, to_json
 from benchmarks.gpu_kit.supervisor import Setting, Supervisor
 from benchmarks.gpu_kit.tables import KINDS, tables_of, to_markdown_page, with_floors
+from benchmarks.packages import missing
 from benchmarks.report import Row
 from tests.gpu_kit_faults import is_there
 
@@ -115,6 +116,43 @@ def test_a_bare_machine_loads_it(native: bool) -> None:
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", ["gpu_kit", "kernel_code", "kernel_work"])
+def test_a_python_without_packages_names_them(command: str) -> None:
+    """``-S``: as without all that is installed."""
+    done = subprocess.run(
+        [sys.executable, "-S", "-m", f"benchmarks.{command}"],
+        cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert "rich" in done.stderr and ".venv/bin/python" in done.stderr
+
+
+def test_packages_may_be_carried_along(tmp_path: Path) -> None:
+    assert missing(["json", "yaml", "no_such"]) == ["no_such"]
+    (tmp_path / "no_such.py").write_text("", "utf-8")
+    assert missing(["no_such"], [str(tmp_path)]) == []
+
+
+def test_without_a_device_nothing_is_begun(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.gpu_kit", "--out", str(out)],
+        cwd=ROOT,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    said = "error: there is no CUDA device, or no driver for it; --dry does without\n"
+    assert (done.returncode, done.stdout) == (1, said)
+    assert not out.exists()
 
 
 def every_step(plan: Plan) -> list[Step]:
@@ -275,6 +313,16 @@ def test_nothing_follows_what_was_needed(tmp_path: Path) -> None:
 def test_no_step_begins_after_the_end(tmp_path: Path) -> None:
     found = ran(tmp_path, [step("a", "hang"), step("b", "well")], minutes=2.0 / 60)
     assert statuses(found) == {"a": "late", "b": "left out"}
+
+
+def test_what_the_end_cuts_short_did_not_die(tmp_path: Path) -> None:
+    found = ran(
+        tmp_path,
+        [step("a", "hang", 3.0, needed=True, quiet=False)],
+        Lane((step("beside", "hang"),), 60.0),
+    )
+    assert statuses(found) == {"a": "late", "beside": "left out"}
+    assert found["steps"][1]["problem"] == "the run was ended"
 
 
 KILLED = """

@@ -90,3 +90,40 @@ def test_a_listing_is_read() -> None:
     assert code.instructions == {"LDC": 1, "FFMA": 1, "MUFU": 1, "BRA": 1, "FADD": 1}
     assert code.loop == {"FFMA": 1, "MUFU": 1, "BRA": 1}
     assert flops(code.loop) == 3
+
+
+@pytest.mark.parametrize("capability", ["12", "60", "131", "9.0"])
+def test_generations_without_these_kernels_are_refused(
+    capability: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from benchmarks.kernel_code import main
+
+    with pytest.raises(SystemExit) as end:
+        main(["--capability", capability])
+    assert end.value.code == 2
+    assert f"'{capability}': write 70 to 130" in capsys.readouterr().err
+
+
+def test_what_the_compiler_refuses_is_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from benchmarks import kernel_code
+
+    def refuse(variant: object, capability: int) -> None:
+        sys.stdout.write("all of the program")
+        raise kernel_code.TritonError("`ptxas` stderr:\nptxas fatal   : no sm_88\n\nRepro: ptxas")
+
+    monkeypatch.setattr(kernel_code, "compile_variant", refuse)
+    assert kernel_code.main(["--capability", "88", "--only", "list"]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err == "error: 'list' cannot be compiled for sm_88: ptxas fatal : no sm_88\n"
+
+
+def test_help_names_every_kernel(capsys: pytest.CaptureFixture[str]) -> None:
+    from benchmarks.kernel_code import VARIANTS, main
+
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    said = capsys.readouterr().out
+    assert "--only NAME" in said and all(f'  "{name}"\n' in said for name in VARIANTS)

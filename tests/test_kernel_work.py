@@ -11,7 +11,14 @@ os.environ.setdefault("TRITON_INTERPRET", "1")
 if importlib.util.find_spec("triton") is None:
     pytest.skip("Triton is not made for this system", allow_module_level=True)
 
-from benchmarks.kernel_work import FrameCounts, count_frame, gaussian_bytes, sort_bytes, work_of
+from benchmarks.kernel_work import (
+    FrameCounts,
+    count_frame,
+    gaussian_bytes,
+    main,
+    sort_bytes,
+    work_of,
+)
 from rendering.fused_cuda import FusedRasterizer, Tuning
 from rendering.fused_pages import page_words
 from rendering.native.cpu import NativeRasterizer
@@ -59,3 +66,10 @@ def test_the_floor_is_that_of_what_takes_longer() -> None:
     last = work_of(COUNTS)[-1]
     assert last.floor_ms(1e9, 1e30) == pytest.approx(last.moved_bytes / 1e6)
     assert last.floor_ms(1e30, 1e9) == pytest.approx(last.flops / 1e6)
+
+
+def test_a_scene_that_is_not_there_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--scene", "town:150K"]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.startswith("error: town:150K: ")
+    assert said.err.count("\n") == 1

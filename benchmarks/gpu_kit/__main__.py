@@ -14,21 +14,32 @@ from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
-from rich.console import Console
+from benchmarks.packages import STATUS, end_without, line_of, missing
 
-from benchmarks.gpu_kit.plan import DRY, FULL, Plan, lanes_beside, steps_of
-from benchmarks.gpu_kit.results import Results, StepRecord, to_json
-from benchmarks.gpu_kit.supervisor import Setting, Supervisor
-from benchmarks.gpu_kit.tables import tables_of, to_markdown_page
-from splat.atomic_file import atomic_file
-from splat.errors import BelvedereError
+# OpenCV, PyYAML, fsspec and aiohttp load with scenes and pictures.
+NEEDED = ("numpy", "rich", "torch", "triton", "cv2", "yaml", "fsspec", "aiohttp")
+
+try:
+    from rich.console import Console
+
+    from benchmarks.gpu_kit.plan import DRY, FULL, Plan, lanes_beside, steps_of
+    from benchmarks.gpu_kit.results import Results, StepRecord, to_json
+    from benchmarks.gpu_kit.supervisor import Setting, Supervisor, device_problem
+    from benchmarks.gpu_kit.tables import tables_of, to_markdown_page
+    from splat.atomic_file import atomic_file
+    from splat.errors import BelvedereError
+except ModuleNotFoundError as error:
+    if __name__ != "__main__":
+        raise
+    end_without(error, NEEDED)
 
 WIDTH = 200  # columns of a table that goes into a file
 WELL = ("done", "absent")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the kit; 1 if a step failed, or was not reached."""
+    """Runs the kit; 1 if a step failed or was not reached, or without a device, 2 if it lacks what
+    it needs."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     words = _parser().parse_args(arguments)
     plan = _plan_of(words)
@@ -36,19 +47,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="belvedere-gpu-kit-") as temporary:
             work = Path(temporary)
             search = _unpacked(words.wheels, work / "wheels")
-            command = shlex.join(["python3", "-m", "benchmarks.gpu_kit", *arguments])
+            if lacking := missing(NEEDED, search):
+                console.print(line_of(lacking), markup=False, soft_wrap=True)
+                return STATUS
+            setting = _setting(plan, out, work, search)
+            if not plan.dry and (problem := device_problem(replace(setting, log=work / "log"))):
+                console.print(f"error: {problem}", markup=False, soft_wrap=True)
+                return 1
+            out.mkdir(parents=True, exist_ok=True)
             results = Results(
                 out / "gpu_kit.json",
-                {"command": command, "dry": plan.dry, "plan": plan.to_json()},
+                {"command": _command(arguments), "dry": plan.dry, "plan": plan.to_json()},
             )
-            finished = _run(plan, results, out, work, search, console)
+            finished = _run(plan, results, out, setting, console)
     except BelvedereError as error:
         console.print(f"error: {error}", markup=False)
-        return 2
+        return STATUS
     tables = tables_of(results.rows, results.steps, dry=plan.dry)
     for table in tables:
         console.print(table)
@@ -56,9 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0 if finished and well else 1
 
 
-def _run(
-    plan: Plan, results: Results, out: Path, work: Path, search: Sequence[str], console: Console
-) -> bool:
+def _run(plan: Plan, results: Results, out: Path, setting: Setting, console: Console) -> bool:
     """All steps; whether all had their turn: an interrupt ends them and leaves what there is."""
 
     def heard(step: StepRecord) -> None:
@@ -69,8 +84,6 @@ def _run(
         console.print(line, markup=False, soft_wrap=True)
         _write_page(results, out, plan)
 
-    first_line = to_json({"plan": plan.to_json(), "work": str(work), "out": str(out.resolve())})
-    setting = Setting(first_line, _environment(plan, search), out / "gpu_kit.log")
     setting.log.write_bytes(b"")
     supervisor = Supervisor(
         setting, results, minutes=plan.minutes, quiet_after_s=plan.prepare_s, heard=heard
@@ -83,6 +96,15 @@ def _run(
             return False
     results.finish()
     return True
+
+
+def _setting(plan: Plan, out: Path, work: Path, search: Sequence[str]) -> Setting:
+    first_line = to_json({"plan": plan.to_json(), "work": str(work), "out": str(out.resolve())})
+    return Setting(first_line, _environment(plan, search), out / "gpu_kit.log")
+
+
+def _command(arguments: Sequence[str]) -> str:
+    return shlex.join(["python3", "-m", "benchmarks.gpu_kit", *arguments])
 
 
 def _write_page(results: Results, out: Path, plan: Plan) -> None:

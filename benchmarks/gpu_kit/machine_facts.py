@@ -8,11 +8,24 @@ import subprocess
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
+from benchmarks.gpu_kit.absent import Absent
 from benchmarks.gpu_kit.bench import Bench, Tell
 from benchmarks.machine import this_machine
 
 PACKAGES = ("torch", "triton", "numpy", "gsplat")
 _PATIENCE_S = 20.0
+
+
+def find_device(bench: Bench, tell: Tell) -> None:
+    """Nothing, if there is a device.
+
+    Raises:
+        Absent: If there is none, or PyTorch cannot be loaded.
+    """
+    try:
+        _ = bench.board
+    except (ImportError, OSError) as error:
+        raise Absent(f"PyTorch cannot be loaded: {error}") from None
 
 
 def tell_facts(bench: Bench, tell: Tell) -> None:

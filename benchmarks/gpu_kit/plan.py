@@ -171,6 +171,9 @@ class Step:
         return json.dumps(told)
 
 
+DEVICE = Step("device", f"{PACKAGE}.machine_facts:find_device", 60.0)  # before a run
+
+
 @dataclass(frozen=True, slots=True)
 class Lane:
     """Steps that run one after the other, beside others.

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu_kit.plan import Lane, Step
+from benchmarks.gpu_kit.plan import DEVICE, Lane, Step
 from benchmarks.gpu_kit.results import Results, StepRecord
 from benchmarks.report import Row
 from rendering.process_session import end_session
@@ -155,6 +155,12 @@ class Worker(Closing):
         return f"its process ended {'by signal' if status < 0 else 'with status'} {abs(status)}"
 
 
+def device_problem(setting: Setting) -> str:
+    """Why nothing can be measured, found out before anything is begun; empty if it can."""
+    with Worker(setting) as worker:
+        return worker.perform(DEVICE, DEVICE.limit_s, lambda _: None).problem
+
+
 class Supervisor(Closing):
     """Sees to it that every step has its turn and its end.
 
@@ -258,6 +264,8 @@ class Supervisor(Closing):
             record = StepRecord(step.name, "left out", 0.0, "no time was left")
         else:
             record = worker.perform(step, min(step.limit_s, left_s), self._results.add_row)
+        if self._ended and record.status == "died":
+            record = replace(record, status="left out", problem="the run was ended")
         if meanwhile and record.status == "done":
             record = replace(record, problem=f"{meanwhile}: still at work when it began")
         self._over(record)
