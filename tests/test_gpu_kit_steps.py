@@ -264,7 +264,7 @@ def test_counts_are_there_whatever_ends_pytest(
             contract_tests.run(bench, rows.append, files="ours")
     (row,) = rows
     assert (row["status"], row["over"], row["passed"]) == (status, over, passed)
-    page = to_markdown_page(tables_of(rows, [], dry=True), dry=True)
+    page = to_markdown_page(tables_of(rows, [], dry=True), "", dry=True)
     assert f"| ours | {'not over' if status is None else status} |" in page
 
 

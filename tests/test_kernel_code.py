@@ -107,11 +107,13 @@ def test_generations_without_these_kernels_are_refused(
 def test_what_the_compiler_refuses_is_a_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    from triton.errors import TritonError
+
     from benchmarks import kernel_code
 
     def refuse(variant: object, capability: int) -> None:
         sys.stdout.write("all of the program")
-        raise kernel_code.TritonError("`ptxas` stderr:\nptxas fatal   : no sm_88\n\nRepro: ptxas")
+        raise TritonError("`ptxas` stderr:\nptxas fatal   : no sm_88\n\nRepro: ptxas")
 
     monkeypatch.setattr(kernel_code, "compile_variant", refuse)
     assert kernel_code.main(["--capability", "88", "--only", "list"]) == 2

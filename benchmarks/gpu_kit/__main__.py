@@ -9,8 +9,9 @@ import signal
 import sys
 import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -58,11 +59,12 @@ def main(argv: Sequence[str] | None = None) -> int:
                 console.print(f"error: {problem}", markup=False, soft_wrap=True)
                 return 1
             out.mkdir(parents=True, exist_ok=True)
+            command = shlex.join(["python3", "-m", "benchmarks.gpu_kit", *arguments])
             results = Results(
                 out / "gpu_kit.json",
-                {"command": _command(arguments), "dry": plan.dry, "plan": plan.to_json()},
+                {"command": command, "dry": plan.dry, "plan": plan.to_json()},
             )
-            finished = _run(plan, results, out, setting, console)
+            finished = _run(plan, results, partial(_write_page, out, command), setting, console)
     except BelvedereError as error:
         console.print(f"error: {error}", markup=False)
         return STATUS
@@ -73,7 +75,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0 if finished and well else 1
 
 
-def _run(plan: Plan, results: Results, out: Path, setting: Setting, console: Console) -> bool:
+def _run(
+    plan: Plan,
+    results: Results,
+    write: Callable[[Plan, Results], None],
+    setting: Setting,
+    console: Console,
+) -> bool:
     """All steps; whether all had their turn: an interrupt ends them and leaves what there is."""
 
     def heard(step: StepRecord) -> None:
@@ -82,7 +90,7 @@ def _run(plan: Plan, results: Results, out: Path, setting: Setting, console: Con
             f"{'DRY ' if plan.dry else ''}{step.name}: {step.status}, {step.seconds:.1f} s{because}"
         )
         console.print(line, markup=False, soft_wrap=True)
-        _write_page(results, out, plan)
+        write(plan, results)
 
     setting.log.write_bytes(b"")
     supervisor = Supervisor(
@@ -103,14 +111,10 @@ def _setting(plan: Plan, out: Path, work: Path, search: Sequence[str]) -> Settin
     return Setting(first_line, _environment(plan, search), out / "gpu_kit.log")
 
 
-def _command(arguments: Sequence[str]) -> str:
-    return shlex.join(["python3", "-m", "benchmarks.gpu_kit", *arguments])
-
-
-def _write_page(results: Results, out: Path, plan: Plan) -> None:
+def _write_page(out: Path, command: str, plan: Plan, results: Results) -> None:
     tables = tables_of(results.rows, results.steps, dry=plan.dry)
     with atomic_file(out / "gpu_kit.md") as temporary:
-        temporary.write_text(to_markdown_page(tables, dry=plan.dry), "utf-8")
+        temporary.write_text(to_markdown_page(tables, command, dry=plan.dry), "utf-8")
 
 
 def _environment(plan: Plan, search: Sequence[str]) -> Mapping[str, str]:

@@ -10,6 +10,7 @@ import numpy as np
 from benchmarks.gpu_kit.absent import Absent
 from benchmarks.gpu_kit.bench import Bench, Tell
 from rendering.base import Rasterizer
+from rendering.cuda_faults import CPU_INSTEAD
 from splat.camera import Camera
 from splat.errors import BackendUnavailable
 from splat.gaussians import Gaussians
@@ -38,7 +39,7 @@ def compile_kernels(bench: Bench, tell: Tell) -> None:
     try:
         image = engine.render(engine.prepare(one), camera)
     except BackendUnavailable as error:
-        raise Absent(f"gsplat: {error}") from None
+        raise Absent(_reason(error)) from None
     (bench.work / COMPILED).touch()
     tell({"table": "peer", "alpha": float(image.alpha.max())})
 
@@ -51,8 +52,14 @@ def open_peer(bench: Bench) -> Rasterizer:
     """
     engine = _engine(bench.board.device)
     if not (bench.work / COMPILED).exists():
-        raise Absent("gsplat: its kernels are not compiled")
+        raise Absent("gsplat's kernels are not compiled")
     return engine
+
+
+def _reason(error: Exception) -> str:
+    """Without what a viewer would do about it: here nothing takes its place."""
+    said = str(error).removesuffix(f"; {CPU_INSTEAD}")
+    return said if said.startswith("gsplat") else f"gsplat: {said}"
 
 
 def _engine(device: str) -> Rasterizer:
@@ -62,13 +69,13 @@ def _engine(device: str) -> Rasterizer:
         except ValueError:  # kept out of the way
             missing = True
         if missing:
-            raise Absent(f"gsplat: there is no module {module}")
+            raise Absent(f"gsplat is not installed: there is no module {module}")
     try:
         from rendering.gsplat_cuda import GsplatRasterizer
     except (ImportError, BackendUnavailable) as error:
-        raise Absent(f"gsplat: {error}") from None
+        raise Absent(_reason(error)) from None
     try:
         rasterizer: Rasterizer = GsplatRasterizer(device)
     except BackendUnavailable as error:
-        raise Absent(f"gsplat: {error}") from None
+        raise Absent(_reason(error)) from None
     return rasterizer

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from benchmarks.gpu_kit.bars import bars_of
@@ -66,16 +67,24 @@ def _floor_bytes(row: Row) -> float:
 def _shown(title: str, mark: str, make: Callable[[], Table]) -> Table:
     """A table; one that a row spoils says so, and costs neither the run nor the others."""
     try:
-        return make()
+        return _narrow(make())
     except Exception as error:
         return new_table(
             f"{mark}{title}: cannot be shown ({type(error).__name__}: {error})", [], []
         )
 
 
-def to_markdown_page(tables: Sequence[Table], *, dry: bool) -> str:
-    """Sections fit for ``docs/benchmarks.md``."""
-    command = "python3 -m benchmarks.gpu_kit" + (" --dry" if dry else "")
+def _narrow(table: Table) -> Table:
+    """As little beside the figures as may be: the widest has 20 columns. Words are broken first."""
+    table.box, table.padding, table.pad_edge = SIMPLE_HEAD, (0, 0), False
+    for column in table.columns:
+        column.no_wrap = column.justify == "right"
+        column.overflow = "fold"
+    return table
+
+
+def to_markdown_page(tables: Sequence[Table], command: str, *, dry: bool) -> str:
+    """Sections fit for ``docs/benchmarks.md``, below the command that made them."""
     warning = "DRY: made on a CPU to test the kit; no figure here is a speed.\n\n" if dry else ""
     return f"Command: `{command}`\n\n{warning}" + "\n".join(map(to_markdown, tables))
 
@@ -84,6 +93,23 @@ def number(row: Row, name: str, form: str = ",.1f", scale: float = 1.0) -> str:
     """A figure of a row; a dash where it has none."""
     value = row.get(name)
     return "—" if value is None else format(scale * value, form)
+
+
+def amount(value: float) -> str:
+    """Three digits of it, with K, M or G for thousands, millions and so on."""
+    for factor, unit in ((1e9, " G"), (1e6, " M"), (1e3, " K")):
+        if value >= 0.9995 * factor:
+            return f"{_three_digits(value / factor)}{unit}"
+    return f"{value:.0f}"
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f}"
+
+
+def _amount(name: str, scale: float = 1.0) -> Cell:
+    """A dash, too, where it is nothing: memory is not measured in a dry run."""
+    return lambda row: amount(scale * row[name]) if row.get(name) else "—"
 
 
 def _figure(name: str, form: str = ",.1f", scale: float = 1.0) -> Cell:
@@ -132,17 +158,17 @@ KINDS: dict[str, Kind] = {
         "frames: single pictures, the whole scene resident",
         {**_PLACE, "engine": _engine},
         {
-            "M Gaussians": _figure("gaussians", ".1f", 1e-6),
-            "visible K": _figure("visible", ",.0f", 1e-3),
-            "pairs K": _figure("tile_pairs", ",.0f", 1e-3),
+            "Gaussians": _amount("gaussians"),
+            "visible": _amount("visible"),
+            "pairs": _amount("tile_pairs"),
             "floor ms": _figure("floor_ms", ".2f"),
             **_TIMES,
             "project": _stage("project"),
             "sort": _stage("sort"),
             "bin": _stage("bin"),
             "composite": _stage("composite"),
-            "scene MB": _figure("held_mb", ",.0f"),
-            "frame MB": _figure("frame_mb", ",.0f"),
+            "scene bytes": _amount("held_mb", 1e6),
+            "frame bytes": _amount("frame_mb", 1e6),
         },
     ),
     "pictures": Kind(
@@ -154,8 +180,8 @@ KINDS: dict[str, Kind] = {
         "binocular: both eyes of a cut through the levels of detail, all of a frame",
         {**_PLACE, "manner": _word("manner")},
         {
-            "M Gaussians": _figure("gaussians", ".1f", 1e-6),
-            "drawn K": _figure("drawn", ",.0f", 1e-3),
+            "Gaussians": _amount("gaussians"),
+            "drawn": _amount("drawn"),
             "frames/s": _figure("fps", ".1f"),
             "on the device": _figure("device_fps", ".1f"),
             "choosing ms": _figure("choosing_ms", ".2f"),
@@ -178,7 +204,7 @@ KINDS: dict[str, Kind] = {
         "paging: the device's memory with all of a scene, and with a part of it",
         {"scene": _word("scene"), "pages for": _word("pages")},
         {
-            "MB": _figure("device_mb", ",.0f"),
+            "bytes": _amount("device_mb", 1e6),
             "less %": _figure("less", ".0f", 100),
             "worst PSNR dB": _figure("psnr_db", ".1f"),
         },
@@ -204,12 +230,18 @@ def _table(kind: Kind, rows: Sequence[Row], mark: str) -> Table:
         words = [cell(row) for cell in kind.words.values()]
         if "skipped" in row:
             figures = ["—"] * len(kind.figures)
-            reasons.append(f"{' '.join(words)}: {row['skipped']}")
+            reasons.append(_reason(words, row["skipped"]))
         else:
             figures = [cell(row) for cell in kind.figures.values()]
         table.add_row(*([mark.strip()] if mark else []), *words, *figures)
     table.caption = "; ".join(dict.fromkeys(reasons)) or None
     return table
+
+
+def _reason(words: Sequence[str], why: str) -> str:
+    """What was skipped, and why."""
+    what = " ".join(word for word in words if word != "—")
+    return why if why.startswith(what) else f"{what}: {why}"
 
 
 def _machine_table(rows: Sequence[Row], mark: str) -> Table:
