@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -32,6 +31,7 @@ from rendering.fused_kernels.composite import matrix_kernel, stream_kernel
 from rendering.fused_kernels.layout import SPLAT_COLUMNS
 from rendering.fused_kernels.project import project_kernel
 from rendering.fused_kernels.project_pair import project_pair_kernel
+from rendering.stopwatch_cuda import Stopwatch
 from splat.camera import Camera
 from splat.errors import BudgetError
 from splat.gaussians import MAX_SH_DEGREE
@@ -73,19 +73,6 @@ class Tuning:
     def __post_init__(self) -> None:
         if self.tile not in (8, 16, TILE_PX):
             raise ValueError(f"a tile has 8, 16 or {TILE_PX} pixels a side, not {self.tile}")
-
-
-class Stopwatch(Protocol):
-    """Takes the time of stages on the device's own clock."""
-
-    def mark(self, stage: str) -> None:
-        """A stage ends here; the first one only begins."""
-
-    def wait(self) -> None:
-        """Until the device has done all that it was given."""
-
-    def stage_ms(self) -> dict[str, float]:
-        """Milliseconds by stage, once the device is done."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks.kernel_work import COMPOSITE_FLOPS, PAIR_FLOPS, PROJECT_FLOPS
+
 if importlib.util.find_spec("triton") is None:
     pytest.skip("Triton is not made for this system", allow_module_level=True)
 
@@ -63,6 +65,13 @@ def test_kernels_compile_and_keeps_to_its_registers(tmp_path: Path) -> None:
     assert loop["MUFU"] == 128
     assert 12 * 128 < sum(loop.values()) < 18 * 128
     assert codes["composite"]["loop"]["LDG"] > loop["LDG"]
+    from benchmarks.kernel_code import flops
+
+    # What frames ask of a GPU is reckoned with these.
+    assert flops(codes["project"]["instructions"]) == pytest.approx(PROJECT_FLOPS, rel=0.02)
+    assert flops(codes["pairs"]["instructions"]) == pytest.approx(PAIR_FLOPS, rel=0.02)
+    each = flops(codes["composite"]["loop"]) / 128
+    assert each == pytest.approx(COMPOSITE_FLOPS, rel=0.05)
 
 
 @pytest.mark.parametrize("capability", [80, 120])
