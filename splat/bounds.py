@@ -13,7 +13,8 @@ comes to the same bits.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,18 +122,13 @@ class ViewVolume:
     rect: tuple[float, float, float, float]
 
     @classmethod
-    def of(cls, camera: Camera) -> ViewVolume:
-        """The volume that ``camera`` sees."""
-        fisheye = camera.model is CameraModel.FISHEYE
-        return cls(
-            model=camera.model,
-            position=camera.position,
-            rotation=np.array(camera.viewmat[:3, :3]),
-            near=camera.near * (1.0 - _DEPTH_SLACK),
-            far=camera.far * (1.0 + _DEPTH_SLACK),
-            planes=_no_planes() if fisheye else _planes(camera),
-            rect=_image_rect(camera) if fisheye else (0.0, 0.0, 0.0, 0.0),
-        )
+    def of(cls, camera: Camera, zoom: float = 1.0) -> ViewVolume:
+        """The volume that ``camera`` sees.
+
+        Args:
+            zoom: Multiplies its focal lengths: below 1 it sees more.
+        """
+        return _volume_of(camera, zoom)
 
     @property
     def rect_radius(self) -> float:
@@ -220,33 +216,50 @@ def _no_planes() -> Float64Array:
     return planes
 
 
-def _planes(camera: Camera) -> Float64Array:
+@lru_cache(maxsize=16)  # selection, culling and bands of a frame ask for the same ones
+def _volume_of(camera: Camera, zoom: float) -> ViewVolume:
+    fisheye = camera.model is CameraModel.FISHEYE
+    planes = _no_planes() if fisheye else _planes(camera, zoom)
+    rect = _image_rect(camera, zoom) if fisheye else (0.0, 0.0, 0.0, 0.0)
+    if zoom != 1.0:
+        return replace(_volume_of(camera, 1.0), planes=planes, rect=rect)
+    return ViewVolume(
+        model=camera.model,
+        position=camera.position,
+        rotation=np.array(camera.viewmat[:3, :3]),
+        near=camera.near * (1.0 - _DEPTH_SLACK),
+        far=camera.far * (1.0 + _DEPTH_SLACK),
+        planes=planes,
+        rect=rect,
+    )
+
+
+def _planes(camera: Camera, zoom: float) -> Float64Array:
     """The planes of a pinhole's or ortho's frustum; see ``ViewVolume.planes``.
 
     A mean at (x, y, z) in the camera frame shows at the right edge or left of it if
     ``fx x / z + cx − extent ≤ width``, where the extent in pixels is at most the dilation's
     plus ``sigmas · max_scale · fx / z · sqrt(1 + (x/z)²)``, with x/z limited as in J.
     """
-    fx, fy = float(camera.K[0, 0]), float(camera.K[1, 1])
-    cx, cy = float(camera.K[0, 2]), float(camera.K[1, 2])
-    right, left = ((side + _DILATION_REACH_PX) / fx for side in (camera.width - cx, cx))
-    bottom, top = ((side + _DILATION_REACH_PX) / fy for side in (camera.height - cy, cy))
-    rows = np.array(camera.viewmat[:3, :3])
+    # In plain numbers: of so few, arrays take longer.
+    (fx, _, cx), (_, fy, cy), _ = camera.K.tolist()
+    fx, fy = zoom * fx, zoom * fy
+    right, left = (camera.width - cx + _DILATION_REACH_PX) / fx, (cx + _DILATION_REACH_PX) / fx
+    bottom, top = (camera.height - cy + _DILATION_REACH_PX) / fy, (cy + _DILATION_REACH_PX) / fy
     near, far = camera.near * (1.0 - _DEPTH_SLACK), camera.far * (1.0 + _DEPTH_SLACK)
-    planes = np.zeros((6, 5))
-    planes[0, :4] = (*rows[2], far)
-    planes[1, :4] = (*-rows[2], -near)
-    sides = ((rows[0], right), (-rows[0], left), (rows[1], bottom), (-rows[1], top))
+    x, y, z = camera.viewmat[:3, :3].tolist()
+    planes = [[*z, far, 0.0], [-z[0], -z[1], -z[2], -near, 0.0]]
+    sides = ((x, 1.0, right), (x, -1.0, left), (y, 1.0, bottom), (y, -1.0, top))
     if camera.model is CameraModel.ORTHO:
-        for plane, (row, edge) in zip(planes[2:], sides, strict=True):
-            plane[:] = (*row, edge, MAX_SIGMAS)
-        return planes
-    stretch_x = _row_norm(right, left, camera.width / fx)
-    stretch_y = _row_norm(bottom, top, camera.height / fy)
-    stretches = (stretch_x, stretch_x, stretch_y, stretch_y)
-    for plane, (row, edge), stretch in zip(planes[2:], sides, stretches, strict=True):
-        plane[:] = (*(row - edge * rows[2]), 0.0, MAX_SIGMAS * stretch)
-    return planes
+        for row, sign, edge in sides:
+            planes.append([sign * row[0], sign * row[1], sign * row[2], edge, MAX_SIGMAS])
+        return np.array(planes)
+    reach_x = MAX_SIGMAS * _row_norm(right, left, camera.width / fx)
+    reach_y = MAX_SIGMAS * _row_norm(bottom, top, camera.height / fy)
+    for (row, sign, edge), reach in zip(sides, (reach_x, reach_x, reach_y, reach_y), strict=True):
+        normal = [sign * row[k] - edge * z[k] for k in range(3)]
+        planes.append([*normal, 0.0, reach])
+    return np.array(planes)
 
 
 def _row_norm(one_side: float, other_side: float, extent: float) -> float:
@@ -255,8 +268,8 @@ def _row_norm(one_side: float, other_side: float, extent: float) -> float:
     return math.sqrt(1.0 + limit * limit)
 
 
-def _image_rect(camera: Camera) -> tuple[float, float, float, float]:
-    fx, fy = float(camera.K[0, 0]), float(camera.K[1, 1])
+def _image_rect(camera: Camera, zoom: float) -> tuple[float, float, float, float]:
+    fx, fy = zoom * float(camera.K[0, 0]), zoom * float(camera.K[1, 1])
     cx, cy = float(camera.K[0, 2]), float(camera.K[1, 2])
     margin = _DILATION_REACH_PX
     return (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -112,6 +113,20 @@ def test_corners_of_boxes_are_never_culled(model: CameraModel, seed: int, log_sc
     drawn = drawn_groups(gaussians, camera, 8)
     seen = ViewVolume.of(camera).may_see(*boxes_of(gaussians, 8))
     assert not (drawn & ~seen).any()
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_zoomed_out_is_a_shorter_lens(model: CameraModel) -> None:
+    for seed in range(20):
+        camera = random_camera(seed, model)
+        lens = camera.K.copy()
+        lens[[0, 1], [0, 1]] *= 0.8
+        wide, short = ViewVolume.of(camera, 0.8), ViewVolume.of(replace(camera, K=lens))
+        for found, expected in ((wide.planes, short.planes), (wide.rect, short.rect)):
+            np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+        assert (wide.near, wide.far) == (short.near, short.far)
+        np.testing.assert_array_equal(wide.position, short.position)
+        assert ViewVolume.of(camera) is ViewVolume.of(camera, 1.0) is not wide
 
 
 @pytest.mark.parametrize("model", MODELS)
