@@ -12,7 +12,11 @@ import os
 import sys
 from pathlib import Path
 
-MODULES = ("rendering.native._native", "scene_store.native._store")
+MODULES = (
+    "rendering.native._native",
+    "rendering.models.native._neural",
+    "scene_store.native._store",
+)
 
 
 def load_extensions(folder: Path) -> None:

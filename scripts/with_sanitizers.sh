@@ -7,7 +7,7 @@ set -euo pipefail
 
 build_dir="$1"
 shift
-for extension in _native _store; do
+for extension in _native _neural _store; do
     if ! compgen -G "$build_dir/$extension.*.so" >/dev/null; then
         echo "No $extension.*.so in $build_dir; build it first: make check-native" >&2
         exit 1

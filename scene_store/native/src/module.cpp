@@ -9,4 +9,5 @@ NB_MODULE(_store, m) {
   bind_morton(m);
   bind_merge(m);
   bind_select(m);
+  bind_gather(m);
 }
