@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeAlias, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scene_store.scene import SceneMeta
 from scene_store.tree import LodTree
+from splat.anchors import AnchorModel
+from splat.fields import FieldModel
 from splat.gaussians import Gaussians
+from splat.rows import Rows
+
+if TYPE_CHECKING:
+    from scene_store.models.mixed_chunks import MixedModel
 
 Buffer = bytes | bytearray | memoryview
+Payload = Gaussians | Rows
+"""What a chunk holds: Gaussians, or rows to which a model gives a meaning (``NeuralSource``)."""
+Model: TypeAlias = "AnchorModel | FieldModel | MixedModel"
+"""What the chunks of a neural scene share; what ``rendering.models`` makes a renderer of."""
 
 
 class _Referable:
@@ -78,8 +88,8 @@ class ChunkSource(Protocol):
             ChunkReadError: If they cannot be had.
         """
 
-    def decode(self, chunk: int, encoded: EncodedChunk) -> Gaussians:
-        """The Gaussians of what ``read`` returned, verified. Computes only.
+    def decode(self, chunk: int, encoded: EncodedChunk) -> Payload:
+        """The contents of what ``read`` returned, verified. Computes only.
 
         Raises:
             ChunkReadError: If the bytes are damaged.
@@ -87,6 +97,61 @@ class ChunkSource(Protocol):
 
     def close(self) -> None:
         """Releases files and connections; reads still running may fail."""
+
+
+@runtime_checkable
+class NeuralSource(ChunkSource, Protocol):
+    """A source of chunks that hold ``Rows``: ``tree.count`` and ``page_gaussians`` count these, and
+    ``sh_degree`` is 0 (``docs/adr/0016-models.md``)."""
+
+    @property
+    def model(self) -> Model:
+        """What the rows mean, and what is needed to draw them."""
+
+    @property
+    def row_bytes(self) -> int:
+        """Of a row, decoded."""
+
+    def overview(self) -> Gaussians:
+        """Some Gaussians that show where the scene is, to choose a first view by."""
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """A source that knows how large its chunks are, where ``LodTree.count`` also has room for what
+    engines need beside them."""
+
+    def decoded_bytes(self, chunk: int) -> int:
+        """Of a chunk's rows."""
+
+
+def model_of(source: ChunkSource) -> Model | None:
+    """What the rows of a neural scene mean; None of a source of Gaussians."""
+    return source.model if isinstance(source, NeuralSource) else None
+
+
+def row_bytes_of(source: ChunkSource) -> int:
+    """Bytes of a row of what a source decodes; 0 of one of Gaussians."""
+    return int(getattr(source, "row_bytes", 0))
+
+
+def decoded_rows_of(source: ChunkSource) -> NDArray[np.int64]:
+    """[N] rows that decoding gives of each chunk; a device may keep more of it, by its count."""
+    rows = getattr(source, "decoded_rows", source.tree.count)
+    return np.asarray(rows, np.int64)
+
+
+def joined(parts: Sequence[Payload | None], sh_degree: int = 0) -> Payload:
+    """The contents of several chunks of one source as one, a copy; None counts for nothing.
+
+    Args:
+        sh_degree: Of the Gaussians, if there are none.
+    """
+    present = [part for part in parts if part is not None]
+    if present and isinstance(present[0], Rows):
+        return Rows.concatenate([part for part in present if isinstance(part, Rows)])
+    gaussians = [part for part in present if isinstance(part, Gaussians)]
+    return Gaussians.concatenate(gaussians) if gaussians else Gaussians.empty(sh_degree)
 
 
 @runtime_checkable
@@ -109,13 +174,13 @@ class DecodedChunks:
     """Chunks that were decoded together.
 
     Attributes:
-        gaussians: Those of all chunks. Valid until the thread decodes again.
+        contents: Those of all chunks. Valid until the thread decodes again.
         rows: [B, 2] int64, first row and number of rows of each.
         errors: By place in the batch, what is wrong with those that are damaged; their rows
             hold anything.
     """
 
-    gaussians: Gaussians
+    contents: Payload
     rows: NDArray[np.int64]
     errors: dict[int, BaseException]
 
@@ -167,6 +232,7 @@ class _OneByOne:
         self._source = source
         self.meta, self.tree = source.meta, source.tree
         self.sh_degree, self.page_gaussians = source.sh_degree, source.page_gaussians
+        self.row_bytes = row_bytes_of(source)
         self.encoded_bytes, self.read = source.encoded_bytes, source.read
         self.decode, self.close = source.decode, source.close
 
@@ -196,15 +262,31 @@ def decode_one_by_one(
     source: ChunkSource, chunks: Sequence[int], encoded: Sequence[EncodedChunk]
 ) -> DecodedChunks:
     """A batch, by a source's ``decode`` of single chunks."""
-    parts: list[Gaussians] = []
+    parts: list[Payload | None] = []
     errors: dict[int, BaseException] = {}
     for place, (chunk, each) in enumerate(zip(chunks, encoded, strict=True)):
         try:
             parts.append(source.decode(chunk, each))
         except BaseException as error:  # native code raises more than Exception
             errors[place] = error
-            parts.append(Gaussians.empty(source.sh_degree))
-    counts = np.array([len(part) for part in parts], np.int64)
-    rows = np.stack([np.cumsum(counts) - counts, counts], axis=1)
-    together = parts[0] if len(parts) == 1 else Gaussians.concatenate(parts)
-    return DecodedChunks(together, rows, errors)
+            parts.append(None)
+    alone = parts[0] if len(parts) == 1 else None
+    together = joined(parts, source.sh_degree) if alone is None else alone
+    return DecodedChunks(together, rows_of(parts), errors)
+
+
+def gaussians_of(contents: Payload) -> Gaussians:
+    """The contents of a source that is known to hold Gaussians.
+
+    Raises:
+        TypeError: If it holds anything else.
+    """
+    if not isinstance(contents, Gaussians):
+        raise TypeError("rows are nothing without their model")
+    return contents
+
+
+def rows_of(parts: Sequence[Payload | None]) -> NDArray[np.int64]:
+    """[P, 2] first row and number of rows of each part in what ``joined`` makes of them."""
+    counts = np.array([0 if part is None else len(part) for part in parts], np.int64)
+    return np.stack([np.cumsum(counts) - counts, counts], axis=1)

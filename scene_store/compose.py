@@ -16,6 +16,8 @@
         instances:                    # optional: copies anywhere
           - translation: [10, 0, 0]
           - {rotation: [0, 180, 0], scale: 2}
+      - blocks: [west.ingp, east.ingp]  # in the place of a path: fields of one world, side by side
+        border: 0.5                   # optional: over which they are blended, units of that world
 
 An instance is the scene with ``transform``, moved to a place of the grid, with the instance's
 own transform around all of it: the grid of a composed scene can itself be turned.
@@ -24,6 +26,7 @@ own transform around all of it: the grid of a composed scene can itself be turne
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -50,6 +53,7 @@ from scene_store.sampling import SAMPLES, full_sample, without_first
 from scene_store.scene import SceneMeta, SceneSource
 from splat.errors import SceneFormatError, SceneNotFoundError
 from splat.gaussians import Float32Array, Gaussians
+from splat.text import counted
 
 _MAX_BYTES = 1 << 20
 _MAX_INSTANCES = 1_000_000
@@ -100,14 +104,18 @@ class Part:
     """One scene of a composition.
 
     Attributes:
-        name: What to open: a path, or ``town:N``.
+        name: What to open: a path, or ``town:N``; of blocks the first.
         lod: Level of detail; None for the finest.
         placements: Of each copy.
+        blocks: Radiance fields of one world, if it is made of such.
+        border: Over which blocks are blended where they overlap, units of their world.
     """
 
     name: str
     lod: int | None
     placements: Placements
+    blocks: tuple[str, ...] = ()
+    border: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +135,8 @@ class Composition:
     @property
     def names(self) -> tuple[str, ...]:
         """The scenes that it is made of, each once."""
-        return tuple(dict.fromkeys(part.name for part in self.parts))
+        names = (name for part in self.parts for name in (part.blocks or (part.name,)))
+        return tuple(dict.fromkeys(names))
 
 
 def read_composition(path: Path) -> Composition:
@@ -190,7 +199,7 @@ class ComposedSource(FormatSource):
             notes["its scenes disagree about what is up"] = None
         self.meta = SceneMeta(
             path=path,
-            format_name=f"composition of {instances:,} scenes",
+            format_name=f"composition of {counted(instances, 'scenes')}",
             count=sum(counts),
             sh_degree=max(meta.sh_degree for meta in metas),
             up=self.composition.up if self.composition.up is not None else metas[0].up,
@@ -275,6 +284,16 @@ def _found_meta(path: Path, index: int, part: Part) -> SceneMeta:
         raise SceneNotFoundError(f"{path}: scenes[{index}].path: {error}") from None
 
 
+def _plain(path: Path) -> str:
+    """The path without its ``..``, unless one of them leads out of a link to elsewhere."""
+    plain = os.path.normpath(path)
+    try:
+        leads_elsewhere = not os.path.samefile(plain, path)
+    except (OSError, ValueError):
+        leads_elsewhere = os.path.exists(path)
+    return str(path) if leads_elsewhere else plain
+
+
 def _suitable_cache() -> int:
     available = available_bytes()
     return _CACHE_BYTES if available is None else min(_CACHE_BYTES, available // 4)
@@ -351,9 +370,10 @@ class _Fields:
         return Composition(self.path, tuple(parts), up)
 
     def _part(self) -> Part:
-        fields = self._section({"path", "lod", "transform", "grid", "instances"})
-        if "path" not in fields:
-            raise self.error("needs a 'path'")
+        known = {"path", "blocks", "border", "lod", "transform", "grid", "instances"}
+        fields = self._section(known)
+        if ("path" in fields) == ("blocks" in fields):
+            raise self.error("needs a 'path'" if "path" not in fields else "has path and blocks")
         own = fields["transform"]._placement() if "transform" in fields else Placement()
         counts, pitch = fields["grid"]._grid() if "grid" in fields else _NO_GRID
         around = [Placement()]
@@ -363,7 +383,22 @@ class _Fields:
                 raise fields["instances"].error("names no instance")
         placements = Placements(own, counts, pitch, tuple(around))
         lod = fields["lod"]._whole(0) if "lod" in fields else None
-        return Part(fields["path"]._scene_name(), lod, placements)
+        if "path" in fields:
+            if "border" in fields:
+                raise fields["border"].error("is for blocks")
+            return Part(fields["path"]._scene_name(), lod, placements)
+        return self._blocks(fields, placements)
+
+    def _blocks(self, fields: dict[str, _Fields], placements: Placements) -> Part:
+        if "lod" in fields:
+            raise fields["lod"].error("fields have no levels of detail to choose from")
+        names = tuple(item._scene_name() for item in fields["blocks"]._items())
+        if not names:
+            raise fields["blocks"].error("names no block")
+        border = fields["border"]._number() if "border" in fields else 0.0
+        if border < 0:
+            raise fields["border"].error("a border is not below 0")
+        return Part(names[0], None, placements, names, border)
 
     def _scene_name(self) -> str:
         if not isinstance(self.value, str) or not self.value:
@@ -375,7 +410,7 @@ class _Fields:
         beside = self.path.parent / name
         if beside.suffix.lower() in COMPOSED_SUFFIXES:
             raise self.error("names another composition; list its scenes here")
-        return name if is_town and not beside.exists() else str(beside)
+        return name if is_town and not beside.exists() else _plain(beside)
 
     def _placement(self) -> Placement:
         fields = self._section({"translation", "rotation", "scale"})

@@ -13,10 +13,11 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from scene_store.chunks import ChunkSource
+from scene_store.chunks import ChunkSource, decoded_rows_of, row_bytes_of
 from scene_store.tree import NO_PARENT, LodTree
 from splat.errors import BudgetError
 from splat.gaussians import SH_COUNT_OF_DEGREE
+from splat.text import mib_held, mib_needed
 
 Int64Array = NDArray[np.int64]
 
@@ -107,8 +108,8 @@ class ChunkCosts:
 
     Attributes:
         encoded: [N] int64 host memory from the start of the read to the end of the decoding.
-        decoded: [N] int64 host memory while it is being decoded, on top of that: its Gaussians,
-            and what the larger of a chunk's streams holds when it is decompressed, at most.
+        decoded: [N] int64 host memory while it is being decoded, on top of that: its contents; of
+            Gaussians also what the larger of a chunk's streams holds when it is decompressed.
         device: [N] int64 whole pages of the device.
     """
 
@@ -120,14 +121,20 @@ class ChunkCosts:
     def of(cls, source: ChunkSource, page_bytes: int) -> ChunkCosts:
         """Those of a source's chunks, on a device with pages of ``page_bytes``."""
         count = source.tree.count.astype(np.int64)
-        shape, colors = 3 + 4 + 3 + 1, 3 * SH_COUNT_OF_DEGREE[source.sh_degree]
-        planes = max(shape + 3, colors - 3)  # of one stream after the other
         encoded = [source.encoded_bytes(chunk) for chunk in range(len(count))]
         return cls(
             encoded=np.array(encoded, np.int64),
-            decoded=4 * (shape + colors + planes) * count,
+            decoded=(row_bytes_of(source) or _decoding_bytes(source.sh_degree))
+            * decoded_rows_of(source),
             device=-(-count // source.page_gaussians) * page_bytes,
         )
+
+
+def _decoding_bytes(sh_degree: int) -> int:
+    """What decoding takes at most of a Gaussian, which is part of that."""
+    shape, colors = 3 + 4 + 3 + 1, 3 * SH_COUNT_OF_DEGREE[sh_degree]
+    planes = max(shape + 3, colors - 3)  # of one stream after the other
+    return 4 * (shape + colors + planes)
 
 
 class Ledger:
@@ -158,6 +165,7 @@ class Ledger:
         self._most_decoded = int(costs.decoded.max())
         self._least_host = int(costs.encoded.max()) + self._most_decoded
         self._least_device = int(costs.device[tree.roots].sum())
+        self._least_name = "it" if len(tree.roots) == len(tree) else "the coarsest level"
         self.budgets = budgets
 
     @property
@@ -168,7 +176,7 @@ class Ledger:
     @budgets.setter
     def budgets(self, budgets: Budgets) -> None:
         _require(budgets.host_bytes, self._least_host, "host", "reading and decoding one chunk")
-        _require(budgets.device_bytes, self._least_device, "device", "the coarsest level")
+        _require(budgets.device_bytes, self._least_device, "device", self._least_name)
         self._budgets = budgets
 
     @property
@@ -276,8 +284,7 @@ def _ascending(chunks: set[int]) -> NDArray[np.intp]:
 
 def _require(budget: int, least: int, memory: str, purpose: str) -> None:
     if budget < least:
-        mib = 2**20
         raise BudgetError(
-            f"the {memory} budget of {budget / mib:.1f} MiB is too small for this scene: {purpose}"
-            f" needs {least / mib:.1f} MiB; raise --{memory}-budget"
+            f"the {memory} budget of {mib_held(budget)} is too small for this scene: {purpose}"
+            f" needs {mib_needed(least)}; raise --{memory}-budget"
         )

@@ -18,12 +18,18 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scene_store.chunks import ChunkSource, DecodedChunks, EncodedChunk, ReadOutcome, in_batches
+from scene_store.chunks import (
+    ChunkSource,
+    DecodedChunks,
+    EncodedChunk,
+    ReadOutcome,
+    in_batches,
+)
 from scene_store.demands import Demand
 from scene_store.ledger import Budgets
 from scene_store.prefetch import LoadLatency
@@ -32,7 +38,6 @@ from scene_store.residency import Actions, Residency
 from scene_store.residency_stats import ResidencyStats
 from splat.closing import Closing
 from splat.errors import BelvedereError, BudgetError, ChunkReadError
-from splat.gaussians import Gaussians
 
 logger = logging.getLogger(__name__)
 
@@ -52,15 +57,15 @@ OF_A_CHUNK = (BelvedereError, ValueError, ArithmeticError, MemoryError)
 class DevicePool(Protocol):
     """Pages of a device. Residency sees to it that an uploaded chunk finds its pages free."""
 
-    def upload(self, chunks: Sequence[int], gaussians: Gaussians, rows: NDArray[np.int64]) -> None:
+    def upload(self, chunks: Sequence[int], contents: Any, rows: NDArray[np.int64], /) -> None:
         """Puts chunks into pages of their own, all of them or none. Called by several threads;
         may take its time. The arrays are the caller's again afterwards. Raises ``BudgetError`` if
-        there is less memory than the budget says, ``ValueError`` for Gaussians that cannot be put
+        there is less memory than the budget says, ``ValueError`` for contents that cannot be put
         there: chunks are then tried one by one.
 
         Args:
             chunks: B of them.
-            gaussians: Those of all.
+            contents: Those of all, a ``Payload`` of the kind that the source decodes.
             rows: [B, 2] first row and number of rows of each.
         """
 
@@ -440,7 +445,7 @@ class Loader(Closing):
         self, chunks: list[int], decoded: DecodedChunks, places: list[int]
     ) -> dict[int, BaseException]:
         try:
-            self._pool.upload(chunks, decoded.gaussians, decoded.rows[places])
+            self._pool.upload(chunks, decoded.contents, decoded.rows[places])
         except BaseException as error:  # native code raises more than Exception
             # Others of the batch may fit, or be whole; a device that is lost takes none.
             if len(chunks) == 1 or not isinstance(error, OF_A_CHUNK):

@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from scene_store.formats import open_scene
 from scene_store.memory import PEAK_FACTOR, require_memory
 from scene_store.morton import Order, morton_order
 from scene_store.scene import Scene, SceneSource
@@ -49,7 +48,7 @@ def load_scene(
     and counted; opacities are clipped to [0, 1].
 
     Args:
-        path: A file or a folder.
+        path: A file or a folder, or ``town:N``.
         lod: Level of detail, 0 the finest, for the formats that have several.
         progress: Called with the Gaussians read so far and their total.
         memory_factor: The most memory that reading and what follows takes at once, over the
@@ -59,7 +58,9 @@ def load_scene(
         SceneError: If it cannot be read, or nothing in it can be drawn.
         BudgetError: If it cannot fit into this machine's memory.
     """
-    with open_scene(path, lod=lod) as source:
+    from scene_store.named_scene import open_named  # the town samples by this module
+
+    with open_named(os.fspath(path), lod=lod) as source:
         meta = source.meta
         remedy = "use a smaller scene, or a store of this one, which belvedere build makes"
         if meta.lod_counts:

@@ -27,10 +27,15 @@ MANIFEST_FILE = "manifest.json"
 NODES_FILE = "nodes.bin"
 FORMAT_NAME = "belvedere-store"
 VERSION = 2
+MODEL_VERSION = 3  # of stores of neural scenes: earlier releases must refuse them
+MODEL_FILE = "model.bin"
 
 DEFAULT_PAGE_GAUSSIANS = 16_384
 PAGE_GRANULARITY = 1_024
 MAX_PAGE_GAUSSIANS = 1 << 20
+MAX_PAGE_ROWS = MAX_CHUNK_ROWS = 1 << 24  # of a neural scene
+MAX_ROW_BYTES = 1 << 16
+MAX_MODEL_BYTES = 1 << 30
 
 MAX_MANIFEST_BYTES = 1 << 24
 MAX_NODES = 1 << 22
@@ -47,7 +52,7 @@ _CHECKSUM = re.compile(rb'"crc32": "([0-9a-f]{8})"\s*\}\s*$')
 
 
 class Profile(str, Enum):
-    """How chunks are encoded."""
+    """How chunks are encoded: quantized, or to the bit, as the rows of neural scenes always are."""
 
     COMPACT = "compact"
     LOSSLESS = "lossless"
@@ -124,6 +129,25 @@ class Level:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelPart:
+    """Of a store of a neural scene, what gives its rows a meaning.
+
+    Attributes:
+        file: Of the model, as ``scene_store.neural_store`` writes it.
+        crc: CRC-32 of its bytes.
+        row_bytes: Of a row.
+        format_name, unit, count: As of ``SceneMeta``.
+    """
+
+    file: PageFile
+    crc: int
+    row_bytes: int
+    format_name: str
+    unit: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """A store without its chunks and its tree.
 
@@ -138,7 +162,9 @@ class Manifest:
         nodes_crc: CRC-32 of its bytes.
         info: What else is known of the scene.
         generator: The program that wrote it.
-        version: Of the format, 1 to ``VERSION``.
+        version: Of the format, 1 to ``VERSION``; ``MODEL_VERSION`` with a model.
+        model: Of a neural scene, whose rows are counted where others count Gaussians; None of one
+            of Gaussians.
     """
 
     profile: Profile
@@ -153,6 +179,14 @@ class Manifest:
     info: StoreInfo
     generator: str
     version: int = VERSION
+    model: ModelPart | None = None
+
+    @property
+    def files(self) -> tuple[PageFile, ...]:
+        """All files of the store but the manifest."""
+        pages = [page for level in self.levels for page in (level.geometry, level.sh) if page]
+        model = () if self.model is None else (self.model.file,)
+        return (self.nodes_file, *model, *pages)
 
     @property
     def gaussians(self) -> int:
@@ -195,6 +229,7 @@ def encode_manifest(manifest: Manifest) -> bytes:
         ],
         "settings": dict(info.settings),
         "notes": info.notes,
+        **({} if manifest.model is None else {"model": _model_fields(manifest.model)}),
         "crc32": "00000000",
     }
     # Escaped to ASCII, so that names with half a surrogate pair can be written at all.
@@ -203,6 +238,17 @@ def encode_manifest(manifest: Manifest) -> bytes:
     assert found is not None  # it was written just above
     start, end = found.span(1)
     return text[:start] + f"{zlib.crc32(text):08x}".encode("ascii") + text[end:]
+
+
+def _model_fields(model: ModelPart) -> dict[str, Any]:
+    return {
+        **(_page_fields(model.file) or {}),
+        "crc32": f"{model.crc:08x}",
+        "row_bytes": model.row_bytes,
+        "format": model.format_name,
+        "unit": model.unit,
+        "count": model.count,
+    }
 
 
 def _page_fields(page: PageFile | None) -> dict[str, Any] | None:
@@ -226,14 +272,11 @@ def parse_manifest(path: str | PathLike[str], text: bytes) -> Manifest:
     sh_degree = fields.integer("sh_degree")
     if sh_degree > MAX_SH_DEGREE:
         raise fields.error(f"degrees 0 to {MAX_SH_DEGREE} are supported", "sh_degree")
-    page_gaussians = fields.integer("page_gaussians", PAGE_GRANULARITY)
-    if page_gaussians > MAX_PAGE_GAUSSIANS or page_gaussians % PAGE_GRANULARITY:
-        raise fields.error(
-            f"needs a multiple of {PAGE_GRANULARITY:,} up to {MAX_PAGE_GAUSSIANS:,}",
-            "page_gaussians",
-        )
+    is_neural = version == MODEL_VERSION
+    page_gaussians = _page_size(fields, is_neural)
     nodes = fields.child("nodes")
-    levels = _levels(fields, sh_degree, page_gaussians)
+    most = MAX_CHUNK_ROWS if is_neural else page_gaussians
+    levels = _levels(fields, sh_degree, most)
     manifest = Manifest(
         profile=_profile(fields),
         sh_degree=sh_degree,
@@ -247,6 +290,7 @@ def parse_manifest(path: str | PathLike[str], text: bytes) -> Manifest:
         info=_info(fields),
         generator=_string(fields, "generator"),
         version=version,
+        model=_model(fields, sh_degree) if is_neural else None,
     )
     if manifest.nodes > MAX_NODES:
         raise nodes.error(f"more than {MAX_NODES:,} nodes", "count")
@@ -262,10 +306,11 @@ def _version(fields: JsonObject) -> int:
     if fields.fields.get("format") != FORMAT_NAME:
         raise fields.error("is not the manifest of a Belvedere store", "format")
     version = fields.integer("version", 1)
-    if version > VERSION:
+    if version > MODEL_VERSION:
         raise SceneFormatError(
             fields.path,
-            f"is a store of format version {version}; this release reads up to version {VERSION}",
+            f"is a store of format version {version}; this release reads up to version "
+            f"{MODEL_VERSION}",
             remedy="install a newer Belvedere, or build the store again with this one",
         )
     return version
@@ -291,7 +336,41 @@ def _profile(fields: JsonObject) -> Profile:
     return Profile(value)
 
 
-def _levels(fields: JsonObject, sh_degree: int, page_gaussians: int) -> tuple[Level, ...]:
+def _page_size(fields: JsonObject, is_neural: bool) -> int:
+    if is_neural:
+        size = fields.integer("page_gaussians", 1)
+        if size > MAX_PAGE_ROWS:
+            raise fields.error(f"needs at most {MAX_PAGE_ROWS:,} rows", "page_gaussians")
+        return size
+    size = fields.integer("page_gaussians", PAGE_GRANULARITY)
+    if size > MAX_PAGE_GAUSSIANS or size % PAGE_GRANULARITY:
+        raise fields.error(
+            f"needs a multiple of {PAGE_GRANULARITY:,} up to {MAX_PAGE_GAUSSIANS:,}",
+            "page_gaussians",
+        )
+    return size
+
+
+def _model(fields: JsonObject, sh_degree: int) -> ModelPart:
+    if sh_degree:
+        raise fields.error("rows of a neural scene have no harmonics", "sh_degree")
+    model = fields.child("model")
+    file, row_bytes = _page_file(model), model.integer("row_bytes", 1)
+    if file.size_bytes > MAX_MODEL_BYTES:
+        raise model.error(f"needs at most {MAX_MODEL_BYTES:,} bytes", "bytes")
+    if row_bytes > MAX_ROW_BYTES:
+        raise model.error(f"needs at most {MAX_ROW_BYTES:,} bytes", "row_bytes")
+    return ModelPart(
+        file,
+        _crc(model),
+        row_bytes,
+        _string(model, "format"),
+        _string(model, "unit"),
+        model.integer("count", 1),
+    )
+
+
+def _levels(fields: JsonObject, sh_degree: int, most_of_a_chunk: int) -> tuple[Level, ...]:
     items = fields.items("levels")
     if not 1 <= len(items) <= MAX_LEVELS:
         raise fields.error(f"needs 1 to {MAX_LEVELS} levels", "levels")
@@ -300,7 +379,7 @@ def _levels(fields: JsonObject, sh_degree: int, page_gaussians: int) -> tuple[Le
         level = JsonObject.of(fields.path, item, f"levels[{index}]", fields.remedy)
         chunks = level.integer("chunks", 1)
         gaussians = level.integer("gaussians", chunks)
-        if gaussians > chunks * page_gaussians:
+        if gaussians > chunks * most_of_a_chunk:
             raise level.error("more Gaussians than its chunks can hold", "gaussians")
         sh = _page_file(level.child("sh")) if sh_degree else None
         levels.append(Level(chunks, gaussians, _page_file(level.child("geometry")), sh))
@@ -315,9 +394,7 @@ def _page_file(fields: JsonObject) -> PageFile:
 
 
 def _require_distinct(fields: JsonObject, manifest: Manifest) -> None:
-    names = [MANIFEST_FILE, manifest.nodes_file.name]
-    for level in manifest.levels:
-        names += [page.name for page in (level.geometry, level.sh) if page is not None]
+    names = [MANIFEST_FILE, *(page.name for page in manifest.files)]
     if len(set(names)) < len(names):
         raise fields.error("names the same file twice", "levels")
 

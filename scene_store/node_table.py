@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from scene_store.manifest import VERSION
+from scene_store.manifest import MODEL_VERSION, VERSION
 from scene_store.tree import NO_PARENT, LodTree
 from splat.errors import SceneError
 
@@ -41,7 +41,11 @@ def _record(*middle: tuple[str, str]) -> np.dtype[np.void]:
 
 
 NODE_DTYPE = _record(("child_count", "<u2"), ("level", "<u2"), ("loss", "<f4"))
-_DTYPE_OF_VERSION = {1: _record(("child_count", "<u4"), ("level", "<u4")), 2: NODE_DTYPE}
+_DTYPE_OF_VERSION = {
+    1: _record(("child_count", "<u4"), ("level", "<u4")),
+    2: NODE_DTYPE,
+    MODEL_VERSION: NODE_DTYPE,
+}
 MAX_CHILDREN = 65_535
 
 NodeRecords = NDArray[np.void]

@@ -19,6 +19,7 @@ from scene_store.chunks import (
     EncodedChunk,
     ReadOutcome,
     decode_one_by_one,
+    gaussians_of,
     in_batches,
     never_cancelled,
 )
@@ -96,7 +97,7 @@ class RemadeChunks(Closing):
         if isinstance(encoded, _Unreadable):
             return self._instead_of(chunk, encoded.error)
         try:
-            return self.source.decode(chunk, encoded)
+            return gaussians_of(self.source.decode(chunk, encoded))
         except ChunkReadError as error:
             if not self._is_worth_making(chunk, error):
                 raise
@@ -209,7 +210,7 @@ class RemadeChunks(Closing):
             raise ChunkReadError("the scene", chunk, "was closed", transient=True)
         if isinstance(outcome, BaseException):
             raise outcome
-        return self.source.decode(chunk, outcome)
+        return gaussians_of(self.source.decode(chunk, outcome))
 
     def _keep(self, chunk: int, made: _Made) -> None:
         """Of what was made, the coarsest took most to make."""

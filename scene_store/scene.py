@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Protocol
 
 from splat.camera import Camera
 from splat.gaussians import Gaussians
+from splat.text import counted
 
 if TYPE_CHECKING:
     from scene_store.outline import Outline
 
 Vector3 = tuple[float, float, float]
+FIELD_UNIT = "parameters"  # of radiance fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,16 +27,19 @@ class SceneMeta:
         path: What the user named: a path, or the address of a remote scene as text (a
             ``Path`` would mangle it), without secrets.
         format_name: ``"3DGS PLY"``, ``"SPZ v4"`` and so on, for people.
-        count: Gaussians in the source (of the level of detail that was chosen).
+        count: Gaussians in the source (of the level of detail that was chosen); of neural scenes,
+            what ``unit`` says.
         sh_degree: 0 to 3.
         up: The direction that the format's convention calls up, in the axes of the
             Gaussians as read; None where the format has none.
         up_assumed: Whether that is the convention's word alone, which some writers of the
             format do not keep.
         outline: Where the Gaussians are, where the source says it.
+        unit: What is counted: Gaussians, anchors, parameters.
         lod_counts: Gaussians by level of detail, finest first; empty where the source
             has only one.
-        cameras: Training cameras found beside the scene.
+        cameras: Training cameras found beside the scene; or, if ``cameras_assumed``, places worth
+            starting from.
         notes: What a user should know: ignored properties, dropped harmonics.
     """
 
@@ -48,6 +53,19 @@ class SceneMeta:
     notes: tuple[str, ...] = ()
     up_assumed: bool = False
     outline: Outline | None = None
+    unit: str = "Gaussians"
+    cameras_assumed: bool = False
+
+    @property
+    def training_cameras(self) -> tuple[Camera, ...]:
+        """Those that it was trained with, where they are known."""
+        return () if self.cameras_assumed else self.cameras
+
+    @property
+    def facts(self) -> str:
+        """One line: format, size, harmonics."""
+        harmonics = f" · SH {self.sh_degree}" if self.unit == "Gaussians" else ""
+        return f"{self.format_name} · {counted(self.count, self.unit)}{harmonics}"
 
 
 class SceneSource(Protocol):

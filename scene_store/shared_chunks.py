@@ -17,19 +17,21 @@ from typing import Generic, TypeVar
 from weakref import WeakValueDictionary
 
 import numpy as np
-from numpy.typing import NDArray
 
 from scene_store.chunks import (
     ChunkSource,
     DecodedChunks,
     EncodedChunk,
+    Payload,
     ReadOutcome,
     in_batches,
+    joined,
     never_cancelled,
+    row_bytes_of,
+    rows_of,
 )
 from scene_store.ledger import ChunkCosts
 from splat.errors import ChunkReadError
-from splat.gaussians import Gaussians
 
 POLL_S = 0.02  # between two looks at whether a chunk that somebody else reads is still wanted
 KEPT_S = 1.0
@@ -53,7 +55,7 @@ class SharedChunks:
         clock: Seconds.
 
     Attributes:
-        meta, tree, sh_degree, page_gaussians: The source's.
+        meta, tree, sh_degree, page_gaussians, row_bytes: The source's.
     """
 
     def __init__(
@@ -67,11 +69,12 @@ class SharedChunks:
         self.meta, self.tree = source.meta, source.tree
         self.sh_degree, self.page_gaussians = source.sh_degree, source.page_gaussians
         self.encoded_bytes = source.encoded_bytes
+        self.row_bytes = row_bytes_of(source)
         self._lock = threading.Lock()
         self._room = _Room(sharers - 1, held_bytes, clock)
         self._read: WeakValueDictionary[int, EncodedChunk] = WeakValueDictionary()
         self._reads: _Flights[EncodedChunk] = _Flights(self._read.get)
-        self._decodings: _Flights[Gaussians] = _Flights(self._room.take)
+        self._decodings: _Flights[Payload] = _Flights(self._room.take)
 
     @property
     def held_bytes(self) -> int:
@@ -92,13 +95,13 @@ class SharedChunks:
             raise outcome
         return outcome
 
-    def decode(self, chunk: int, encoded: EncodedChunk) -> Gaussians:
+    def decode(self, chunk: int, encoded: EncodedChunk) -> Payload:
         """See ``ChunkSource``."""
         decoded = self.decode_many([chunk], [encoded])
         if decoded.errors:
             raise decoded.errors[0]
         first, count = decoded.rows[0].tolist()
-        return decoded.gaussians[first : first + count]
+        return decoded.contents[first : first + count]
 
     def read_batches(self, chunks: Sequence[int], most_bytes: int) -> list[list[int]]:
         """See ``BatchSource``."""
@@ -142,7 +145,7 @@ class SharedChunks:
 
     def decode_many(self, chunks: Sequence[int], encoded: Sequence[EncodedChunk]) -> DecodedChunks:
         """See ``BatchSource``."""
-        parts: dict[int, Gaussians] = {}
+        parts: dict[int, Payload] = {}
         errors: dict[int, BaseException] = {}
         given = dict(zip(chunks, encoded, strict=True))
         missing = list(chunks)
@@ -173,8 +176,9 @@ class SharedChunks:
                 else:
                     errors[place] = outcome
             if not encoded:
-                nothing = Gaussians.empty(self.sh_degree)
-                return DecodedChunks(nothing, np.zeros((len(mine), 2), np.int64), errors)
+                return DecodedChunks(
+                    joined([], self.sh_degree), np.zeros((len(mine), 2), np.int64), errors
+                )
             good = list(encoded)
             decoded = self._source.decode_many(
                 [mine[place] for place in good], list(encoded.values())
@@ -182,7 +186,7 @@ class SharedChunks:
             errors.update((good[place], error) for place, error in decoded.errors.items())
             rows = np.zeros((len(mine), 2), np.int64)
             rows[good] = decoded.rows
-            whole = DecodedChunks(decoded.gaussians, rows, errors)
+            whole = DecodedChunks(decoded.contents, rows, errors)
             self._keep(mine, whole)
             return whole
         finally:
@@ -205,7 +209,7 @@ class SharedChunks:
         ):
             if place in decoded.errors:
                 continue
-            copy = Gaussians.concatenate([decoded.gaussians[first : first + count]])
+            copy = joined([decoded.contents[first : first + count]])
             with self._lock:
                 self._room.put(chunk, copy)
 
@@ -235,7 +239,7 @@ class _Room:
 
     def __init__(self, times: int, most_bytes: int, clock: Callable[[], float]) -> None:
         self._times, self._most, self._clock = times, most_bytes, clock
-        self._entries: OrderedDict[int, Gaussians] = OrderedDict()
+        self._entries: OrderedDict[int, Payload] = OrderedDict()
         self._since: dict[int, float] = {}
         self._given: Counter[int] = Counter()
         self.held_bytes = 0
@@ -243,7 +247,7 @@ class _Room:
     def __contains__(self, chunk: int) -> bool:
         return chunk in self._entries
 
-    def take(self, chunk: int) -> Gaussians | None:
+    def take(self, chunk: int) -> Payload | None:
         found = self._entries.get(chunk)
         if found is not None:
             self._given[chunk] += 1
@@ -251,13 +255,13 @@ class _Room:
                 self._drop(chunk)
         return found
 
-    def put(self, chunk: int, gaussians: Gaussians) -> None:
+    def put(self, chunk: int, contents: Payload) -> None:
         self._drop(chunk)
         now = self._clock()
-        self._make_room(gaussians.nbytes, now - KEPT_S)
-        if self.held_bytes + gaussians.nbytes <= self._most:
-            self._entries[chunk], self._since[chunk] = gaussians, now
-            self.held_bytes += gaussians.nbytes
+        self._make_room(contents.nbytes, now - KEPT_S)
+        if self.held_bytes + contents.nbytes <= self._most:
+            self._entries[chunk], self._since[chunk] = contents, now
+            self.held_bytes += contents.nbytes
 
     def bound(self, most_bytes: int) -> None:
         self._most = most_bytes
@@ -316,7 +320,7 @@ class _Flights(Generic[Value]):
 def _take(
     decoded: DecodedChunks,
     chunks: Sequence[int],
-    parts: dict[int, Gaussians],
+    parts: dict[int, Payload],
     errors: dict[int, BaseException],
 ) -> None:
     """Copies of what was decoded, by chunk."""
@@ -325,17 +329,14 @@ def _take(
             errors[chunk] = decoded.errors[place]
         else:
             first, count = decoded.rows[place].tolist()
-            parts[chunk] = Gaussians.concatenate([decoded.gaussians[first : first + count]])
+            parts[chunk] = joined([decoded.contents[first : first + count]])
 
 
 def _together(
-    parts: Sequence[Gaussians | None],
+    parts: Sequence[Payload | None],
     chunks: Sequence[int],
     errors: dict[int, BaseException],
     sh_degree: int,
 ) -> DecodedChunks:
-    present = [Gaussians.empty(sh_degree) if part is None else part for part in parts]
-    counts: NDArray[np.int64] = np.array([len(part) for part in present], np.int64)
-    rows = np.stack([np.cumsum(counts) - counts, counts], axis=1)
     by_place = {place: errors[chunk] for place, chunk in enumerate(chunks) if chunk in errors}
-    return DecodedChunks(Gaussians.concatenate(present), rows, by_place)
+    return DecodedChunks(joined(parts, sh_degree), rows_of(parts), by_place)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from scene_store.scene import SceneMeta, Vector3
+from scene_store.scene import FIELD_UNIT, SceneMeta, Vector3
 from splat.gaussians import Float32Array, Gaussians
 
 PERCENTS = (0.0, 1.0, 5.0, 25.0, 50.0, 75.0, 95.0, 99.0, 100.0)
@@ -139,8 +139,10 @@ def likely_up(meta: SceneMeta, gaussians: Gaussians) -> Vector3:
 
     Training cameras are held upright on average, so they tell most; then the convention of
     the format, unless some writers do not keep it and the scene clearly stands on its head;
-    then the shape of the scene.
+    then the shape of the scene. Of radiance fields their own up goes first, where it is known.
     """
+    if meta.unit == FIELD_UNIT and meta.up is not None:
+        return meta.up  # the world's own; its cameras are few, and look down
     if meta.cameras:
         # The second row of a world-to-camera rotation is where the image's down points.
         downs = np.array([camera.viewmat[1, :3] for camera in meta.cameras])

@@ -20,6 +20,7 @@ from scene_store.chunks import (
 )
 from scene_store.manifest import (
     MANIFEST_FILE,
+    MAX_CHUNK_ROWS,
     MAX_MANIFEST_BYTES,
     Manifest,
     PageFile,
@@ -72,9 +73,16 @@ class Store(Closing):
         page_gaussians: Most Gaussians of a chunk.
     """
 
-    def __init__(self, reader: RangeReader, path: Path | str, *, harmonics: bool = True) -> None:
+    def __init__(
+        self,
+        reader: RangeReader,
+        path: Path | str,
+        *,
+        harmonics: bool = True,
+        manifest: Manifest | None = None,
+    ) -> None:
         self._reader = reader
-        self.manifest = _read_manifest(reader)
+        self.manifest = _read_manifest(reader) if manifest is None else manifest
         self.tree, self._records = _read_tree(reader, self.manifest)
         self.sh_degree = self.manifest.sh_degree if harmonics else 0
         self.page_gaussians = self.manifest.page_gaussians
@@ -307,7 +315,13 @@ def open_store(
     """
     reader, place = read_folder(path, MANIFEST_FILE, remote)
     try:
-        return Store(reader, place, harmonics=harmonics)
+        manifest = _read_manifest(reader)
+        if manifest.model is not None:
+            # It is one of these.
+            from scene_store.neural_store import NeuralStore
+
+            return NeuralStore(reader, manifest, place)
+        return Store(reader, place, harmonics=harmonics, manifest=manifest)
     except BaseException:
         reader.close()
         raise
@@ -365,8 +379,9 @@ def _read_tree(reader: RangeReader, manifest: Manifest) -> tuple[LodTree, NodeRe
 
 def _contradiction(manifest: Manifest, records: NodeRecords) -> str | None:
     """What the table says that the manifest rules out; None if they agree."""
-    if int(records["count"].max()) > manifest.page_gaussians:
-        return f"holds a chunk of more than {manifest.page_gaussians:,} Gaussians"
+    most = manifest.page_gaussians if manifest.model is None else MAX_CHUNK_ROWS
+    if int(records["count"].max()) > most:
+        return f"holds a chunk of more than {most:,} Gaussians"
     if int(records["level"].max()) >= len(manifest.levels):
         return "holds a node of a level that the manifest lacks"
     counts = records["count"].astype(np.int64)
@@ -374,8 +389,9 @@ def _contradiction(manifest: Manifest, records: NodeRecords) -> str | None:
         here = records["level"] == index
         if int(here.sum()) != level.chunks or int(counts[here].sum()) != level.gaussians:
             return f"the manifest counts level {index} differently"
+        rows = manifest.model.row_bytes if manifest.model else _MOST_GEOMETRY_BYTES_EACH
         for stream, file, most_each in (
-            ("geometry", level.geometry, _MOST_GEOMETRY_BYTES_EACH),
+            ("geometry", level.geometry, rows),
             ("sh", level.sh, _MOST_SH_BYTES_EACH),
         ):
             sizes = records[f"{stream}_bytes"][here].astype(np.int64)
@@ -392,10 +408,13 @@ def _contradiction(manifest: Manifest, records: NodeRecords) -> str | None:
 def _scene_meta(manifest: Manifest, path: Path | str, sh_degree: int) -> SceneMeta:
     left_out = manifest.sh_degree - sh_degree
     notes = ("harmonics above degree 0 are left out",) if left_out else ()
+    model = manifest.model
+    about = f"({manifest.profile.value})" if model is None else f"of {model.format_name}"
     return SceneMeta(
         path=path,
-        format_name=f"Belvedere store ({manifest.profile.value})",
-        count=manifest.gaussians,
+        format_name=f"Belvedere store {about}",
+        count=manifest.gaussians if model is None else model.count,
+        unit="Gaussians" if model is None else model.unit,
         sh_degree=sh_degree,
         up=manifest.info.up,
         outline=manifest.info.outline,

@@ -23,8 +23,8 @@ from pathlib import Path
 from scene_store.manifest import (
     MANIFEST_FILE,
     MAX_MANIFEST_BYTES,
+    MODEL_FILE,
     NODES_FILE,
-    Manifest,
     parse_manifest,
 )
 from splat.errors import OutputError, SceneFormatError
@@ -170,13 +170,7 @@ def names_of_store(folder: Path, path: str | os.PathLike[str]) -> set[str]:
         ) from None
     except OSError as error:
         raise _unreadable(path, error) from None
-    return {MANIFEST_FILE, LOCK_FILE, SCRATCH_FOLDER, *_files_of(manifest)}
-
-
-def _files_of(manifest: Manifest) -> Iterable[str]:
-    yield manifest.nodes_file.name
-    for level in manifest.levels:
-        yield from (page.name for page in (level.geometry, level.sh) if page is not None)
+    return {MANIFEST_FILE, LOCK_FILE, SCRATCH_FOLDER, *(page.name for page in manifest.files)}
 
 
 def _names_in(folder: Path, path: str | os.PathLike[str]) -> set[str]:
@@ -355,7 +349,7 @@ def _is_unfinished(entries: list[os.DirEntry[str]]) -> bool:
 
 
 def _is_written_name(name: str) -> bool:
-    known = (MANIFEST_FILE, NODES_FILE, LOCK_FILE, SCRATCH_FOLDER)
+    known = (MANIFEST_FILE, NODES_FILE, MODEL_FILE, LOCK_FILE, SCRATCH_FOLDER)
     return name in known or _PAGE_FILE.fullmatch(name) is not None
 
 

@@ -17,11 +17,16 @@ from scene_store.chunks import Buffer, EncodedChunk
 from scene_store.manifest import (
     DEFAULT_PAGE_GAUSSIANS,
     MANIFEST_FILE,
+    MAX_CHUNK_ROWS,
     MAX_LEVELS,
     MAX_NODES,
+    MODEL_FILE,
+    MODEL_VERSION,
     NODES_FILE,
+    VERSION,
     Level,
     Manifest,
+    ModelPart,
     PageFile,
     Profile,
     StoreInfo,
@@ -49,6 +54,34 @@ class WriterState:
     sh_bytes: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class ModelBytes:
+    """What gives the rows of a store of a neural scene a meaning.
+
+    Attributes:
+        data: The file.
+        row_bytes, format_name, unit, count: As of ``ModelPart``.
+    """
+
+    data: bytes
+    row_bytes: int
+    format_name: str
+    unit: str
+    count: int
+
+    @property
+    def part(self) -> ModelPart:
+        """As the manifest has it."""
+        return ModelPart(
+            PageFile(MODEL_FILE, len(self.data)),
+            zlib.crc32(self.data),
+            self.row_bytes,
+            self.format_name,
+            self.unit,
+            self.count,
+        )
+
+
 class StoreWriter(Closing):
     """Writes a store in ``PATH.partial``, which becomes ``PATH`` when it is complete.
 
@@ -68,6 +101,7 @@ class StoreWriter(Closing):
         page_gaussians: Most Gaussians of a chunk.
         replace: Whether a store of that name may be replaced (only once the new one is
             complete). What is not a store, or holds anything else, is never replaced.
+        many_pages: Whether a chunk may take several pages, as those of neural scenes do.
 
     Raises:
         OutputError: If it cannot be written, or ``path`` or ``PATH.partial`` is taken, or
@@ -82,12 +116,14 @@ class StoreWriter(Closing):
         profile: Profile = Profile.COMPACT,
         page_gaussians: int = DEFAULT_PAGE_GAUSSIANS,
         replace: bool = False,
+        many_pages: bool = False,
     ) -> None:
         self.path = Path(path)
         self.sh_degree = sh_degree
         self.profile = profile
         self.page_gaussians = page_gaussians
         self._replace = replace
+        self._most_of_a_chunk = MAX_CHUNK_ROWS if many_pages else page_gaussians
         self._files: dict[str, _PageFile] = {}
         self._target = require_free(path, replace)
         with self._reporting():
@@ -142,7 +178,7 @@ class StoreWriter(Closing):
             OutputError: If it cannot be written (disk full). The partial folder stays, and
                 after some room was made the same chunk can be appended again.
         """
-        if not 0 <= level < MAX_LEVELS or not 0 < count <= self.page_gaussians:
+        if not 0 <= level < MAX_LEVELS or not 0 < count <= self._most_of_a_chunk:
             raise ValueError(f"a chunk of {count} Gaussians of level {level} does not fit")
         geometry, harmonics = encoded.parts
         with self._reporting():
@@ -171,13 +207,20 @@ class StoreWriter(Closing):
             flush_folder(self._folder)
         return WriterState(self._lengths("geometry"), self._lengths("sh"))
 
-    def finish(self, tree: LodTree, refs: Sequence[ChunkRef], info: StoreInfo) -> None:
+    def finish(
+        self,
+        tree: LodTree,
+        refs: Sequence[ChunkRef],
+        info: StoreInfo,
+        model: ModelBytes | None = None,
+    ) -> None:
         """Writes the node table and the manifest and gives the store its name.
 
         Args:
             tree: The finished tree.
             refs: The chunk of each node, in the tree's order.
             info: What else to remember.
+            model: Of a neural scene.
 
         Raises:
             OutputError: If it cannot be written, or its name was taken meanwhile. The build can
@@ -187,12 +230,14 @@ class StoreWriter(Closing):
         if len(tree) > MAX_NODES:
             raise ValueError(f"a store cannot have {len(tree):,} nodes")
         table = encode_nodes(tree, refs)
-        manifest = self._manifest(tree, table, info)
+        manifest = self._manifest(tree, table, info, model)
         self.checkpoint()
         pending = self.scratch / MANIFEST_FILE
         with self._reporting():
             self._partial.remove_all_but({SCRATCH_FOLDER, *self._files})
             _write_flushed(self._folder / NODES_FILE, table)
+            if model is not None:
+                _write_flushed(self._folder / MODEL_FILE, model.data)
             _write_flushed(pending, encode_manifest(manifest))
             self._partial.become(self._target, pending, replace=self._replace)
         self._close_files()
@@ -219,7 +264,9 @@ class StoreWriter(Closing):
         used = max((level + 1 for level, length in enumerate(lengths) if length), default=0)
         return tuple(lengths[:used])
 
-    def _manifest(self, tree: LodTree, table: bytes, info: StoreInfo) -> Manifest:
+    def _manifest(
+        self, tree: LodTree, table: bytes, info: StoreInfo, model: ModelBytes | None
+    ) -> Manifest:
         levels = []
         for level in range(int(tree.level.max()) + 1):
             here = tree.level == level
@@ -247,6 +294,8 @@ class StoreWriter(Closing):
             nodes_crc=zlib.crc32(table),
             info=info,
             generator=_generator(),
+            version=VERSION if model is None else MODEL_VERSION,
+            model=None if model is None else model.part,
         )
 
     def _page(self, stream: str, level: int) -> PageFile:

@@ -50,6 +50,7 @@ from scene_store.store_writer import StoreWriter, WriterState
 from splat.atomic_file import cannot_write
 from splat.errors import BudgetError, OutputError, SceneFormatError, SettingsError
 from splat.gaussians import Gaussians
+from splat.text import counted
 
 logger = logging.getLogger(__name__)
 
@@ -398,12 +399,13 @@ class _Build:
         dropped = self._meta.count - state.counts[0]
         notes = []
         if dropped:
-            notes.append(f"{dropped:,} Gaussians that cannot be drawn were left out")
+            were = "was" if dropped == 1 else "were"
+            notes.append(f"{counted(dropped, 'Gaussians')} that cannot be drawn {were} left out")
         if self._degree < self._meta.sh_degree:
             notes.append(f"harmonics above degree {self._degree} were left out")
         return StoreInfo(
             up=outline.up if meta.up is not None or meta.cameras else None,
-            sources=self._fingerprint.summary(self._names),
+            sources=(options.origin,) if options.origin else self._fingerprint.summary(self._names),
             settings=(
                 ("profile", options.profile.value),
                 ("page_gaussians", str(self._page)),

@@ -11,6 +11,7 @@ from scene_store.manifest import (
     MAX_PAGE_GAUSSIANS,
     PAGE_GRANULARITY,
     Profile,
+    SourceFile,
 )
 from scene_store.memory import available_bytes
 from splat.cores import usable_cores
@@ -71,6 +72,8 @@ class BuildOptions:
         threads: 0 for one a core; more than a few on each core are not used.
         replace: Whether a store of that name may be replaced.
         checkpoint_s: Seconds between the points from which a killed build can be continued.
+        origin: What the store says that it was built from, if not the scenes: what was made of
+            them only to be built.
 
     Raises:
         SettingsError: If a value makes no sense.
@@ -84,6 +87,7 @@ class BuildOptions:
     threads: int = 0
     replace: bool = False
     checkpoint_s: float = _CHECKPOINT_S
+    origin: SourceFile | None = None
 
     def __post_init__(self) -> None:
         page = self.page_gaussians

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,13 +15,16 @@ from scene_store.formats.json_fields import JsonObject, load_json
 from scene_store.formats.ksplat import KsplatSource, looks_like_ksplat
 from scene_store.formats.ply import PlySource
 from scene_store.formats.ply_header import read_ply_header
+from scene_store.formats.scenes_inside import name_one, scenes_inside
 from scene_store.formats.sog import SogSource
 from scene_store.formats.sog_meta import META_FILE
 from scene_store.formats.source import FormatSource, read_head, require_only_lod
 from scene_store.formats.splat import SplatSource, looks_like_splat
-from scene_store.formats.spz import GZIP_MAGIC, MAGIC, SpzSource
+from scene_store.formats.spz import GZIP_MAGIC, MAGIC, SpzSource, is_spz
 from scene_store.formats.streamed_sog import LOD_META_FILE, StreamedSogSource
 from scene_store.formats.training import newest_iteration, open_training_folder
+from scene_store.formats.unread import MODELS, unread_checkpoint
+from scene_store.formats.zip_entries import entries_of
 from splat.errors import SceneFormatError, SceneNotFoundError
 
 Opener = Callable[[Path, "int | None"], FormatSource]
@@ -29,8 +33,14 @@ COMPOSED_SUFFIXES = (".yaml", ".yml")
 
 SUPPORTED = (
     "3DGS .ply, .compressed.ply, .splat, .ksplat, .spz, .sog, meta.json, lod-meta.json, "
-    "training folders, compositions of scenes (.yaml) and stores (.bvs) are read"
+    "training folders, compositions of scenes (.yaml) and stores (.bvs) are read; of neural scenes "
+    f"{MODELS} (docs/models.md)"
 )
+# Files of neural scenes by their names; whose content was not one of the models that are read.
+_CHECKPOINTS = (".ckpt", ".pt", ".pth", ".th", ".tar", ".npz", ".msgpack", ".ingp")
+_SCENES_KEY = re.compile(rb"^scenes\s*:", re.MULTILINE)
+_MAX_CONFIGURATION = 1 << 20
+_TORCH_STREAM = b"\x80\x02\x8a\nl\xfc\x9cF"
 
 # What people open by mistake, by how it begins.
 _FOREIGN: tuple[tuple[bytes, str, str], ...] = (
@@ -100,9 +110,9 @@ def _open_folder(folder: Path, lod: int | None) -> FormatSource:
         )
     raise SceneFormatError(
         folder,
-        f"is a folder without {LOD_META_FILE}, {META_FILE} or "
-        f"point_cloud/iteration_*/point_cloud.ply",
-        remedy="name a scene file inside it",
+        f"is a folder without {LOD_META_FILE}, {META_FILE}, "
+        f"point_cloud/iteration_*/point_cloud.ply or a checkpoint of a model that is read",
+        remedy=name_one(scenes_inside(folder)),
     )
 
 
@@ -122,13 +132,16 @@ def _named(source: FormatSource, folder: Path) -> FormatSource:
 
 def _opener_of(path: Path) -> Opener:
     head = read_head(path, 64)
+    is_named_checkpoint = path.suffix.lower() in _CHECKPOINTS
+    if head.startswith(_TORCH_STREAM) or (head.startswith(b"PK") and _is_archive_of_arrays(path)):
+        raise unread_checkpoint(path, head)
     if path.suffix.lower() in COMPOSED_SUFFIXES:  # text, without any signature
         return _open_composition
     if head.startswith((b"ply\n", b"ply\r")):
         return CompressedPlySource if is_compressed_ply(read_ply_header(path)) else PlySource
-    if head.startswith((MAGIC, GZIP_MAGIC)):
+    if head.startswith((MAGIC, GZIP_MAGIC)) and not (is_named_checkpoint and not is_spz(path)):
         return SpzSource
-    if head.startswith(b"PK"):
+    if head.startswith(b"PK") and not (is_named_checkpoint and META_FILE not in entries_of(path)):
         return SogSource
     if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"{", b"[")):
         return _json_opener(path)
@@ -139,7 +152,14 @@ def _opener_of(path: Path) -> Opener:
         return KsplatSource
     if looks_like_splat(path):
         return SplatSource
+    if is_named_checkpoint:
+        raise unread_checkpoint(path, head)
     return _opener_of_name(path, head)
+
+
+def _is_archive_of_arrays(path: Path) -> bool:
+    """Whether a zip is of torch or numpy."""
+    return any(name.endswith(("/data.pkl", ".npy")) for name in entries_of(path))
 
 
 def _open_composition(path: Path, lod: int | None) -> FormatSource:
@@ -147,7 +167,24 @@ def _open_composition(path: Path, lod: int | None) -> FormatSource:
     from scene_store.compose import ComposedSource
 
     require_only_lod(path, lod)
-    return ComposedSource(path)
+    try:
+        return ComposedSource(path)
+    except SceneFormatError as error:
+        if error.path == str(path) and _configures_model(path):
+            raise SceneFormatError(
+                path,
+                "is no composition of scenes, but lies in the folder of a neural scene",
+                remedy=f"name that: {path.parent}",
+            ) from None
+        raise
+
+
+def _configures_model(path: Path) -> bool:
+    """Whether a YAML file that is no composition belongs to the checkpoint beside it."""
+    from scene_store.models import is_model  # whose readers need the formats
+
+    is_composition = _SCENES_KEY.search(read_head(path, _MAX_CONFIGURATION)) is not None
+    return not is_composition and is_model(path.parent)
 
 
 def _json_opener(path: Path) -> Opener:

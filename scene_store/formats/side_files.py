@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from scene_store.formats.source import DOWNLOAD_AGAIN, UNTRUSTED, read_head, require_file
+from scene_store.formats.zip_entries import MAX_DIRECTORY_BYTES, directory_bytes
 from splat.errors import SceneFormatError, SceneNotFoundError
 
 # What is read at once: a texture of 250 M Gaussians that could not be compressed at all.
@@ -22,7 +23,7 @@ MAX_FILE_BYTES = 1 << 30
 _FREE_BYTES = 1 << 20
 _MAX_ZIP_RATIO = 64
 
-_ZIP_ERRORS = (
+ZIP_ERRORS = (
     zipfile.BadZipFile,
     zlib.error,
     lzma.LZMAError,
@@ -92,15 +93,18 @@ class ZipFiles:
     """Files in a zip archive.
 
     Raises:
-        SceneFormatError: If it is not a zip archive.
+        SceneFormatError: If it is not a zip archive, or lists more files than a scene has.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._size = require_file(path)
         try:
+            # A scene has some ten files.
+            if directory_bytes(path) > MAX_DIRECTORY_BYTES:
+                raise SceneFormatError(path, "lists more files than a scene has", remedy=UNTRUSTED)
             self._zip = zipfile.ZipFile(path)
-        except _ZIP_ERRORS:
+        except ZIP_ERRORS:
             raise SceneFormatError(
                 path, "is no whole zip archive", remedy="download or export it again"
             ) from None
@@ -132,7 +136,7 @@ class ZipFiles:
         try:
             with self._zip.open(info) as file:
                 return file.read(limit)  # never more than the claim, whatever it unpacks to
-        except _ZIP_ERRORS as error:
+        except ZIP_ERRORS as error:
             raise SceneFormatError(
                 self._path,
                 f"cannot be unpacked ({error})",

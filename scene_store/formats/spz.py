@@ -26,6 +26,7 @@ from scene_store.formats.source import (
     ByteArray,
     FileBytes,
     IndexedSource,
+    read_head,
     require_bytes,
     require_only_lod,
     require_plausible_count,
@@ -37,6 +38,19 @@ from splat.gaussians import MAX_SH_DEGREE, SH_COUNT_OF_DEGREE, Float32Array, Gau
 
 MAGIC = b"NGSP"
 GZIP_MAGIC = b"\x1f\x8b"
+_PROBED_BYTES = 1 << 12
+
+
+def is_spz(path: Path) -> bool:
+    """Whether a file begins as one of any version, in gzip or not."""
+    head = read_head(path, _PROBED_BYTES)
+    if head.startswith(GZIP_MAGIC):
+        try:
+            head = zlib.decompressobj(wbits=31).decompress(head, len(MAGIC))
+        except zlib.error:
+            return False
+    return head.startswith(MAGIC)
+
 
 LEGACY_HEADER = np.dtype(
     [("magic", "S4"), ("version", "<u4"), ("count", "<u4"), ("sh_degree", "u1"),
