@@ -134,6 +134,27 @@ def project(
     NDArray[np.float32],
     NDArray[np.float32],
 ]: ...
+
+class FitWorkspace:
+    def __init__(self) -> None: ...
+
+def fit(
+    workspace: FitWorkspace,
+    isa: str,
+    parameters: NDArray[np.float32],
+    moments: NDArray[np.float32],
+    seen: NDArray[np.float32],
+    *,
+    degree: int,
+    camera: CameraParams,
+    target: NDArray[np.uint8],
+    background: tuple[float, float, float],
+    alpha_weight: float,
+    robust: float,
+    rates: tuple[float, float, float, float, float, float] | None,
+    image: NDArray[np.float32] | None,
+    threads: int,
+) -> tuple[float, int, int]: ...
 def pairs_per_second_limit(isa: str, threads: int, repeats: int) -> float: ...
 def idle_workspaces() -> tuple[int, int]: ...
 def instruction_sets() -> Sequence[str]: ...

@@ -220,10 +220,10 @@ class NativeRasterizer:
         second = None
         if other is not None:
             angle = math.sin(min(settings.reuse.angle_rad, 0.5 * math.pi))
-            second = (_camera_params(other), settings.reuse.drift_px, angle, _images(eyes[1]))
+            second = (camera_params(other), settings.reuse.drift_px, angle, _images(eyes[1]))
         stats = _native.render(
             scene,
-            _camera_params(camera),
+            camera_params(camera),
             cancel,
             self.instruction_set,
             background=settings.background,
@@ -265,7 +265,7 @@ class NativeRasterizer:
         return ProjectedGaussians(
             *_native.project(
                 _listed(scene),
-                _camera_params(camera),
+                camera_params(camera),
                 self.instruction_set,
                 kept_dilation_px2=settings.kept_dilation_px2,
                 sh_degree=_degree(settings),
@@ -322,7 +322,8 @@ def _listed(scene: _native.PackedGaussians | _native.DrawList) -> _native.DrawLi
     return _native.DrawList([(scene, 1.0, (0.0, 0.0, 0.0), 0.0)])
 
 
-def _camera_params(camera: Camera) -> _native.CameraParams:
+def camera_params(camera: Camera) -> _native.CameraParams:
+    """A camera as native code takes it."""
     return _native.camera_params(
         camera.viewmat,
         camera.K,

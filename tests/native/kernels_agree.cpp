@@ -2,7 +2,8 @@
 // it can be compiled for another processor and run under an emulator (tests/test_neon.py).
 //
 // Renders a scene of pseudo-random Gaussians with every instruction set and with one and
-// three threads; prints one line a picture and exits with 1 where they disagree.
+// three threads, and fits some to a picture; prints one line each and exits with 1 where they
+// disagree.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -11,6 +12,7 @@
 #include <vector>
 
 #include "dispatch.h"
+#include "fit.h"
 #include "image_model.h"
 #include "render.h"
 #include "scene.h"
@@ -25,6 +27,7 @@ constexpr std::size_t kPixels = static_cast<std::size_t>(kWidth) * kHeight;
 // on the cut may then appear in one picture only, and weighs 1/255 there.
 constexpr float kTolerance = 2.5f / 255.0f;
 constexpr double kMeanTolerance = 2e-5;
+constexpr double kMomentTolerance = 1e-3;  // such a Gaussian's share in all derivatives
 
 void fill_scene(PackedScene& scene) {
   constexpr std::size_t kCount = 6000;
@@ -49,9 +52,7 @@ ImageTargets targets_in(std::vector<float>& images, std::vector<std::int32_t>& c
   return {first, first + 3 * kPixels, first + 4 * kPixels, first + 5 * kPixels, count.data()};
 }
 
-// Colour, alpha, depth and median depth; of two eyes where the model allows it.
-std::vector<float> draw(const Kernels& kernels, const DrawList& scene, CameraModel model,
-                        int threads) {
+CameraParams camera_of(CameraModel model) {
   CameraParams camera{};
   camera.rotation[0] = camera.rotation[4] = camera.rotation[8] = 1;
   camera.fx = camera.fy = model == CameraModel::kOrtho ? 40 : 150;
@@ -59,6 +60,13 @@ std::vector<float> draw(const Kernels& kernels, const DrawList& scene, CameraMod
   camera.near = 0.1, camera.far = 1e9;
   camera.width = kWidth, camera.height = kHeight;
   camera.model = model;
+  return camera;
+}
+
+// Colour, alpha, depth and median depth; of two eyes where the model allows it.
+std::vector<float> draw(const Kernels& kernels, const DrawList& scene, CameraModel model,
+                        int threads) {
+  const CameraParams camera = camera_of(model);
   std::vector<float> out(kPixels * 6);
   std::vector<std::int32_t> count(kPixels);
   std::vector<float> other(out.size());
@@ -77,6 +85,59 @@ std::vector<float> draw(const Kernels& kernels, const DrawList& scene, CameraMod
   render(kernels, scene, camera, two ? &second : nullptr, options, never, targets, workspace, stats);
   if (two) out.insert(out.end(), other.begin(), other.end());
   return out;
+}
+
+// The picture of one step of a fit, then what Adam remembers of it, which is its derivatives.
+struct Fit {
+  std::vector<float> image, moments;
+};
+
+Fit fit(const Kernels& kernels) {
+  constexpr std::size_t kCount = 300;
+  constexpr int kBases = 16, kWidth = kFitHarmonics + 3 * kBases;
+  std::mt19937 random(9);
+  const auto uniform = [&] { return static_cast<float>(random() % 100000) / 100000.0f; };
+  std::vector<float> rows, seen(kFitSeen * kCount);
+  for (std::size_t i = 0; i < kCount; ++i) {
+    rows.insert(rows.end(), {4 * uniform() - 2, 3 * uniform() - 1.5f, 2 + 4 * uniform()});
+    for (int k = kFitQuat; k < kFitScale; ++k) rows.push_back(uniform() - 0.5f);
+    for (int k = kFitScale; k < kFitOpacity; ++k) rows.push_back(-4 + 2.5f * uniform());
+    rows.push_back(4 * uniform() - 2);
+    for (int k = kFitHarmonics; k < kWidth; ++k) rows.push_back(0.6f * (uniform() - 0.5f));
+  }
+  std::vector<std::uint8_t> wanted(4 * kPixels);
+  for (std::uint8_t& value : wanted) value = static_cast<std::uint8_t>(random() % 256);
+  Fit out{std::vector<float>(4 * kPixels), std::vector<float>((2 * kWidth + 1) * kCount)};
+  const FitModel model{kCount, kBases, 3, rows.data(), out.moments.data(), seen.data()};
+  const FitTarget target{wanted.data(), {0.1f, 0.2f, 0.3f}, 0.7f, 0.5f};
+  const FitRates rates{0.01f, 0.01f, 0.01f, 0.01f, 0.01f, 0.01f, 0.9f, 0.999f};
+  FitWorkspace workspace;
+  fit_picture(*kernels.fit, model, camera_of(CameraModel::kPinhole), target, &rates, 2,
+              out.image.data(), workspace);
+  return out;
+}
+
+double norm_of(const std::vector<float>& values, const std::vector<float>& other) {
+  double square = 0;
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const double difference = static_cast<double>(values[i]) - other[i];
+    square += difference * difference;
+  }
+  return std::sqrt(square);
+}
+
+// Whether kernels fit alike; derivatives by what is small next to them all.
+bool fits_alike(const Kernels& kernels, const Fit& expected) {
+  const Fit found = fit(kernels);
+  float worst = 0;
+  for (std::size_t i = 0; i < found.image.size(); ++i) {
+    worst = std::max(worst, std::fabs(found.image[i] - expected.image[i]));
+  }
+  const double whole = norm_of(expected.moments, std::vector<float>(expected.moments.size()));
+  const double off = norm_of(found.moments, expected.moments);
+  std::printf("%s fit: worst %.2e, moments %.2e of %.2e\n", kernels.name,
+              static_cast<double>(worst), off, whole);
+  return worst <= kTolerance && off <= kMomentTolerance * whole && whole > 0;
 }
 
 }  // namespace
@@ -113,6 +174,10 @@ int main() {
                   same ? "agree" : "DISAGREE");
       agree = agree && same && close;
     }
+  }
+  const Fit fitted = fit(reference);
+  for (const Kernels* kernels : available_kernels()) {
+    agree = fits_alike(*kernels, fitted) && agree;
   }
   return agree ? 0 : 1;
 }

@@ -1,22 +1,12 @@
 // Compiled once for each instruction set, with BELVEDERE_ISA naming the namespace.
 #include "composite.h"
+#include "fit_gaussian.h"
+#include "fit_tile.h"
 #include "project_pair.h"
+#include "this_isa.h"
 
 namespace belvedere::BELVEDERE_ISA {
 namespace {
-
-bool supported() {
-#if defined(__AVX512F__)
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-         __builtin_cpu_supports("avx512vbmi2") && __builtin_cpu_supports("bmi2");
-#elif defined(__AVX2__)
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-         __builtin_cpu_supports("bmi2");
-#else
-  return true;
-#endif
-}
 
 std::uint32_t project_any(const ProjectTask& task, const ChunkDraw& chunk, Splat* splats) {
   switch (task.camera->model) {
@@ -30,13 +20,12 @@ std::uint32_t project_any(const ProjectTask& task, const ChunkDraw& chunk, Splat
   return 0;
 }
 
+constexpr FitKernels kFit{fit_project, fit_tile, fit_update};
+
 }  // namespace
 
-#define BELVEDERE_STRING_(x) #x
-#define BELVEDERE_STRING(x) BELVEDERE_STRING_(x)
-
-extern const Kernels kKernels{BELVEDERE_STRING(BELVEDERE_ISA), kLanes,           supported,
+extern const Kernels kKernels{BELVEDERE_ISA_NAME,  kLanes,             supported,
                               project_any,         project_chunk_pair, composite_any<false>,
-                              composite_any<true>, composite_limit};
+                              composite_any<true>, composite_limit,    &kFit};
 
 }  // namespace belvedere::BELVEDERE_ISA

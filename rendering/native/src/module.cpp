@@ -16,12 +16,13 @@
 #include <exception>
 #include <stdexcept>
 
+#include "arguments.h"
 #include "dispatch.h"
 #include "draw_list.h"
+#include "fit.h"
 #include "page_pool.h"
 #include "render.h"
 #include "scene.h"
-#include "thread_pool.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -33,14 +34,11 @@ using FloatArray = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
 using DoubleArray = nb::ndarray<const double, nb::c_contig, nb::device::cpu>;
 using MutableFloats = nb::ndarray<float, nb::c_contig, nb::device::cpu>;
 using MutableInts = nb::ndarray<std::int32_t, nb::c_contig, nb::device::cpu>;
+using ByteArray = nb::ndarray<const std::uint8_t, nb::c_contig, nb::device::cpu>;
 
 struct Cancel {
   CancelFlag flag{false};
 };
-
-void require(bool ok, const char* what) {
-  if (!ok) throw std::invalid_argument(what);
-}
 
 WorkspacePool& workspaces() {
   static WorkspacePool* pool = new WorkspacePool;
@@ -60,13 +58,6 @@ class WorkspaceLoan {
  private:
   std::unique_ptr<Workspace> workspace_;
 };
-
-// Threads to use where the caller asked for `wanted`, 0 meaning one for each core.
-constexpr int kMostThreads = 1024;
-int thread_count(int wanted) {
-  require(wanted >= 0 && wanted <= kMostThreads, "threads must be 0 to 1024");
-  return wanted > 0 ? wanted : std::min(default_threads(), kMostThreads);
-}
 
 const Kernels& kernels_named(const std::string& name) {
   const Kernels* kernels = find_kernels(name);
@@ -331,6 +322,57 @@ double pairs_per_second_limit(const std::string& isa, int threads, int repeats) 
   return total / took.count();
 }
 
+FitModel fit_model(MutableFloats& parameters, MutableFloats& moments, MutableFloats& seen,
+                   int degree) {
+  require(parameters.ndim() == 2 && parameters.shape(1) > kFitHarmonics, "parameters: bad rows");
+  const std::size_t count = parameters.shape(0), width = parameters.shape(1);
+  const auto bases = static_cast<int>((width - kFitHarmonics) / 3);
+  require(width == kFitHarmonics + 3u * static_cast<unsigned>(bases) &&
+              (bases == 1 || bases == 4 || bases == 9 || bases == 16),
+          "sh must hold 1, 4, 9 or 16 bases");
+  require(degree >= 0 && (degree + 1) * (degree + 1) <= bases, "no such SH degree in the rows");
+  require(moments.ndim() == 2 && moments.shape(0) == count && moments.shape(1) == 2 * width + 1,
+          "moments: bad rows");
+  require(seen.ndim() == 2 && seen.shape(0) == count && seen.shape(1) == kFitSeen,
+          "seen: bad rows");
+  require(count < 0x7fffffffu, "too many Gaussians to fit");
+  return {count, bases, degree, parameters.data(), moments.data(), seen.data()};
+}
+
+using Rates = std::tuple<float, float, float, float, float, float>;
+
+// Draws rows of parameters and steps against the error; see fit.h. Returns the squared error, and
+// how many splats and pairs there were.
+std::tuple<double, std::size_t, std::size_t> fit(
+    FitWorkspace& workspace, const std::string& isa, MutableFloats parameters,
+    MutableFloats moments, MutableFloats seen, int degree, const CameraParams& camera,
+    const ByteArray& target, std::tuple<float, float, float> background, float alpha_weight,
+    float robust, std::optional<Rates> rates, std::optional<MutableFloats> image, int threads) {
+  const Kernels& kernels = kernels_named(isa);
+  const FitModel model = fit_model(parameters, moments, seen, degree);
+  require(camera.model == CameraModel::kPinhole, "Gaussians are fitted to pinhole cameras");
+  require(target.ndim() == 3 && target.shape(0) == static_cast<std::size_t>(camera.height) &&
+              target.shape(1) == static_cast<std::size_t>(camera.width) && target.shape(2) == 4,
+          "the target must be [H, W, 4]");
+  require(robust > 0, "robust must be above 0");
+  const FitTarget wanted{
+      target.data(),
+      {std::get<0>(background), std::get<1>(background), std::get<2>(background)},
+      alpha_weight,
+      robust};
+  FitRates step{};
+  if (rates) {
+    const auto [mean, quat, scale, opacity, color, harmonics] = *rates;
+    step = {mean, quat, scale, opacity, color, harmonics, 0.9f, 0.999f};
+  }
+  float* out = image_data(image, camera, 4);
+  const int workers = thread_count(threads);
+  nb::gil_scoped_release release;
+  const FitResult result = fit_picture(*kernels.fit, model, camera, wanted,
+                                       rates ? &step : nullptr, workers, out, workspace);
+  return {result.squared_error, result.splats, result.pairs};
+}
+
 }  // namespace
 }  // namespace belvedere
 
@@ -380,6 +422,11 @@ NB_MODULE(_native, m) {
         "rows"_a, "images"_a, "second"_a.none() = nb::none());
   m.def("project", &project_scene, "scene"_a, "camera"_a, "isa"_a, nb::kw_only(),
         "kept_dilation_px2"_a, "sh_degree"_a);
+  nb::class_<FitWorkspace>(m, "FitWorkspace", "Memory that steps of a fit share; one at a time.")
+      .def(nb::init<>());
+  m.def("fit", &fit, "workspace"_a, "isa"_a, "parameters"_a, "moments"_a, "seen"_a, nb::kw_only(),
+        "degree"_a, "camera"_a, "target"_a, "background"_a, "alpha_weight"_a, "robust"_a,
+        "rates"_a.none(), "image"_a.none(), "threads"_a);
   m.def("pairs_per_second_limit", &pairs_per_second_limit, "isa"_a, "threads"_a, "repeats"_a);
   m.def("idle_workspaces", [] {
     const WorkspacePool::Idle idle = workspaces().idle();

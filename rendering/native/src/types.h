@@ -144,6 +144,9 @@ struct CompositeTask {
   ImageTargets targets[2];  // of the eyes; without a second one the first alone counts
 };
 
+// Of fit_types.h.
+struct FitKernels;
+
 // One set of kernels for each instruction set (kernels.cpp, compiled once for each).
 struct Kernels {
   const char* name;
@@ -159,6 +162,7 @@ struct Kernels {
   // Blends `repeats` rounds of L1-resident splats that cover their block entirely;
   // returns the (pixel, Gaussian) pairs done. The measure of the machine's own limit.
   std::uint64_t (*composite_limit)(int repeats, float* sink);
+  const FitKernels* fit;
 };
 
 }  // namespace belvedere
