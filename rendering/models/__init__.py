@@ -1,0 +1,1 @@
+"""How neural scenes are drawn: renderers behind the contract of engines, and their components."""
