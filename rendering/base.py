@@ -132,6 +132,8 @@ class RasterStats:
         parts: Parts that the image was drawn in, one after the other; more than one where
             memory is tight.
         record_bytes: Most memory taken at once for (Gaussian, tile) pairs; 0 if not counted.
+        is_marched: Whether rays were marched, and no Gaussians drawn: ``visible`` are the rays that
+            met something, ``tile_pairs`` the samples whose colours were evaluated.
     """
 
     gaussians: int = 0
@@ -140,6 +142,7 @@ class RasterStats:
     stage_ms: dict[str, float] = field(default_factory=dict)
     parts: int = 1
     record_bytes: int = 0
+    is_marched: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -296,8 +299,9 @@ class PagePool(Protocol):
     def page_bytes(self) -> int:
         """Memory that one page takes, however full it is."""
 
-    def pack(self, gaussians: Gaussians) -> Any:
-        """Gaussians in a page of their own, fit for ``ScenePart.scene``.
+    def pack(self, contents: Any, /) -> Any:
+        """Gaussians, or what else the engine draws, in a page of their own, fit for
+        ``ScenePart.scene``.
 
         The page returns to the pool when the last reference to the result is gone; a frame
         that draws it holds one.
@@ -307,11 +311,11 @@ class PagePool(Protocol):
             ValueError: If they are more than a page holds.
         """
 
-    def pack_many(self, gaussians: Gaussians, rows: NDArray[np.int64]) -> Sequence[Any]:
+    def pack_many(self, contents: Any, rows: NDArray[np.int64], /) -> Sequence[Any]:
         """As ``pack``, for many pages at once: all of them, or none.
 
         Args:
-            gaussians: Those of all pages.
+            contents: Those of all pages.
             rows: [P, 2] first row and number of rows of each page.
         """
 

@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 
 from rendering.base import PagePool, PagingRasterizer, ScenePart
 from rendering.device import DeviceLost
-from scene_store.chunks import ChunkSource
+from scene_store.chunks import ChunkSource, Payload
 from scene_store.ledger import Budgets, ChunkCosts
 from scene_store.loader import DECODERS, READERS, Loader, OnWork
 from scene_store.residency import Residency
-from splat.gaussians import Gaussians
 
 Page = TypeVar("Page")
 
@@ -57,7 +56,7 @@ class ChunkPages:
         self._lock = threading.Lock()  # of who replaces pages; others take whole tuples
         self._pages: dict[int, tuple[Any, ...]] = {}
 
-    def upload(self, chunks: Sequence[int], gaussians: Gaussians, rows: NDArray[np.int64]) -> None:
+    def upload(self, chunks: Sequence[int], contents: Payload, rows: NDArray[np.int64]) -> None:
         """Pack chunks into pages of their own."""
         size = self._page_gaussians
         pages = [
@@ -68,7 +67,7 @@ class ChunkPages:
             for first, count in rows.tolist()
         ]
         flat = np.array([page for each in pages for page in each], np.int64).reshape(-1, 2)
-        packed = iter(self._pool.pack_many(gaussians, flat))
+        packed = iter(self._pool.pack_many(contents, flat))
         for chunk, each in zip(chunks, pages, strict=True):
             self._pages[chunk] = tuple(islice(packed, len(each)))
 

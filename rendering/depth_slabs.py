@@ -74,6 +74,53 @@ class DepthMasses:
         return float(self.below[nearer - 1]) if nearer else 0.0
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class DepthNeeds:
+    """How much a memory must have for a slab: all parts of which anything is in it. A part that a
+    border cuts is thus needed on both sides.
+
+    Attributes:
+        nears, fars: [P] float64, each ascending: where parts begin, and where they end.
+        begun, ended: [P] float64 in (0, 1], shares of all that begin, and that end, no further.
+    """
+
+    nears: Float64Array
+    begun: Float64Array
+    fars: Float64Array
+    ended: Float64Array
+
+    @classmethod
+    def of(cls, low: Float64Array, high: Float64Array, masses: Float64Array) -> DepthNeeds:
+        """Of parts from ``low`` to ``high`` [P] in any order, with their masses [P], not all 0;
+        perhaps none."""
+        starts, stops = DepthMasses.of(low, masses), DepthMasses.of(high, masses)
+        return cls(starts.depths, starts.below, stops.depths, stops.below)
+
+    def between(self, near: float, far: float) -> float:
+        """The share that is needed from a depth, included, to another one, not included."""
+        first, last = int(np.searchsorted(self.fars, near)), int(np.searchsorted(self.nears, far))
+        begun = self.begun[last - 1] if last else 0.0
+        return float(begun - (self.ended[first - 1] if first else 0.0))
+
+    def furthest(self, near: float, most: float) -> float:
+        """How far a slab from this depth may go for it to need no more than such a share; a
+        float32."""
+        first = int(np.searchsorted(self.fars, near))
+        over = most + (self.ended[first - 1] if first else 0.0)
+        at = int(np.searchsorted(self.begun, over + ROUNDING, side="right"))
+        return _rounded(self.nears[at], -math.inf) if at < len(self.nears) else math.inf
+
+    def nearest(self, far: float, most: float) -> float:
+        """How near a slab up to this depth may begin for it to need no more than such a share; a
+        float32."""
+        last = int(np.searchsorted(self.nears, far))
+        over = (self.begun[last - 1] if last else 0.0) - most
+        at = int(np.searchsorted(self.ended, over - ROUNDING))
+        if over <= ROUNDING:
+            return -math.inf
+        return _rounded(math.nextafter(float(self.fars[at]), math.inf), math.inf)
+
+
 def cut_in_slabs(
     camera: Camera, masses: DepthMasses, costs: PartCosts, shares: Sequence[float]
 ) -> tuple[Slab | None, ...]:
@@ -119,6 +166,13 @@ def _slab(
     far = camera.far if last == np.float32(camera.far) else float(last)
     # A slab of a single float32 has a far end that is rounded to its near one.
     return Slab(near, far if far > near else math.nextafter(near, math.inf), masses)
+
+
+def _rounded(depth: float, towards: float) -> float:
+    """To a float32, in a direction."""
+    nearest = np.float32(depth)
+    beyond = float(nearest) > depth if towards < 0 else float(nearest) < depth
+    return float(np.nextafter(nearest, np.float32(towards)) if beyond else nearest)
 
 
 def spread(low: Float64Array, high: Float64Array, masses: Float64Array) -> DepthMasses:

@@ -70,10 +70,12 @@ class Outlook:
 
     Attributes:
         parts: Where its Gaussians are.
-        share: Of all of it, what one memory has room for.
+        needed: What memories must have for that, coarser chunks among it; its counts are pages.
+        share: Of these pages, what one memory has room for.
     """
 
     parts: SceneParts
+    needed: SceneParts
     share: float
 
 

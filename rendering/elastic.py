@@ -19,6 +19,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from splat.text import counted
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:
@@ -89,7 +91,8 @@ class ElasticPolicy:
         most = max(1, min(self.most, available))
         least = min(self.least, most)
         if present > most:
-            return Decision(most, f"only {most} devices are to be had")
+            are = "is" if most == 1 else "are"
+            return Decision(most, f"only {counted(most, 'devices')} {are} to be had")
         if present < least:
             return Decision(least, f"at least {least} devices are kept")
         recent = frame_ms[-self.grow_after :]
@@ -107,7 +110,11 @@ class ElasticPolicy:
             f"({typical:.1f} ms)"
         )
         if present == most:
-            return Decision(most, f"{said} with all {most} devices", overloaded=True)
+            return Decision(
+                most,
+                f"{said} with {'its only device' if most == 1 else f'all {most} devices'}",
+                overloaded=True,
+            )
         needed = math.ceil(present * typical / (self.grow_above * self.target_ms))
         wanted = min(most, max(present + 1, needed))
         return Decision(wanted, f"{said}: {wanted - present} more")
@@ -123,9 +130,10 @@ class ElasticPolicy:
         limit = self.shrink_below * self.target_ms
         if with_fewer > limit:
             return Decision(
-                present, f"{held}; {present - 1} devices might take {with_fewer:.1f} ms"
+                present, f"{held}; {counted(present - 1, 'devices')} might take {with_fewer:.1f} ms"
             )
         return Decision(
             present - 1,
-            f"{held}; {present - 1} devices take {with_fewer:.1f} ms at most, under {limit:.1f}",
+            f"{held}; {counted(present - 1, 'devices')} would take {with_fewer:.1f} ms at most, "
+            f"under {limit:.1f}",
         )

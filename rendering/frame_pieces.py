@@ -283,6 +283,7 @@ def _joined_stats(parts: Sequence[RasterStats]) -> RasterStats:
         stage_ms=dict(slowest.stage_ms),
         parts=max(stats.parts for stats in parts),
         record_bytes=sum(stats.record_bytes for stats in parts),
+        is_marched=slowest.is_marched,
     )
 
 

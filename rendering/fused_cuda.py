@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 
 import torch
@@ -56,6 +56,9 @@ class FusedRasterizer:
         tuning: Of speed.
         ahead: Have kernels compiled before they are needed (``rendering.compile_ahead``).
 
+    Attributes:
+        memory: What scenes have of the device.
+
     Raises:
         BackendUnavailable: If there is no such device.
     """
@@ -73,16 +76,21 @@ class FusedRasterizer:
             )
         if self._device.type != "cuda" and not INTERPRETED:
             raise BackendUnavailable("the fused GPU engine draws on CUDA devices")
-        self._memory = PageMemory(self._device)
-        self._scratch = ScratchMeter(self._device, lambda: self._memory.held_bytes)
+        self.memory = PageMemory(self._device)
+        self._scratch = ScratchMeter(self._device, lambda: self.memory.held_bytes)
         self._tight = TightMemory(self._relieve)
         is_compiled = ahead and self._device.type == "cuda"
         self._ahead = CompileAhead(self._draw_sample) if is_compiled else None
 
     @property
+    def torch_device(self) -> str:
+        """Torch's name of the device: models are evaluated there, too."""
+        return str(self._device)
+
+    @property
     def held_bytes(self) -> int:
         """What scenes take of the device's memory."""
-        return self._memory.held_bytes
+        return self.memory.held_bytes
 
     @property
     def scratch_bytes(self) -> int:
@@ -95,11 +103,11 @@ class FusedRasterizer:
         Raises:
             BudgetError: If the device has no memory for it.
         """
-        return DrawList.plain(self._memory.upload(gaussians))
+        return DrawList.plain(self.memory.upload(gaussians))
 
     def new_pool(self, page_gaussians: int, sh_degree: int) -> FusedPagePool:
         """Memory for the parts of a scene; see ``rendering.base.PagingRasterizer``."""
-        return self._memory.new_pool(page_gaussians, sh_degree)
+        return self.memory.new_pool(page_gaussians, sh_degree)
 
     def compose(self, parts: Sequence[ScenePart]) -> DrawList:
         """Parts to draw together; see ``rendering.base.PagingRasterizer``."""
@@ -140,6 +148,30 @@ class FusedRasterizer:
         first, second = self._draw(scene, (left, right), settings, cancel)
         return first, second
 
+    @contextmanager
+    def launching(self, doing: str) -> Iterator[Stopwatch]:
+        """In the block kernels of others are launched, which write pages of this engine; at its end
+        they are done. One that draws these pages may come from any thread.
+
+        Yields what may take the times of them.
+
+        Args:
+            doing: What, for messages.
+
+        Raises:
+            BudgetError: If the device has no memory for it.
+            DeviceLost: If it fails.
+        """
+        alone: AbstractContextManager[object] = _ONE_AT_A_TIME if INTERPRETED else nullcontext()
+        with alone, on_device(self._device), faults_of(self._device, doing, in_use=True):
+            watch = Stopwatch(self._device)
+            try:
+                yield watch
+                watch.wait()
+            except BaseException:
+                wait_for_device(self._device)
+                raise
+
     def _draw(
         self,
         scene: DevicePage | DrawList,
@@ -160,7 +192,7 @@ class FusedRasterizer:
 
         with alone, on_device(self._device):
             with faults_of(self._device, doing, in_use=True):
-                self._memory.frame_begins(draws.pages)
+                self.memory.frame_begins(draws.pages)
             try:
                 images = self._tight.draw(settings.rows_of(eyes[0]), band)
             except BaseException:
@@ -173,9 +205,9 @@ class FusedRasterizer:
         return images
 
     def _draw_sample(self, kind: Kind, sh_degree: int) -> None:
-        scene = DrawList.plain(self._memory.upload(sample_gaussian(sh_degree)))
+        scene = DrawList.plain(self.memory.upload(sample_gaussian(sh_degree)))
         self._draw(scene, sample_eyes()[: kind.eyes], kind.settings, None)
 
     def _relieve(self) -> None:
-        self._memory.trim()
+        self.memory.trim()
         free_cached_blocks(self._device)

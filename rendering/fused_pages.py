@@ -27,7 +27,7 @@ from rendering.memory_cuda import free_cached_blocks
 from rendering.page_packing import PAGE_GAUSSIANS, Words, pack_pages, page_words, rest_rows
 from rendering.page_slabs import Place, SlabPool
 from scene_store.staging import OVER, WORD_BYTES, Mark, TransferStalled
-from scene_store.transfer import Target, Transfer, transfer_to
+from scene_store.transfer import Fill, Target, Transfer, transfer_to
 from splat.cores import usable_cores
 from splat.gaussians import Gaussians
 
@@ -53,7 +53,7 @@ class _WithWeakReferences:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DevicePage(_WithWeakReferences):
-    """Gaussians in a page.
+    """Gaussians in a page, or rows that are made Gaussians of.
 
     Attributes:
         place: Its memory, until nobody has the page any more.
@@ -77,14 +77,13 @@ class DevicePage(_WithWeakReferences):
         return self.words.data_ptr()
 
 
-class FusedPagePool:
-    """Pages in a device's memory; see ``rendering.base.PagePool``.
+class DevicePagePool:
+    """Pages of one size in a device's memory, whatever they hold; it is for others to make pages.
 
     Args:
         transfer: To the device.
         device: For messages.
-        page_gaussians: Of a page.
-        sh_degree: Of those, at most.
+        words: Of a page.
         slab_pages: Pages that are taken from the device at once, at most; None for ``SLAB_BYTES``
             of them.
 
@@ -93,17 +92,9 @@ class FusedPagePool:
     """
 
     def __init__(
-        self,
-        transfer: Transfer,
-        device: torch.device,
-        page_gaussians: int,
-        sh_degree: int,
-        slab_pages: int | None = None,
+        self, transfer: Transfer, device: torch.device, words: int, slab_pages: int | None = None
     ) -> None:
         self._transfer, self._device = transfer, device
-        self._page_gaussians, self._sh_degree = page_gaussians, sh_degree
-        self._room = page_gaussians + page_gaussians % 2
-        words = page_words(sh_degree, self._room)
         self._words = -(-words // ALIGNED_WORDS) * ALIGNED_WORDS
         transfer.require(self._words)
         self._slabs = SlabPool(self._new_slab, slab_pages or max(1, SLAB_BYTES // self.page_bytes))
@@ -120,43 +111,8 @@ class FusedPagePool:
 
     @property
     def pages_in_use(self) -> int:
-        """Pages that hold Gaussians."""
+        """Pages that hold anything."""
         return self._slabs.pages_in_use
-
-    def pack(self, gaussians: Gaussians) -> DevicePage:
-        """Gaussians in a page of their own; see ``rendering.base.PagePool``."""
-        return self.pack_many(gaussians, np.array([[0, len(gaussians)]], np.int64))[0]
-
-    def pack_many(
-        self, gaussians: Gaussians, rows: NDArray[np.int64], threads: int = 1
-    ) -> Sequence[DevicePage]:
-        """Rows of Gaussians in pages of their own; see ``rendering.base.PagePool``.
-
-        Args:
-            gaussians, rows: As there.
-            threads: That write them; one, as loaders do while frames are drawn.
-
-        Raises:
-            BudgetError: If the device has no memory for them.
-            DeviceLost: If it does not take them any more.
-        """
-        if (rows[:, 1] > self._page_gaussians).any():
-            raise ValueError(f"more Gaussians than fit a page of {self._page_gaussians:,}")
-        if gaussians.sh_degree > self._sh_degree:
-            raise ValueError(f"harmonics of more than degree {self._sh_degree} do not fit a page")
-        doing = f"{int(rows[:, 1].sum()):,} more Gaussians"
-        with faults_of(self._device, doing, in_use=True):
-            places = self._slabs.take(len(rows))
-            try:
-                marks = self._send(gaussians, rows, places, threads)
-            except BaseException as error:
-                for place in places:
-                    self._slabs.give_back(place)
-                if isinstance(error, TransferStalled):
-                    raise DeviceLost(f"{self._device}: {error}") from error
-                raise
-        made = zip(places, rows[:, 1].tolist(), marks, strict=True)
-        return [self._page(place, count, gaussians.sh_degree, mark) for place, count, mark in made]
 
     def keep_free(self, pages: int) -> None:
         """Hold at most so many unused pages, but for those of slabs in use."""
@@ -179,13 +135,8 @@ class FusedPagePool:
         self._tell_driver()
         return loose
 
-    def moved(self, pages: Iterable[DevicePage]) -> dict[DevicePage, DevicePage]:
+    def _moved(self, pages: Iterable[DevicePage]) -> dict[DevicePage, DevicePage]:
         """Copies of those pages that should move, elsewhere; not all of them at once.
-
-        Memory goes back when nobody has the old ones any more.
-
-        Args:
-            pages: In use, of this pool.
 
         Raises:
             DeviceLost: If it does nothing any more.
@@ -210,6 +161,36 @@ class FusedPagePool:
             for before, after in moves
         }
 
+    def _sent(self, count: int, doing: str, fill: Fill, threads: int) -> list[tuple[Place, Mark]]:
+        """Pages that were filled on the host, and copied.
+
+        Args:
+            count: Of pages.
+            doing: What for, for messages.
+            fill: Writes pages into [n, words], the first of them being of that number.
+            threads: That fill them.
+
+        Raises:
+            BudgetError: If the device has no memory for them.
+            DeviceLost: If it does not take them any more.
+        """
+        with faults_of(self._device, doing, in_use=True):
+            places = self._slabs.take(count)
+            try:
+                marks = self._send(places, fill, threads)
+            except BaseException as error:
+                for place in places:
+                    self._slabs.give_back(place)
+                if isinstance(error, TransferStalled):
+                    raise DeviceLost(f"{self._device}: {error}") from error
+                raise
+        return list(zip(places, marks, strict=True))
+
+    def _taken(self, count: int, doing: str) -> list[Place]:
+        """Pages of any content, for kernels to write."""
+        with faults_of(self._device, doing, in_use=True):
+            return self._slabs.take(count)
+
     def _tell_driver(self) -> None:
         """Torch keeps what is freed for later."""
         if self._slabs.has_shrunk():
@@ -218,11 +199,6 @@ class FusedPagePool:
     def _new_slab(self, pages: int) -> Tensor:
         words: Tensor = self._transfer.copier.device_words(pages * self._words)
         return words
-
-    def _page(self, place: Place, count: int, sh_degree: int, copied: Mark) -> DevicePage:
-        return self._known(
-            DevicePage(place, self._words_of(place), count, self._room, sh_degree, copied)
-        )
 
     def _words_of(self, place: Place) -> Tensor:
         first = place.number * self._words
@@ -234,15 +210,12 @@ class FusedPagePool:
         weakref.finalize(page, self._slabs.give_back, page.place).atexit = False
         return page
 
-    def _send(
-        self, gaussians: Gaussians, rows: NDArray[np.int64], places: list[Place], threads: int
-    ) -> list[Mark]:
+    def _send(self, places: list[Place], fill: Fill, threads: int) -> list[Mark]:
         def send(first: int, end: int) -> list[Mark]:
-            def fill(words: Words, at: int) -> None:
-                pages = rows[first + at : first + at + len(words)]
-                pack_pages(gaussians, pages, self._room, words)
+            def fill_some(words: Words, at: int) -> None:
+                fill(words, first + at)
 
-            return self._transfer.send(self._targets(places[first:end]), self._words, fill)
+            return self._transfer.send(self._targets(places[first:end]), self._words, fill_some)
 
         if threads == 1:
             return send(0, len(places))
@@ -268,6 +241,143 @@ class FusedPagePool:
         return targets
 
 
+class FusedPagePool(DevicePagePool):
+    """Pages of Gaussians in a device's memory; see ``rendering.base.PagePool``.
+
+    Args:
+        transfer, device, slab_pages: As of ``DevicePagePool``.
+        page_gaussians: Of a page.
+        sh_degree: Of those, at most.
+
+    Raises:
+        BudgetError: If a page is more than what transfers go through.
+    """
+
+    def __init__(
+        self,
+        transfer: Transfer,
+        device: torch.device,
+        page_gaussians: int,
+        sh_degree: int,
+        slab_pages: int | None = None,
+    ) -> None:
+        self._page_gaussians, self._sh_degree = page_gaussians, sh_degree
+        self._room = page_gaussians + page_gaussians % 2
+        super().__init__(transfer, device, page_words(sh_degree, self._room), slab_pages)
+
+    def pack(self, gaussians: Gaussians) -> DevicePage:
+        """Gaussians in a page of their own; see ``rendering.base.PagePool``."""
+        return self.pack_many(gaussians, np.array([[0, len(gaussians)]], np.int64))[0]
+
+    def pack_many(
+        self, gaussians: Gaussians, rows: NDArray[np.int64], threads: int = 1
+    ) -> Sequence[DevicePage]:
+        """Rows of Gaussians in pages of their own; see ``rendering.base.PagePool``.
+
+        Args:
+            gaussians, rows: As there.
+            threads: That write them; one, as loaders do while frames are drawn.
+
+        Raises:
+            BudgetError: If the device has no memory for them.
+            DeviceLost: If it does not take them any more.
+        """
+        if (rows[:, 1] > self._page_gaussians).any():
+            raise ValueError(f"more Gaussians than fit a page of {self._page_gaussians:,}")
+        if gaussians.sh_degree > self._sh_degree:
+            raise ValueError(f"harmonics of more than degree {self._sh_degree} do not fit a page")
+
+        def fill(words: Words, at: int) -> None:
+            pack_pages(gaussians, rows[at : at + len(words)], self._room, words)
+
+        doing = f"{int(rows[:, 1].sum()):,} more Gaussians"
+        sent = self._sent(len(rows), doing, fill, threads)
+        return [
+            self._page(place, count, gaussians.sh_degree, mark)
+            for (place, mark), count in zip(sent, rows[:, 1].tolist(), strict=True)
+        ]
+
+    def blank(self, counts: Sequence[int]) -> list[DevicePage]:
+        """Pages of degree 0 for so many Gaussians each, which kernels are to write, headers
+        included, before anything reads them.
+
+        Raises:
+            BudgetError: If the device has no memory for them.
+        """
+        if max(counts, default=0) > self._page_gaussians:
+            raise ValueError(f"more Gaussians than fit a page of {self._page_gaussians:,}")
+        places = self._taken(len(counts), f"{sum(counts):,} more Gaussians")
+        return [self._page(p, count, 0, OVER) for p, count in zip(places, counts, strict=True)]
+
+    def moved(self, pages: Iterable[DevicePage]) -> dict[DevicePage, DevicePage]:
+        """Copies of those pages that should move, elsewhere; not all of them at once.
+
+        Memory goes back when nobody has the old ones any more.
+
+        Args:
+            pages: In use, of this pool.
+
+        Raises:
+            DeviceLost: If it does nothing any more.
+        """
+        return self._moved(pages)
+
+    def _page(self, place: Place, count: int, sh_degree: int, copied: Mark) -> DevicePage:
+        return self._known(
+            DevicePage(place, self._words_of(place), count, self._room, sh_degree, copied)
+        )
+
+
+class RowPagePool(DevicePagePool):
+    """Pages of rows of numbers in a device's memory, a column after the other: what kernels make
+    Gaussians of.
+
+    Args:
+        transfer, device: As of ``DevicePagePool``.
+        width: Numbers of a row.
+        page_rows: Rows of a page.
+
+    Raises:
+        BudgetError: If a page is more than what transfers go through.
+    """
+
+    def __init__(
+        self, transfer: Transfer, device: torch.device, width: int, page_rows: int
+    ) -> None:
+        self._width = width
+        self._room = -(-page_rows // ALIGNED_WORDS) * ALIGNED_WORDS
+        super().__init__(transfer, device, width * self._room)
+
+    def pack_rows(self, data: Words, rows: NDArray[np.int64]) -> list[DevicePage]:
+        """Rows in pages of their own: all of them, or none. Column c of row i of a page is word
+        ``c · room + i``; what is beyond its rows may be anything that is a number.
+
+        Args:
+            data: [n, width] of all pages.
+            rows: [P, 2] first row and number of rows of each page.
+
+        Raises:
+            BudgetError: If the device has no memory for them.
+            DeviceLost: If it does not take them any more.
+        """
+
+        def fill(words: Words, at: int) -> None:
+            for page, (first, count) in zip(words, rows[at:].tolist(), strict=False):
+                columns = page[: self._width * self._room].reshape(self._width, self._room)
+                columns[:, :count] = data[first : first + count].T
+                columns[:, count:] = 0.0
+
+        sent = self._sent(len(rows), f"{int(rows[:, 1].sum()):,} more rows", fill, 1)
+        return [
+            self._known(DevicePage(place, self._words_of(place), count, self._room, 0, mark))
+            for (place, mark), count in zip(sent, rows[:, 1].tolist(), strict=True)
+        ]
+
+    def moved_rows(self, pages: Iterable[DevicePage]) -> dict[DevicePage, DevicePage]:
+        """As of ``FusedPagePool.moved``."""
+        return self._moved(pages)
+
+
 class PageMemory:
     """All pages that one engine has on its device.
 
@@ -281,7 +391,7 @@ class PageMemory:
         with faults_of(device, "the memory that scenes go through"):
             self._transfer = transfer or transfer_to(device)
         self._lock = threading.Lock()
-        self._pools: weakref.WeakSet[FusedPagePool] = weakref.WeakSet()
+        self._pools: weakref.WeakSet[DevicePagePool] = weakref.WeakSet()
 
     @property
     def held_bytes(self) -> int:
@@ -293,6 +403,13 @@ class PageMemory:
     ) -> FusedPagePool:
         """A pool; arguments as of ``FusedPagePool``."""
         pool = FusedPagePool(self._transfer, self._device, page_gaussians, sh_degree, slab_pages)
+        with self._lock:
+            self._pools.add(pool)
+        return pool
+
+    def new_row_pool(self, width: int, page_rows: int) -> RowPagePool:
+        """A pool of rows; arguments as of ``RowPagePool``."""
+        pool = RowPagePool(self._transfer, self._device, width, page_rows)
         with self._lock:
             self._pools.add(pool)
         return pool
@@ -323,6 +440,6 @@ class PageMemory:
         for pool in self._all_pools():
             pool.trim()
 
-    def _all_pools(self) -> list[FusedPagePool]:
+    def _all_pools(self) -> list[DevicePagePool]:
         with self._lock:
             return list(self._pools)

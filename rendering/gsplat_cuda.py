@@ -115,6 +115,11 @@ class GsplatRasterizer:
             self._stages = _LOADED.stages()
         return self._stages
 
+    @property
+    def torch_device(self) -> str:
+        """Torch's name of the device: models are evaluated there, too."""
+        return str(self._device)
+
     def prepare(self, gaussians: Gaussians) -> DrawList:
         """The scene on the device.
 

@@ -11,8 +11,7 @@ from scene_store.chunks import ChunkSource
 from scene_store.ledger import Budgets, ChunkCosts
 from scene_store.shared_chunks import held_bytes_of
 from splat.errors import BudgetError
-
-MIB = 2**20
+from splat.text import mib_held, mib_needed
 
 Rasterizers = PagingRasterizer | Mapping[str, PagingRasterizer]
 """What draws a scene; by memory, if there are several."""
@@ -107,7 +106,7 @@ class MemoryShares:
         ):
             if self.count > 1 and budget < least:
                 raise BudgetError(
-                    f"the {name} budget of {budget / MIB:.1f} MiB is too small for this scene in"
-                    f" {self.count} memories, which needs {least / MIB:.1f} MiB; raise"
+                    f"the {name} budget of {mib_held(budget)} is too small for this scene in"
+                    f" {self.count} memories, which needs {mib_needed(least)}; raise"
                     f" --{name}-budget, or use fewer devices"
                 )

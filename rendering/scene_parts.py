@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rendering.base import ALPHA_CUT
-from rendering.depth_slabs import DepthMasses, spread
+from rendering.depth_slabs import DepthMasses, DepthNeeds, spread
 from scene_store.tree import LodTree
 from splat.bounds import BoxesInView, ViewVolume
 from splat.camera import Camera, CameraModel, Float64Array
@@ -74,12 +74,11 @@ class SceneParts:
 
     def masses(self, camera: Camera) -> DepthMasses:
         """How many Gaussians the camera sees, by depth."""
-        seen = np.flatnonzero(self._seen_by(camera))
-        near, far = self._depths(camera, seen)
-        near, far = np.maximum(near, camera.near), np.minimum(far, camera.far)
-        within = near <= far
-        counts = self.counts[seen][within].astype(np.float64)
-        return spread(near[within], far[within], counts)
+        return spread(*self._intervals(camera))
+
+    def needs(self, camera: Camera) -> DepthNeeds:
+        """How much must be there for what the camera sees, by depth."""
+        return DepthNeeds.of(*self._intervals(camera))
 
     def scene_for(self, camera: Camera, whole: Any) -> Any:
         """A scene that holds all that the camera sees, and not much more.
@@ -91,6 +90,15 @@ class SceneParts:
             return whole
         seen = np.flatnonzero(self._seen_by(camera))
         return whole if len(seen) == len(self.counts) else self.compose(seen)
+
+    def _intervals(self, camera: Camera) -> tuple[Float64Array, Float64Array, Float64Array]:
+        """Of boxes that the camera sees, the least and the largest depth, and how many Gaussians
+        they hold."""
+        seen = np.flatnonzero(self._seen_by(camera))
+        near, far = self._depths(camera, seen)
+        near, far = np.maximum(near, camera.near), np.minimum(far, camera.far)
+        within = near <= far
+        return near[within], far[within], self.counts[seen][within].astype(np.float64)
 
     def _seen_by(self, camera: Camera) -> NDArray[np.bool_]:
         return ViewVolume.of(camera).may_see(self.low, self.high, self.max_scale)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from rendering.stages import DRAWING, DRAWN_ONCE, SHAREABLE, STAGES, Stage
+from splat.text import counted
 
 
 class SplitBy(str, Enum):
@@ -211,7 +212,7 @@ class Schedule:
             text = ", ".join(filter(None, (first, last)))
         if not self.helpers:
             return text
-        return f"{text} +{self.helpers} helper{'s' if self.helpers > 1 else ''}"
+        return f"{text} +{counted(self.helpers, 'helpers')}"
 
 
 def _require_name(name: str) -> None:

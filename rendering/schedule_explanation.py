@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from rendering.schedule import Fidelity, Schedule, SplitBy
 from rendering.schedule_search import Finding, Objective, SearchResult, improvement
 from rendering.simulation import QUEUE, Simulation
+from splat.text import counted
 
 TOLD_SHARE = 0.02  # of a frame's time: smaller differences of a stage are not told
 
@@ -17,8 +18,7 @@ def figure(simulation: Simulation, objective: Objective) -> str:
         return f"{simulation.latency(0.95):.1f} ms (p95)"
     if objective is Objective.THROUGHPUT:
         return f"{simulation.frames_per_s:.1f} frames/s"
-    count = len(simulation.devices)
-    return f"{count} device{'s' if count > 1 else ''}"
+    return counted(len(simulation.devices), "devices")
 
 
 def reasons(result: SearchResult, objective: Objective) -> tuple[str, ...]:

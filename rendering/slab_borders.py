@@ -6,24 +6,27 @@ while the shares on both sides are about what they should be: of a camera that g
 about a little, nothing but what comes into view has to be loaded. In the end it moves in one go.
 
 Where it should be is where devices end together, unless a memory has no room for as much: then it
-is where all has room.
+is where all has room. Chunks that a border cuts are needed on both sides, so what a slab needs is
+counted from the chunks, not from its share of the Gaussians.
 """
 
 from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import numpy as np
 
-from rendering.depth_slabs import DepthMasses, Slab, slabs_between
+from rendering.depth_slabs import ROUNDING, DepthMasses, DepthNeeds, Slab, slabs_between
 from rendering.drawable import Outlook
 from splat.camera import Camera, CameraModel, Float64Array
 
 SLACK = 0.1  # of all Gaussians: how far from its share a border may be
-USABLE = 0.9  # of a memory's room: chunks that a border cuts are on both sides
+# Of a memory's room: what a border that is set leaves free, for the camera to go on a while before
+# the border has to be set again.
+USABLE = 0.92
 MOST_VIEWS = 64  # the ones not drawn for longest are forgotten
 
 _View = tuple[str, int]
@@ -51,16 +54,16 @@ class SlabBorders:
             outlook: What will be drawn.
             ends: Where borders should be: shares of the Gaussians that are nearer, ascending.
         """
-        masses, most = outlook.parts.masses(camera), USABLE * outlook.share
-        # Where there is too little memory for all of it anyway, no slab is too much.
-        limit = outlook.share if most * (len(ends) + 1) > 1.0 else 1.0
+        masses = outlook.parts.masses(camera)
         if not len(masses.depths):
             return (Slab(camera.near, camera.far), *[None] * len(ends))
         with self._lock:
             before = self._points.pop((client, eye), [])
-        depths, ends = [depth_of(camera, point) for point in before], within(ends, most)
-        if not will_do(depths, masses, ends, limit):
-            depths = [float(masses.depth_at(end)) for end in ends]
+        depths = [depth_of(camera, point) for point in before]
+        wanted, fits = _where(camera, masses, outlook, ends)
+        shares = [masses.share_below(depth) for depth in wanted]
+        if not (will_do(depths, masses, shares) and fits(depths)):
+            depths = wanted
         with self._lock:
             self._points[client, eye] = [point_at(camera, depth) for depth in depths]
             while len(self._points) > MOST_VIEWS:
@@ -70,35 +73,44 @@ class SlabBorders:
         return slabs_between(camera, borders, [0.0, *shares, 1.0])
 
 
-def within(ends: Sequence[float], most: float) -> list[float]:
-    """Borders as near to these as leaves no slab more than such a share; even ones, if that cannot
-    be."""
-    slabs = len(ends) + 1
-    if most * slabs <= 1.0:
-        return [(place + 1) / slabs for place in range(len(ends))]
-    out = list(ends)
-    for place in range(len(out)):
-        out[place] = min(out[place], (out[place - 1] if place else 0.0) + most)
+def _where(
+    camera: Camera, masses: DepthMasses, outlook: Outlook, ends: Sequence[float]
+) -> tuple[list[float], Callable[[Sequence[float]], bool]]:
+    """Where borders should be, and whether memories have room for what others would leave them."""
+    wanted = [float(masses.depth_at(end)) for end in ends]
+    if outlook.share >= 1.0:  # one memory has room for all slabs together
+        return wanted, lambda _: True
+    needs = outlook.needed.needs(camera)
+    room = with_room(wanted, needs, USABLE * outlook.share)
+    if room is None:
+        slabs = len(ends) + 1
+        return [float(masses.depth_at((i + 1) / slabs)) for i in range(len(ends))], lambda _: True
+    return room, lambda depths: _largest(depths, needs) <= outlook.share
+
+
+def with_room(wanted: Sequence[float], needs: DepthNeeds, most: float) -> list[float] | None:
+    """Borders as near to these depths as leaves no slab in need of more than such a share; None if
+    that cannot be."""
+    out: list[float] = []
+    for depth in wanted:
+        out.append(min(float(depth), needs.furthest(out[-1] if out else -math.inf, most)))
+    after = math.inf
     for place in reversed(range(len(out))):
-        out[place] = max(out[place], (out[place + 1] if place + 1 < len(out) else 1.0) - most)
-    return out
+        after = out[place] = max(out[place], needs.nearest(after, most))
+    return out if _largest(out, needs) <= most + ROUNDING else None
 
 
-def will_do(
-    depths: Sequence[float], masses: DepthMasses, ends: Sequence[float], most: float
-) -> bool:
-    """Whether borders at these depths are about where they should be, and no slab is too much.
+def _largest(depths: Sequence[float], needs: DepthNeeds) -> float:
+    """What the slab needs that needs most."""
+    return max(needs.between(*ends) for ends in pairwise([-math.inf, *depths, math.inf]))
 
-    Args:
-        most: The share that a slab may be.
-    """
+
+def will_do(depths: Sequence[float], masses: DepthMasses, ends: Sequence[float]) -> bool:
+    """Whether borders at these depths are about where they should be."""
     if len(depths) != len(ends) or list(depths) != sorted(depths):
         return False
     shares = [masses.share_below(depth) for depth in depths]
-    largest = max(high - low for low, high in pairwise([0.0, *shares, 1.0]))
-    return largest <= most and all(
-        abs(share - end) <= SLACK for share, end in zip(shares, ends, strict=True)
-    )
+    return all(abs(share - end) <= SLACK for share, end in zip(shares, ends, strict=True))
 
 
 def depth_of(camera: Camera, point: Float64Array) -> float:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -95,6 +95,7 @@ class Choice:
         demands: By memory; what is to be drawn is some of ``shown``.
         lost: Chunks that would be wanted, and will never come.
         fading: Whether another frame would look different for no other reason.
+        enough_px: An error of the cut that does not show.
     """
 
     last: LastFrame
@@ -104,6 +105,7 @@ class Choice:
     lost: int
     fading: bool
     select_ms: float
+    enough_px: float = 0.0
 
     def stats(self, tree: LodTree) -> StreamStats:
         """What is told of the frame, as far as the choice says.
@@ -118,7 +120,7 @@ class Choice:
             fading=self.fading,
             missing=len(self.cut.want),
             lost=self.lost,
-            error_px=self.cut.error_px,
+            error_px=self.cut.error_px if self.cut.error_px > self.enough_px else 0.0,
             chunks=len(drawn),
             gaussians_by_level=tuple(by_level.astype(np.int64).tolist()),
             select_ms=self.select_ms,
@@ -134,15 +136,22 @@ class Chooser:
         page_gaussians: Gaussians of a page of a device.
         policy: How to draw.
         memories: That frames are drawn from.
+        enough_px: For cameras, an error below which all detail is there.
     """
 
     def __init__(
-        self, tree: LodTree, page_gaussians: int, policy: StreamPolicy, memories: Sequence[str]
+        self,
+        tree: LodTree,
+        page_gaussians: int,
+        policy: StreamPolicy,
+        memories: Sequence[str],
+        enough_px: Callable[[Sequence[Camera]], float] = lambda cameras: 0.0,
     ) -> None:
         self._tree = tree
         self._page_gaussians = page_gaussians
         self._pages = int((-(-tree.count.astype(np.int64) // page_gaussians)).sum())  # of all
         self._policy = policy
+        self._enough_px = enough_px
         self._originals = int(tree.count[tree.is_leaf].sum())
         self._clients: dict[str, _Client] = {}
         self.catching_up = CatchingUp(memories)
@@ -192,7 +201,7 @@ class Chooser:
     def limits(self, request: FrameRequest, max_pages: int) -> LodLimits:
         """Where the walk stops."""
         return LodLimits(
-            error_px=request.max_error_px,
+            error_px=max(request.max_error_px, self._enough_px(request.frozen or request.cameras)),
             max_gaussians=self.max_gaussians,
             max_pages=max_pages,
             page_gaussians=self._page_gaussians,
@@ -243,7 +252,8 @@ class Chooser:
         self._catch_up(request, division, held, cut, drawn, demands, now)
         select_ms = 1e3 * (time.perf_counter() - started)
         missed = self._lost_in_view(views, tuple(pools.values()), lost, limits)
-        return Choice(last, cut, shown, demands, missed, client.fade.fading, select_ms)
+        fading, enough_px = client.fade.fading, self._enough_px(views)
+        return Choice(last, cut, shown, demands, missed, fading, select_ms, enough_px)
 
     def _demands(
         self,

@@ -30,6 +30,7 @@ from rendering.device import HOST_MEMORY
 from rendering.division import Division
 from rendering.drawable import DividedScene, Drawable, MemoryGone, Outlook, SceneClosed
 from rendering.frame import FrameRequest
+from rendering.frame_scenes import composed
 from rendering.memory_shares import (
     MemoryShares,
     Rasterizers,
@@ -42,10 +43,11 @@ from rendering.scene_parts import SceneParts
 from rendering.shortage import Shortage
 from rendering.stream_choice import ACTIVE_S, Choice, Chooser, Room, StreamPolicy
 from rendering.tint import TINT_SHARE, UNTINTED, Tint, chunk_kinds, color_of, reuse_counts
-from scene_store.chunks import ChunkSource, Provisional
+from scene_store.chunks import ChunkSource, Provisional, model_of
 from scene_store.ledger import Budgets
 from scene_store.loader import OnWork
 from scene_store.lod import select_lod
+from scene_store.model_rules import enough_px, may_fade
 from scene_store.remade_chunks import RemadeChunks
 from scene_store.residency_stats import ResidencyStats, joint
 from scene_store.shared_chunks import SharedChunks
@@ -101,7 +103,15 @@ class StreamedScene(DividedScene):
         self._worked: OnWork | None = None
         self._shares = MemoryShares.drawn_by(source, rasterizers)
         self._shares.require(budgets)
-        self._chooser = Chooser(source.tree, source.page_gaussians, policy, self._order)
+        model = model_of(source)
+        self._may_fade = may_fade(model)
+        self._chooser = Chooser(
+            source.tree,
+            source.page_gaussians,
+            self._allowed(policy),
+            self._order,
+            partial(enough_px, model),
+        )
         self._closed = False
         self._budgets = budgets
         self._shortage = Shortage(reach_bytes)
@@ -126,7 +136,10 @@ class StreamedScene(DividedScene):
     @policy.setter
     def policy(self, policy: StreamPolicy) -> None:
         with self._changing:
-            self._chooser.policy = policy
+            self._chooser.policy = self._allowed(policy)
+
+    def _allowed(self, policy: StreamPolicy) -> StreamPolicy:
+        return policy if self._may_fade else replace(policy, fade_s=0.0)
 
     # --- Memory ------------------------------------------------------------------------------
 
@@ -371,8 +384,9 @@ class StreamedScene(DividedScene):
         for name, parts in pages.items():
             chunks = self._leased(division, choice)[name]
             rasterizer = memories[name].rasterizer
-            scene = rasterizer.compose([part for each in parts for part in each])
-            where = self._scene_parts(chunks, parts, rasterizer)
+            drawing = partial(composed, rasterizer, request=request)
+            scene = drawing([part for each in parts for part in each])
+            where = self._scene_parts(chunks, parts, drawing)
             relieve = memories[name].loader.tell_of_shortage
             slabs = division.draws[name]
             forms[name] = Drawable(scene, stats, key, where, slabs=slabs, relieve=relieve)
@@ -400,8 +414,10 @@ class StreamedScene(DividedScene):
             limits = self._chooser.limits(request, len(self._order) * pages)
         everything = np.ones(len(tree), np.bool_)
         cut = select_lod(tree, request.frozen or request.cameras, everything, limits)
-        needed = int((-(-tree.count[cut.touched].astype(np.int64) // page)).sum())
-        return Outlook(self._scene_parts(cut.draw.tolist()), pages / max(1, needed))
+        needed = SceneParts.of_chunks(tree, cut.touched.tolist(), None)
+        needed = replace(needed, counts=-(-needed.counts // page))
+        share = pages / max(1, int(needed.counts.sum()))
+        return Outlook(self._scene_parts(cut.draw.tolist()), needed, share)
 
     def wait_until_settled(self, timeout_s: float) -> bool:
         """Wait until all that the last frames wanted is there, or lost; whether it is."""
@@ -455,17 +471,15 @@ class StreamedScene(DividedScene):
         self,
         chunks: Sequence[int],
         pages: Sequence[Sequence[ScenePart]] = (),
-        rasterizer: PagingRasterizer | None = None,
+        drawing: Callable[[Sequence[ScenePart]], Any] | None = None,
     ) -> SceneParts:
-        """Chunks for devices that draw some of them, by what draws them."""
+        """Chunks for devices that draw some of them, and how these are put together."""
 
         def compose(which: NDArray[np.intp]) -> Any:
-            assert rasterizer is not None
-            return rasterizer.compose([part for place in which for part in pages[place]])
+            assert drawing is not None
+            return drawing([part for place in which for part in pages[place]])
 
-        return SceneParts.of_chunks(
-            self.source.tree, chunks, None if rasterizer is None else compose
-        )
+        return SceneParts.of_chunks(self.source.tree, chunks, None if drawing is None else compose)
 
     def _on_work(self, lane: str, stage: str, start_s: float, end_s: float) -> None:
         if self._worked is not None:

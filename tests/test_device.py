@@ -329,7 +329,7 @@ def test_devices_come_with_late_frames_and_go_with_early_ones() -> None:
     for _ in range(8):
         roster.adapt(Load(0.1, 1, False), ready)
     assert roster.in_use(ready) == ("cpu:0",)
-    assert roster.decision is not None and "1 devices take 20.0 ms" in roster.decision.reason
+    assert roster.decision is not None and "1 device would take 20.0 ms" in roster.decision.reason
 
 
 def test_alternating_frames_are_judged_by_how_often_they_end() -> None:

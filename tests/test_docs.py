@@ -30,7 +30,7 @@ DOCUMENTS = sorted(
     )
 )
 # bench has a parser of its own
-COMMANDS = ("view", "build", "export", "info", "town", "cache", "schedule")
+COMMANDS = ("view", "build", "export", "info", "bake", "town", "cache", "schedule")
 
 FENCE = re.compile(r"^( *)(```+|~~~+)[^\n]*\n(.*?)^ *\2[ ]*$", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"(?<!`)`([^`]+)`(?!`)")

@@ -89,8 +89,9 @@ def test_each_client_has_its_own_balance() -> None:
     with RenderEngine(
         SkyAndStreet(), Gaussians.empty(), devices=cpu_devices(2, 2), schedule=BALANCED
     ) as engine:
-        for i in range(8):
-            engine.submit(FrameRequest("a", i, (CAMERA,))).result(WAIT_S)
-        frame = engine.submit(FrameRequest("b", 0, (CAMERA,))).result(WAIT_S)
-    rows = sorted(part.rows[0] for part in frame.stats.parts if part.eyes)
-    assert rows == [(0, HEIGHT // 2), (HEIGHT // 2, HEIGHT)]
+        frames = [engine.submit(FrameRequest("a", i, (CAMERA,))).result(WAIT_S) for i in range(8)]
+        frames.append(engine.submit(FrameRequest("b", 0, (CAMERA,))).result(WAIT_S))
+    borders = [min(part.rows[0][1] for part in frame.stats.parts if part.eyes) for frame in frames]
+    assert borders[-2] > 0.65 * HEIGHT
+    # Devices are about equally fast, as far as other programs let them.
+    assert borders[-1] == pytest.approx(0.5 * HEIGHT, abs=0.05 * HEIGHT)

@@ -325,11 +325,14 @@ def test_devices_draw_only_the_chunks_of_their_slabs(street_store: Path) -> None
     with RenderEngine(rasterizer, scene, devices=cpu_devices(3, 3), schedule=SHARD) as engine:
         complete(engine, ALONG, max_error_px=60.0)
         complete(engine, ALONG, first=10_000)  # as it is before anything fades
-        for sequence in (20_000, 20_001):
-            now_s[0] += 0.2
+        for sequence in range(20_000, 20_100):
+            now_s[0] += 0.2 if sequence < 20_002 else 0.0
             rasterizer.composed.clear()
             frame = draw(engine, ask(sequence, ALONG))
-        whole, *composed = rasterizer.composed
+            whole, *composed = rasterizer.composed
+            # Where a device was kept waiting its slab is thin for some frames, and another's all.
+            if sequence > 20_000 and len(composed) == 3:
+                break
         expected = rasterizer.render(rasterizer.compose(whole), ALONG, IN_LAYERS)
     assert any(0.1 < part.weight < 0.9 for part in whole), "something fades"
     assert_near(frame.images, (expected,))

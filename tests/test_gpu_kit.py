@@ -36,8 +36,12 @@ ROOT = Path(__file__).resolve().parents[1]
 FAULTS = "tests.gpu_kit_faults"
 # What a bare machine with a GPU lacks; it has torch, Triton and numpy.
 MISSING = ("tyro", "viser", "zstandard", "gsplat", "OpenEXR", "playwright", "plyfile", "s3fs")
-NATIVE = ("rendering.native._native", "scene_store.native._store")
-NEEDS_NATIVE = ("binocular", "memory_levels", "paging")
+NATIVE = (
+    "rendering.native._native",
+    "rendering.models.native._neural",
+    "scene_store.native._store",
+)
+NEEDS_NATIVE = ("binocular", "paging")
 
 
 # The run as a whole
@@ -100,6 +104,7 @@ def test_a_bare_machine_loads_it(native: bool) -> None:
     """Every module, and what steps load later; without a native engine all but those that are
     about one."""
     later = ["rendering.fused_cuda", "benchmarks.scenes", "viewer.pacing", "tests.conftest"]
+    later += ["rendering.models.anchors_device", "rendering.models.anchors_reference"]
     if native:
         later += ["benchmarks.streaming", "scene_store.build.pyramid"]
     missing = MISSING if native else (*MISSING, *NATIVE)

@@ -28,13 +28,13 @@ from benchmarks.gpu_kit.absent import Absent
 from benchmarks.gpu_kit.bench import Bench
 from benchmarks.gpu_kit.board_cuda import Board
 from benchmarks.gpu_kit.kernels import resources_of
-from benchmarks.gpu_kit.memory_levels import MemoryChunks, build_levels
 from benchmarks.gpu_kit.plan import DRY
 from benchmarks.gpu_kit.tables import tables_of, to_markdown_page
 from benchmarks.report import Row
 from rendering.base import Rasterizer
 from rendering.native.cpu import NativeRasterizer
-from scene_store.chunks import ChunkSource
+from scene_store.build.memory_levels import MemoryChunks, build_levels
+from scene_store.chunks import ChunkSource, gaussians_of
 from splat.camera import Camera, CameraModel
 from tests.scenes import orbit_camera, random_scene
 
@@ -97,7 +97,7 @@ def test_levels_in_memory_are_a_source() -> None:
     for chunk in leaves:
         encoded = source.read(chunk)
         assert encoded is not None and encoded.nbytes == source.encoded_bytes(chunk)
-        read.append(source.decode(chunk, encoded).means)
+        read.append(gaussians_of(source.decode(chunk, encoded)).means)
     found, wanted = (np.unique(m, axis=0) for m in (np.concatenate(read), SCENE.means))
     assert np.array_equal(found, wanted)
 

@@ -58,6 +58,7 @@ BARS: dict[str, tuple[Row, Row]] = {
         {"scene": "a", "path": "b", "fps": 121.0, "device_fps": 130.0, "of_two": 0.7},
         {"fps": 119.0},
     ),
+    "anchors": ({"model": "a", "block": 16, "warps": 4, "max_error": 2e-6}, {"max_error": 2e-4}),
 }
 
 
@@ -75,12 +76,20 @@ def test_tests_that_were_not_over_are_no_bar_reached() -> None:
     assert (bar.figure, bar.reached) == ("3 passed, 0 failed, not over", False)
 
 
+def test_what_is_not_a_number_is_no_bar_reached() -> None:
+    row = {"table": "anchors", "model": "a", "block": 16, "warps": 4, "max_error": None}
+    (bar,) = bars_of([row])
+    assert (bar.figure, bar.reached) == ("not a number", False)
+
+
 def test_floors_are_what_must_be_read_and_written() -> None:
     rate = {"table": "rates", "copy_gb_s": 4000.0}
     row = frames_row("fused", 4.0, gaussian_bytes=100.0)
     assert with_floors([row])[0] == row
     floor_ms = (1e6 * 100 + 100 * 50 * 16) / 4000e9 * 1e3
     assert with_floors([rate, row])[1]["floor_ms"] == pytest.approx(floor_ms)
+    told: Row = {"table": "anchors", "moved_bytes": 8e9}
+    assert with_floors([rate, told])[1]["floor_ms"] == pytest.approx(2.0)
 
 
 def test_a_row_that_cannot_be_shown_costs_its_own_table() -> None:

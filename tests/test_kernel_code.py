@@ -33,6 +33,8 @@ DRAWN_WITH = [
     "composite, halves, two eyes",
     "composite, all images",
     "composite, matrix",
+    "anchors",
+    "anchors, octree, bank",
 ]
 
 
@@ -58,7 +60,7 @@ def test_kernels_compile_and_keeps_to_its_registers(tmp_path: Path) -> None:
         assert code["instructions"], name
         if "matrix" not in name:
             assert code["spilled_bytes"] == 0, name
-            assert code["registers"] <= 168, name
+            assert code["registers"] <= (208 if "anchors" in name else 168), name
         assert code["shared_bytes"] <= 48 << 10, name
     # What makes compositing quick: this much a thread does for a pixel and a splat, no more.
     loop = codes["composite, halves"]["loop"]

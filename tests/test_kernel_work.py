@@ -69,7 +69,7 @@ def test_the_floor_is_that_of_what_takes_longer() -> None:
 
 
 def test_a_scene_that_is_not_there_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--scene", "town:150K"]) == 2
+    assert main(["--scene", "gone.ply"]) == 2
     said = capsys.readouterr()
-    assert said.out == "" and said.err.startswith("error: town:150K: ")
+    assert said.out == "" and said.err.startswith("error: gone.ply: ")
     assert said.err.count("\n") == 1

@@ -385,7 +385,11 @@ def test_memories_of_slabs_add_up(street_store: Path, expected: Frame) -> None:
         frame = client.complete()
         assert stream(frame).error_px == 0
         assert_near(frame.images, expected.images, FARTHEST)
-        assert drew(frame) == {"cpu:0", "cpu:1"}
+        for _ in range(100):  # a slab may be empty for a while, if its device was kept waiting
+            if drew(frame) == {"cpu:0", "cpu:1"}:
+                break
+            frame = client.complete()
+        assert drew(frame) == {"cpu:0", "cpu:1"} and stream(frame).error_px == 0
         held = held_bytes(scene)
         assert max(held) <= tight.device_bytes
         assert sum(held) > scene_bytes(street_store), (
