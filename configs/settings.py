@@ -53,7 +53,8 @@ class RenderSettings:
         antialiased: Compensate opacities for the screen-space dilation (Mip-Splatting);
             right for scenes trained that way.
         sh_degree: Highest spherical-harmonics degree evaluated; None for all there is.
-        background: RGB behind everything, sRGB-encoded, 0 to 1.
+        background: RGB behind everything, sRGB-encoded, 0 to 1; None for the one that a scene's
+            radiance fields were trained before, and black for other scenes.
         near: Near plane, world units; None to scale it to the scene (``near_ratio``).
         near_ratio: Near plane as a share of the scene's radius, where ``near`` is None.
         devices: What draws: ``auto`` for the GPUs that can be used and are like the first of
@@ -69,13 +70,19 @@ class RenderSettings:
         picture_cache: Memory for finished pictures, bytes: views that are asked for again,
             by whomever, are not drawn again. Of a streamed scene it comes out of
             ``stream.device_budget``, and is at most an eighth of that.
+        decoded_cache: Memory for Gaussians that anchors were decoded to, bytes, beside the budgets.
+        decoded_depth: Frames of a moving camera that these may be drawn in at most, as far as the
+            frame rate needs it; 0 to decode anew for each.
+        decoded_angle_deg: By which the direction to them may have turned meanwhile.
+        appearance: The training picture whose look is drawn, of anchors that were trained with
+            appearances, counted from 0; None for the mean of all.
     """
 
     engine: EngineName = "auto"
     threads: Annotated[int, Range(0, 1024)] = 0
     antialiased: bool = False
     sh_degree: Annotated[int, Range(0, 3)] | None = None
-    background: Annotated[Rgb, Range(0, 1)] = (0.0, 0.0, 0.0)
+    background: Annotated[Rgb, Range(0, 1)] | None = None
     near: Annotated[float, Range(1e-9, 1e9)] | None = None
     near_ratio: Annotated[float, Range(1e-9, 0.5)] = 1e-4
     devices: str = "auto"
@@ -83,6 +90,15 @@ class RenderSettings:
     schedule: str = "auto"
     elastic: bool = False
     picture_cache: Annotated[int, MEMORY] = 128 * 2**20
+    decoded_cache: Annotated[int, MEMORY] = 256 * 2**20
+    decoded_depth: Annotated[int, Range(0, 64)] = 8
+    decoded_angle_deg: Annotated[float, Range(0, 45)] = 4.0
+    appearance: Annotated[int, Range(0, 1_000_000)] | None = None
+
+    @property
+    def behind(self) -> Rgb:
+        """The background of a scene that has none of its own."""
+        return (0.0, 0.0, 0.0) if self.background is None else self.background
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from configs.settings import RenderSettings
+from scene_store.chunks import model_of
+from scene_store.models.mixed_chunks import MixedModel
 from scene_store.scene import Vector3
 from splat.camera import MAX_IMAGE_SIDE, Camera, fov_y_from_fov_x
 from splat.errors import CameraError, SettingsError
+from splat.fields import KINDS_WITHOUT_CAMERAS, FieldModel
 from viewer.ranges import DOWNSCALE, FOV_DEG, SIDE_PX, require_in_range
 from viewer.scenes import OpenedScene
 from viewer.start_view import StartView
@@ -102,9 +106,14 @@ def choose_camera(
 def _training_camera(
     choice: CameraChoice, opened: OpenedScene | OpenedStream, near: float
 ) -> Camera:
-    cameras = opened.meta.cameras
+    cameras = opened.meta.training_cameras
     index = choice.training_camera
     assert index is not None
+    if opened.meta.cameras_assumed:
+        raise CameraError(
+            f"{opened.title}: {_what_is_silent(opened)} not tell the training cameras; leave out "
+            f"--training-camera for the view that it starts with, or give --position and --look-at"
+        )
     if not cameras:
         raise CameraError(f"{opened.title} comes without training cameras")
     if index >= len(cameras):
@@ -113,6 +122,25 @@ def _training_camera(
         )
     camera = replace(cameras[index], near=near)
     return camera.resized(*choice.size(camera.width, camera.height))
+
+
+def _what_is_silent(opened: OpenedScene | OpenedStream) -> str:
+    """Whose files do not tell training cameras, where those of others in the scene may."""
+    model = model_of(opened.source) if isinstance(opened, OpenedStream) else None
+    kinds = list(dict.fromkeys(_kinds(model)))
+    silent = [kind for kind in kinds if kind in KINDS_WITHOUT_CAMERAS]
+    if silent == kinds or not silent:
+        return "its files do"
+    return f"files of its {' and '.join(silent)} do"
+
+
+def _kinds(model: object) -> Iterator[str]:
+    """What is drawn together, by the names of kinds of fields; "" for all that are none."""
+    if isinstance(model, MixedModel):
+        for part in model.parts:
+            yield from _kinds(part.model)
+    else:
+        yield from model.kinds if isinstance(model, FieldModel) else ("",)
 
 
 def _fov_y_rad(choice: CameraChoice, start: StartView, width: int, height: int) -> float:

@@ -1,4 +1,4 @@
-"""The command line: ``belvedere view | build | export | info | town | cache | schedule | bench``.
+"""The command line: ``belvedere`` and one of ``COMMANDS``.
 
 Starting must be quick, and Ctrl-C quiet from the start, so nothing of weight is imported
 before ``main`` runs; only ``view`` imports viser, and none but the reference rasterizer torch.
@@ -28,15 +28,16 @@ DEBUG_LOG_FORMAT = "belvedere: %(levelname)s: %(name)s: %(message)s"
 HELP_WORDS = ("-h", "--help")
 INTERRUPTED, TERMINATED = 130, 143  # 128 + SIGINT or SIGTERM, as shells have it
 
-COMMANDS = ("view", "build", "export", "info", "town", "cache", "schedule", "bench")
+COMMANDS = ("view", "build", "export", "info", "bake", "town", "cache", "schedule", "bench")
 OVERVIEW = """usage: belvedere COMMAND [OPTIONS]
 
-A viewer for 3D Gaussian Splatting scenes, fast on machines without a GPU.
+A viewer for 3D Gaussian Splatting and NeRF scenes, fast on machines without a GPU.
 
   belvedere view [SCENE]           explore a scene in the browser
   belvedere build SCENE -o STORE   write a store, which opens at once whatever its size
   belvedere export [SCENE] -o FILE draw one view into image files, without a browser
   belvedere info [SCENE]           what is in a scene, and what is wrong with it
+  belvedere bake SCENE -o FILE     a neural scene as plain Gaussians, which any viewer can show
   belvedere town -o FILE           write the built-in town as a 3DGS .ply file
   belvedere cache [--clear]        what is kept on disk for the next time; remove it
   belvedere schedule [FILE]        how several devices would best share the frames, simulated
@@ -45,7 +46,9 @@ A viewer for 3D Gaussian Splatting scenes, fast on machines without a GPU.
 SCENE is a file or folder: 3DGS .ply, .compressed.ply, .splat, .ksplat, .spz, .sog, a streamed
 lod-meta.json, a training folder, a composition (.yaml), or a store (.bvs); the address of a
 store, a streamed SOG or a single file (https://, s3://); or town:N, a procedural town of N
-Gaussians, which is also what is shown without a scene.
+Gaussians, which is also what is shown without a scene. Neural ones too, as their trainers write
+them: anchors (Scaffold-GS, Octree-GS) and NeRFs (Instant-NGP, Nerfacto, GridNeRF, plain ones);
+see docs/models.md.
 
   belvedere COMMAND --help         the options of a command, with units and defaults
   belvedere --version

@@ -52,6 +52,9 @@ class ShownScene:
         stream: What is drawn, where it comes piece by piece.
         shares: The budgets of all that is in memory of it; None if nothing is streamed.
         most_memory: What one of its budgets may be raised to, bytes.
+        first_scale: Of a scene whose pixels take long, the resolution of the first picture, as a
+            share of the full one, per side; moving ones may have half as many. None for others.
+        background: RGB behind it where nobody chose one; None if it has none of its own.
     """
 
     title: str
@@ -62,6 +65,15 @@ class ShownScene:
     stream: StreamedScene | None = None
     shares: SharedBudgets | None = None
     most_memory: int = 0
+    first_scale: float | None = None
+    background: tuple[float, float, float] | None = None
+
+    def paced(self, policy: PacingPolicy) -> PacingPolicy:
+        """How its pictures are paced where others are by ``policy``."""
+        if self.first_scale is None:
+            return policy
+        least = min(policy.min_scale, 0.5 * self.first_scale)
+        return replace(policy, min_scale=least, first_scale=self.first_scale)
 
 
 class BrowserView:
@@ -99,7 +111,7 @@ class BrowserView:
             f"browser-{client.client_id}",
             engine,
             self._screen,
-            policy,
+            scene.paced(policy),
             options,
             threads=threads,
             moving_error_px=moving_error_px,

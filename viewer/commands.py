@@ -1,5 +1,5 @@
 """The commands ``view | build | export | info | town | cache``: their options, their help, what
-they run; ``schedule`` has a file of its own.
+they run; ``bake`` and ``schedule`` have files of their own.
 
 The docstrings below are the help texts. Every command imports what it needs when it runs.
 """
@@ -18,6 +18,7 @@ from tyro.conf import Positional, arg
 from configs.settings import ViewerSettings
 from splat.errors import SettingsError
 from splat.stereo import HUMAN_IPD
+from viewer.bake_command import BakeCommand
 from viewer.option_groups import (
     TOWN_GAUSSIANS,
     CameraOptions,
@@ -52,7 +53,7 @@ from viewer.option_types import (
 )
 from viewer.ranges import JPEG_QUALITY, require_in_range
 from viewer.schedule_command import ScheduleCommand
-from viewer.text import byte_size
+from viewer.text import byte_size, counted
 
 if TYPE_CHECKING:
     from configs.settings import Settings
@@ -378,7 +379,7 @@ class Town:
         count = self.gaussians or TOWN_GAUSSIANS
         write_town(self.output, count)
         size = byte_size(self.output.stat().st_size)
-        say(f"{self.output.resolve()}: {count:,} Gaussians, {size}")
+        say(f"{self.output.resolve()}: {counted(count, 'Gaussians')}, {size}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -411,6 +412,8 @@ class Build:
     """Say what it would take, and write nothing."""
     overwrite: Flag = False
     """Replace a store of that name, once the new one is complete."""
+    trust: Flag = False
+    """Let code in the files of a neural scene run, where their numbers alone cannot be read."""
     debug: Flag = False
     """Log more, and show where an error came from."""
 
@@ -435,7 +438,7 @@ class Build:
             threads=self.threads or 0,
             replace=self.overwrite,
         )
-        build(scenes, self.output, options, say, dry_run=self.dry_run)
+        build(scenes, self.output, options, say, dry_run=self.dry_run, trust=self.trust)
 
 
 @dataclass(frozen=True, slots=True)
@@ -477,4 +480,5 @@ CLASSES = {
     "town": Town,
     "cache": Cache,
     "schedule": ScheduleCommand,
+    "bake": BakeCommand,
 }

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from rendering.base import RasterImage, Rasterizer, RasterSettings
+from rendering.base import CancelFlag, RasterImage, Rasterizer, RasterSettings
+from rendering.cancel import EventCancelFlag
 from rendering.division import Division
 from rendering.drawable import DividedScene, Drawable, Outlook
 from rendering.frame import FrameRequest, StreamStats
@@ -17,6 +18,7 @@ from rendering.streamed_scene import StreamedScene
 from scene_store.ledger import ChunkState
 from splat.camera import Camera
 from splat.errors import RenderCancelled
+from viewer.text import counted
 
 POLL_S = 0.2  # between two looks at whether anything comes at all
 SHORTEST_WAIT_S = 0.005
@@ -24,6 +26,8 @@ GIVE_UP_S = 60.0  # without a single chunk; a chunk is tried several times meanw
 # The same while other pictures are drawn: their chunks may take the room.
 GIVE_UP_BESIDE_S = 600.0
 CLIENT = "export"
+OnShare = Callable[[float], None]
+"""Hears the share of what is drawn, in [0, 1], from any thread, one call at a time."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,7 +49,8 @@ class CompletePicture:
         """What keeps them from being whole pictures, a line each."""
         lines = [f"coarser than it should be: {text}" for text in self.failures]
         if not self.stream.complete and not lines:
-            lines = [f"coarser than it should be: {self.stream.missing} chunks did not come"]
+            missing = counted(self.stream.missing, "chunks")
+            lines = [f"coarser than it should be: {missing} did not come"]
         return lines
 
 
@@ -57,6 +62,7 @@ def draw_complete(
     *,
     coming: Sequence[Camera] = (),
     give_up_s: float = GIVE_UP_S,
+    on_share: OnShare | None = None,
 ) -> CompletePicture:
     """Wait until all that the cameras see is there, or lost, and draw each of them once.
 
@@ -67,12 +73,31 @@ def draw_complete(
         settings: How.
         coming: Views that follow: as far as memory has room, their chunks are read meanwhile.
         give_up_s: Chunks that still do not come after so long a silence count as lost.
+        on_share: Hears the share of the pictures that is drawn, in [0, 1], if what draws knows it;
+            what it raises ends this.
     """
     request = FrameRequest(CLIENT, 0, tuple(cameras), settings, coming=tuple(coming))
     with _completed(scene, request, lambda heard_s: _silent_for(heard_s, give_up_s)) as drawable:
-        images = tuple(rasterizer.render(drawable.scene, camera, settings) for camera in cameras)
+        images = tuple(
+            rasterizer.render(
+                drawable.scene, camera, settings, _flag(rasterizer, on_share, number, len(cameras))
+            )
+            for number, camera in enumerate(cameras)
+        )
         assert drawable.stream is not None
         return CompletePicture(images, drawable.stream, failures_of(scene))
+
+
+def _flag(
+    rasterizer: Rasterizer, on_share: OnShare | None, number: int, count: int
+) -> CancelFlag | None:
+    """What hears from one of several renders how far it is; None if nobody listens."""
+    if on_share is None:
+        return None
+    flag = rasterizer.new_cancel_flag()
+    if isinstance(flag, EventCancelFlag):
+        flag.on_share = lambda share: on_share((number + share) / count)
+    return flag
 
 
 def failures_of(scene: StreamedScene) -> tuple[str, ...]:

@@ -13,16 +13,25 @@ from rendering.base import Outputs, PagingRasterizer, RasterImage, RasterSetting
 from rendering.engine import RenderEngine
 from rendering.frame import StreamStats
 from rendering.streamed_scene import StreamedScene
+from scene_store.chunks import model_of
 from scene_store.memory import available_bytes
 from scene_store.prefetch import look_ahead
 from splat.camera import Camera
-from viewer.complete_picture import CompletePicture, CompleteScene, draw_complete, failures_of
+from viewer.complete_picture import (
+    CompletePicture,
+    CompleteScene,
+    OnShare,
+    draw_complete,
+    failures_of,
+)
 from viewer.engines import Drawers, open_drawers
 from viewer.frames_in_flight import FramesInFlight
 from viewer.opening import drawers_of_whole
 from viewer.scenes import OpenedScene
 from viewer.shared_budgets import SharedBudgets
 from viewer.streams import OpenedStream, stream_budgets, streamed
+
+MOST_TOLD_PX = 1000.0  # larger errors are no numbers that say anything
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +76,7 @@ def prepared(
     on_problem: Callable[[str], None],
     *,
     traced: bool = False,
+    on_share: OnShare | None = None,
 ) -> Iterator[Draw]:
     """The scene, to be drawn in the block; after it the source of a streamed one is closed.
 
@@ -76,6 +86,8 @@ def prepared(
         stream: How much memory a streamed one may take.
         on_problem: Hears after the block, a line each and each once, what the pictures lack.
         traced: Have an engine draw, which remembers what it did, even on one device.
+        on_share: Hears the share of a view that is drawn, where one device draws a field: what
+            takes long enough to be waited for.
 
     Raises:
         BudgetError: If memory does not suffice.
@@ -85,7 +97,7 @@ def prepared(
     # A GPU may be lost, which engines know how to deal with.
     alone = len(choice.devices) == 1 and not choice.gpus and not traced
     settings = RasterSettings(
-        background=render.background,
+        background=render.behind,
         antialiased=render.antialiased,
         sh_degree=render.sh_degree,
         threads=render.threads,
@@ -103,7 +115,7 @@ def prepared(
         scene = kept.enter_context(contextlib.closing(_streamed(opened, drawers, whole)))
         lacks = _Lacks(scene)
         if alone:
-            yield _DrawChunks(scene, rasterizer, settings, lacks)
+            yield _DrawChunks(scene, rasterizer, settings, lacks, on_share)
         else:
             complete = CompleteScene(scene)
             shares = SharedBudgets(scene.budgets, scene, memories=choice.host_memories)
@@ -121,7 +133,7 @@ def _drawers(opened: OpenedScene | OpenedStream, render: RenderSettings) -> Draw
     if not isinstance(opened, OpenedStream):
         return drawers_of_whole(opened, render)
     try:
-        return open_drawers(render, streamed=True)
+        return open_drawers(render, streamed=True, model=model_of(opened.source))
     except BaseException:
         opened.source.close()
         raise
@@ -160,10 +172,9 @@ class _Lacks:
         for problem in self._problems:
             on_problem(problem)
         if self._error_px > 0 and not self._problems:
-            log.warning(
-                "drawn with an error of up to %.2g pixels, as memory allows; raise --device-budget",
-                self._error_px,
-            )
+            far_off = self._error_px > MOST_TOLD_PX
+            error = "far coarser" if far_off else f"up to {self._error_px:.2g} pixels off"
+            log.warning("drawn %s, as memory allows; raise --device-budget", error)
 
 
 class _DrawWhole(Draw):
@@ -190,15 +201,23 @@ class _DrawChunks(Draw):
         rasterizer: PagingRasterizer,
         settings: RasterSettings,
         lacks: _Lacks,
+        on_share: OnShare | None,
     ) -> None:
         self._scene, self._rasterizer, self._settings = scene, rasterizer, settings
-        self._lacks = lacks
+        self._lacks, self._on_share = lacks, on_share
 
     def each(self, views: Views, outputs: Outputs) -> Iterator[Images]:
         """One after the other, each when all of it is there."""
         wanted = replace(self._settings, outputs=outputs)
         for cameras, coming in with_coming(views):
-            picture = draw_complete(self._scene, self._rasterizer, cameras, wanted, coming=coming)
+            picture = draw_complete(
+                self._scene,
+                self._rasterizer,
+                cameras,
+                wanted,
+                coming=coming,
+                on_share=self._on_share,
+            )
             self._lacks.of(picture)
             yield picture.images
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -26,8 +27,11 @@ if TYPE_CHECKING:
     from rendering.drawable import DrawableScene
     from rendering.engine import RenderEngine
     from rendering.schedule import Schedule
+    from scene_store.chunks import Model
 
 log = logging.getLogger(__name__)
+
+Drawn = Callable[[PagingRasterizer], PagingRasterizer]
 
 DEFAULT_FPS = ViewerSettings().target_fps
 # Beside the budgets of a streamed scene, which it is to stay small against.
@@ -337,6 +341,7 @@ def open_drawers(
     streamed: bool = False,
     ahead: bool = False,
     only_processor: bool = False,
+    model: Model | None = None,
 ) -> Drawers:
     """What draws by the settings. GPUs draw a small picture, before they are trusted with more;
     one that nobody asked for and that cannot do so is told once, and the processor draws.
@@ -345,15 +350,17 @@ def open_drawers(
         render: The settings.
         streamed, ahead: As of ``create_rasterizer``.
         only_processor: Leave GPUs out, whatever the settings say.
+        model: Of a neural scene that they are to draw.
 
     Raises:
         SettingsError, BackendUnavailable: As ``DeviceChoice.of``.
     """
+    drawn = _drawn_as(model, render)
     choice = DeviceChoice.of(render)
     if only_processor and choice.gpus:
         choice = choice.on_processor()
     try:
-        drawers = Drawers(choice, _rasterizers(choice, streamed, ahead))
+        drawers = Drawers(choice, _rasterizers(choice, streamed, ahead, drawn))
     except BackendUnavailable as error:
         if not choice.gpus:
             raise
@@ -362,25 +369,44 @@ def open_drawers(
             raise BackendUnavailable(
                 one_line(f"{problem}; --engine native draws on the processor")
             ) from error
-        return _with_less(choice, problem, streamed, ahead)
+        return _with_less(choice, problem, streamed, ahead, drawn)
     if choice.gpus:
         tell_once(logging.INFO, f"drawn by {choice.title}")
     return drawers
 
 
-def _with_less(choice: DeviceChoice, problem: str, streamed: bool, ahead: bool) -> Drawers:
+def _drawn_as(model: Model | None, render: RenderSettings) -> Drawn:
+    """From a device's engine to what draws a scene with it."""
+    from render_cache.derived_rule import DerivedLimits
+    from rendering.models.anchor_reuse import ReuseChoices
+    from rendering.models.renderers import ModelWishes, renderer_of
+
+    limits = DerivedLimits(
+        depth=render.decoded_depth,
+        angle_rad=math.radians(render.decoded_angle_deg),
+        budget_bytes=render.decoded_cache,
+    )
+    wishes = ModelWishes(limits, render.appearance, ReuseChoices())
+    return functools.partial(renderer_of, model, wishes=wishes)
+
+
+def _with_less(
+    choice: DeviceChoice, problem: str, streamed: bool, ahead: bool, drawn: Drawn
+) -> Drawers:
     """What draws where not all GPUs do that nobody asked for: one that does, or the processor."""
     for alone in choice.each_gpu() if len(choice.gpus) > 1 else ():
         with contextlib.suppress(BackendUnavailable):
-            drawers = Drawers(alone, _rasterizers(alone, streamed, ahead))
+            drawers = Drawers(alone, _rasterizers(alone, streamed, ahead, drawn))
             warn_once(f"warning: {problem}; {alone.title} draws alone")
             return drawers
     warn_once(f"warning: {problem}; the processor draws instead")
     processor = choice.on_processor()
-    return Drawers(processor, _rasterizers(processor, streamed, ahead))
+    return Drawers(processor, _rasterizers(processor, streamed, ahead, drawn))
 
 
-def _rasterizers(choice: DeviceChoice, streamed: bool, ahead: bool) -> DeviceRasterizers:
+def _rasterizers(
+    choice: DeviceChoice, streamed: bool, ahead: bool, drawn: Drawn
+) -> DeviceRasterizers:
     from rendering.device_rasterizers import DeviceRasterizers
     from rendering.gpu_trial import prove
 
@@ -389,13 +415,13 @@ def _rasterizers(choice: DeviceChoice, streamed: bool, ahead: bool) -> DeviceRas
     def make(device: Device) -> PagingRasterizer:
         engine = choice.engine_of(device)
         if not device.is_gpu:
-            return create_rasterizer(engine, streamed=streamed, sharers=sharers)
+            return drawn(create_rasterizer(engine, streamed=streamed, sharers=sharers))
         rasterizer = create_rasterizer(engine, device.name, ahead=ahead)
         prove(rasterizer)
-        return rasterizer
+        return drawn(rasterizer)
 
     def stand_in(device: Device) -> PagingRasterizer:
-        return create_rasterizer("native", streamed=streamed)
+        return drawn(create_rasterizer("native", streamed=streamed))
 
     return DeviceRasterizers(choice.devices, make, stand_in)
 

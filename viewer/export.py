@@ -10,6 +10,7 @@ from pathlib import Path
 from configs.settings import RenderSettings, Settings, StreamSettings
 from rendering.base import RasterImage
 from rendering.stages import Stage
+from viewer.backdrop import before_backdrop
 from viewer.camera_choice import CameraChoice, choose_camera
 from viewer.downloads import at_hand
 from viewer.drawing import prepared
@@ -55,7 +56,8 @@ def export(
         targets: The files, and how two eyes' pictures go into them.
         render: How.
         mode: What the picture shows.
-        progress: Hears how much of a scene is read, and when it is drawn.
+        progress: Hears how much of a scene is read, when it is drawn and, of a field, how much of
+            the picture is there.
         stream: How much memory a store may take.
         on_problem: Hears, a line each, what the picture lacks.
         on_note: Hears, a line each, what else is to be known of it; before the scene is read.
@@ -84,18 +86,24 @@ def export(
         opened = _open(choice, Settings(render=render, stream=stream), kept, progress, on_note)
         if isinstance(opened, OpenedStream) and opened.cached is not None:
             on_note(used_instead(choice, opened.cached))
+        render = before_backdrop(render, opened)
         camera = choose_camera(eyes.head(camera_choice), opened, render)
         if eyes.panorama is not None:
             camera = levelled(camera, opened.start.up)
         size = size or (camera.width, camera.height)
         targets.check_size(*size)
         each = "" if targets.layout is None else " for each eye"
-        progress(1.0, f"Drawing {size[0]}×{size[1]} pixels{each}")
-        with prepared(opened, render, stream, on_problem, traced=trace is not None) as draw:
+        drawing = f"Drawing {size[0]}×{size[1]} pixels{each}"
+        progress(1.0, drawing)
+        # A panorama tells of its slices.
+        hear = None if eyes.panorama is not None else lambda share: progress(share, drawing)
+        with prepared(
+            opened, render, stream, on_problem, traced=trace is not None, on_share=hear
+        ) as draw:
             outputs = targets.outputs(shown)
             image = draw_seen(draw, camera, eyes, targets.layout, size[1], outputs, progress)
     began_s = time.monotonic()
-    targets.write(image, shown, render.background)
+    targets.write(image, shown, render.behind)
     if trace is not None and draw.engine is not None:
         draw.engine.recorder.did(WRITING, Stage.ENCODE.value, began_s, time.monotonic())
         write_trace(trace, draw.engine, choice.title)

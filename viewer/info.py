@@ -73,7 +73,7 @@ class SceneReport:
             "source_count": meta.count,
             "lod_counts": list(meta.lod_counts),
             "dropped": self.scene.dropped,
-            "training_cameras": len(meta.cameras),
+            "training_cameras": len(meta.training_cameras),
             "likely_up": list(self.up),
             "format_up": None if meta.up is None else list(meta.up),
             "notes": list(meta.notes),
@@ -100,7 +100,7 @@ class SceneReport:
                 f"{vector_text(self.up)}, "
                 + ("by the training cameras" if meta.cameras else known),
             ),
-            ("Training cameras", str(len(meta.cameras)) if meta.cameras else ""),
+            ("Training cameras", str(len(meta.training_cameras) or "")),
             *(("Note", note) for note in meta.notes),
         ]
         table = Table(title=self.title, title_justify="left", show_header=False, box=None)

@@ -18,14 +18,17 @@ from configs.settings import RenderSettings, Settings
 from rendering.device_memory import DeviceMemory
 from rendering.streamed_scene import least_budgets
 from scene_store.chunk_sources import can_stream
+from scene_store.chunks import NeuralSource, model_of
 from scene_store.loading import in_morton_order
 from scene_store.manifest import PAGE_GRANULARITY
 from scene_store.memory import DRAW_FACTOR, available_bytes, gaussian_bytes
+from scene_store.model_rules import first_scale
 from scene_store.scene import Scene, SceneMeta
 from scene_store.sketch import Sketch, sketch_scene
 from scene_store.statistics import likely_up
 from splat.errors import SceneError, SceneFormatError
 from splat.gaussians import Gaussians
+from viewer.backdrop import backdrop_of
 from viewer.budgets import (
     beside_pictures,
     gpu_takes_whole,
@@ -81,11 +84,12 @@ class Ready:
     Attributes:
         shown: What browsers are told of it.
         engine: Draws it; whoever takes this closes it.
-        count: Gaussians of the scene.
+        count: Gaussians of the scene, or what ``unit`` says.
         choice: The scene, where it was opened.
         gaussians: The one reference to those in memory, at most one; for coarser forms of them.
         drawers: What draws.
         store: Where the store is to be built of which this is a first look; None if this is all.
+        unit: As of ``SceneMeta``.
     """
 
     shown: ShownScene
@@ -95,6 +99,7 @@ class Ready:
     gaussians: list[Gaussians]
     drawers: Drawers
     store: Path | None = None
+    unit: str = "Gaussians"
 
     def close(self) -> None:
         """Close the engine."""
@@ -145,7 +150,8 @@ def open_in_parts(
         return open_stream(choice, host_budget=host_budget)
     if choice.path is not None and can_stream(choice.path):
         opened = open_stream(choice, host_budget=host_budget)
-        if reads_within(opened.source, host_budget):
+        # Neural ones have no other form that would take less.
+        if isinstance(opened.source, NeuralSource) or reads_within(opened.source, host_budget):
             return opened
         opened.source.close()
     return cached_store(choice, settings, stack)
@@ -158,7 +164,7 @@ def opens_in_parts(choice: SceneChoice, settings: Settings) -> bool:
     Raises:
         SceneError: If it cannot be read.
     """
-    if choice.address is not None or choice.is_store:
+    if choice.address is not None or choice.is_streamed:
         return True
     if choice.lod is not None or not settings.stream.store:
         return False
@@ -344,7 +350,9 @@ def drawers_of_whole(opened: OpenedScene, render: RenderSettings) -> Drawers:
 def _stream(opened: OpenedStream, choice: SceneChoice, settings: Settings) -> Ready:
     stream, most = settings.stream, settings.render.picture_cache
     try:
-        drawers = open_drawers(settings.render, streamed=True, ahead=True)
+        drawers = open_drawers(
+            settings.render, streamed=True, ahead=True, model=model_of(opened.source)
+        )
         memories = drawers.choice.host_memories
         room = drawers.gpu_room(opened.source.sh_degree, stream.max_gaussians)
         budgets = stream_budgets(opened, stream, memories, room)
@@ -361,7 +369,13 @@ def _stream(opened: OpenedStream, choice: SceneChoice, settings: Settings) -> Re
     )
     drawers.rasterizers.on_replaced(lambda _: shares.move_to_host(available_bytes()))
     return Ready(
-        shown_stream(opened, scene, shares), engine, opened.meta.count, choice, [], drawers
+        shown_stream(opened, scene, shares),
+        engine,
+        opened.meta.count,
+        choice,
+        [],
+        drawers,
+        unit=opened.meta.unit,
     )
 
 
@@ -374,7 +388,7 @@ def shown_whole(opened: OpenedScene) -> ShownScene:
         facts=opened.facts,
         start=opened.start,
         sh_degree=opened.scene.gaussians.sh_degree,
-        cameras=opened.meta.cameras,
+        cameras=opened.meta.training_cameras,
     )
 
 
@@ -398,8 +412,10 @@ def shown_stream(
         facts=opened.facts,
         start=opened.start,
         sh_degree=opened.source.sh_degree,
-        cameras=opened.meta.cameras,
+        cameras=opened.meta.training_cameras,
         stream=scene,
         shares=shares,
         most_memory=max(available // 2, budgets.host_bytes, budgets.device_bytes),
+        first_scale=first_scale(model_of(opened.source)),
+        background=backdrop_of(model_of(opened.source)),
     )

@@ -69,6 +69,9 @@ class SceneOptions:
     no_store: Flag = False
     """Read a large file whole: neither use nor make a store of it in the cache."""
 
+    trust: Flag = False
+    """Let code in the files of a neural scene run, where their numbers alone cannot be read."""
+
     @property
     def settings(self) -> dict[str, tuple[str, bool | None]]:
         """By option, the setting and its value."""
@@ -92,7 +95,7 @@ class SceneOptions:
         gaussians = self.gaussians or TOWN_GAUSSIANS
         fov_deg = settings.viewer.fov_deg
         choice = SceneChoice.of(self.scene, gaussians, self.lod, self.up, fov_deg)
-        choice = replace(choice, remote=remote_options(settings.remote))
+        choice = replace(choice, remote=remote_options(settings.remote), trust=self.trust)
         if self.gaussians is not None and not (choice.is_town and self.scene in (None, "town")):
             log.warning("warning: --gaussians is for the town; %s keeps its own", choice.shown)
         return choice
@@ -144,7 +147,7 @@ class ServerOptions:
 class DrawingOptions:
     """How the Gaussians are drawn."""
 
-    background: Annotated[Color, hint("0 0 0, black")] = None
+    background: Annotated[Color, hint("0 0 0, black; of fields their own")] = None
     """Colour behind everything, red green blue, each 0 to 1."""
     antialiased: Annotated[Switch, hint("no")] = None
     """Compensate opacities for the screen-space dilation, for Mip-Splatting scenes."""

@@ -28,12 +28,7 @@ def parse_count(words: list[str]) -> int:
     """
     from scene_store.town.plan import MAX_COUNT, MIN_COUNT  # its recipe takes a moment to load
 
-    text = words[0].replace("_", "").replace(",", "")
-    factor = {"k": 1e3, "m": 1e6, "g": 1e9}.get(text[-1:].lower(), 1.0)
-    try:
-        number = float(text[:-1] if factor > 1 else text) * factor
-    except ValueError:
-        number = math.nan
+    number = _counted(words[0])
     if not (MIN_COUNT <= number <= MAX_COUNT and number == int(number)):
         # Without spaces or commas, at which the message could be broken.
         least, most = (short_count(bound).replace(" ", "") for bound in (MIN_COUNT, MAX_COUNT))
@@ -41,6 +36,27 @@ def parse_count(words: list[str]) -> int:
             f"{words[0]!r} is not a size of the town: {least} to {most} Gaussians, such as 500k"
         )
     return int(number)
+
+
+def parse_amount(words: list[str]) -> int:
+    """A number of things such as ``50000``, ``50k`` or ``1.5M``.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    number = _counted(words[0])
+    if not (math.isfinite(number) and number == int(number)):
+        raise ValueError(f"{words[0]!r} is not a whole number, such as 50k")
+    return int(number)
+
+
+def _counted(word: str) -> float:
+    text = word.replace("_", "").replace(",", "")
+    factor = {"k": 1e3, "m": 1e6, "g": 1e9}.get(text[-1:].lower(), 1.0)
+    try:
+        return float(text[:-1] if factor > 1 else text) * factor
+    except ValueError:
+        return math.nan
 
 
 def parse_whole(words: list[str]) -> int:
@@ -82,6 +98,20 @@ def parse_convergence(words: list[str]) -> float:
         return parse_number(words)
     except ValueError:
         raise ValueError(f"{words[0]!r} is neither a number nor the word parallel") from None
+
+
+def parse_level(words: list[str]) -> int | Literal["all"]:
+    """A level of detail by its number, or the word ``all``.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    if words[0] == "all":
+        return "all"
+    try:
+        return parse_whole(words)
+    except ValueError:
+        raise ValueError(f"{words[0]!r} is neither a whole number nor the word all") from None
 
 
 def parse_bytes(words: list[str]) -> int:
@@ -145,7 +175,9 @@ def hint(default: object) -> Any:
 NO_HINT = arg(help_behavior_hint="")
 
 Count = Annotated[int | None, _spec(parse_count, "COUNT")]
+Amount = Annotated[int | None, _spec(parse_amount, "COUNT")]
 Whole = Annotated[int | None, _spec(parse_whole, "INT")]
+Level = Annotated[int | Literal["all"] | None, _spec(parse_level, "INT|all")]
 Pixels = Annotated[int | None, _spec(parse_whole, "PIXELS")]
 Number = Annotated[float | None, _spec(parse_number, "NUMBER")]
 Convergence = Annotated[float | None, _spec(parse_convergence, "DISTANCE")]

@@ -6,7 +6,7 @@ browser:
 - While the camera moves, pictures are as large and as detailed as the time between two of
   them allows, or the share of it that others leave.
 - A rest after the last motion, one picture is drawn in full resolution and quality; a new
-  motion interrupts it.
+  motion interrupts it. One that would take long comes in steps, each of twice the pixels a side.
 - Of a streamed scene that picture may be incomplete: it is drawn again when something came,
   and while chunks fade in, but not often.
 - Then nothing is drawn until something changes.
@@ -24,11 +24,14 @@ from dataclasses import dataclass, replace
 from render_cache.reuse import ReuseLimits
 from rendering.base import RasterSettings
 from rendering.frame import StreamStats
-from viewer.reductions import WHOLE, Reduction, ReductionController
+from viewer.reductions import FIRST_SCALE, WHOLE, Reduction, ReductionController
 
 SIZE_STEP_PX = 16
 MOVING_ANGLE_RAD = math.radians(1.0)  # between the directions of colours that eyes share
 SMOOTHING = 0.3  # weight of the newest measurement of the transport
+# A full picture that takes longer comes in steps, of which the first takes about as long.
+STILL_STEP_MS = 1000.0
+STILL_STEP = 2.0  # pixels a side, of one step over those of the one before
 # A resting picture of a streamed scene is drawn again after this time if something came, and
 # after that one if nothing did: room may have been made for what it lacks. Neither is so soon that
 # others who share the devices get less than their part of the time.
@@ -43,6 +46,7 @@ class PacingPolicy:
     Attributes:
         target_fps: Pictures a second to hold while moving, and never to exceed.
         min_scale: Lowest resolution while moving, a share of the full one, per side.
+        first_scale: That of the first picture, of which nobody knows what it takes.
         max_side: Longest side of any picture, pixels.
         moving_quality, still_quality: JPEG quality, 1 to 100.
         refine_delay_s: Rest before the full picture.
@@ -52,6 +56,7 @@ class PacingPolicy:
 
     target_fps: float = 30.0
     min_scale: float = 0.25
+    first_scale: float = FIRST_SCALE
     max_side: int = 1920
     moving_quality: int = 40
     still_quality: int = 90
@@ -142,7 +147,9 @@ class Pacer:
         self.policy = policy
         self.max_scale = 1.0
         self.version = 0
-        self._controller = ReductionController(policy.min_scale, least_error_px=least_error_px)
+        self._controller = ReductionController(
+            policy.min_scale, least_error_px=least_error_px, first_scale=policy.first_scale
+        )
         self._canvas = (0, 0)
         self._changed_s = -math.inf
         self._started: FramePlan | None = None
@@ -176,6 +183,8 @@ class Pacer:
             return self._after(now_s, self._earliest_start_s(), still=False)
         if not started.still:
             return self._after(now_s, self._changed_s + self.policy.refine_delay_s, still=True)
+        if started.reduction != WHOLE:
+            return self._after(now_s, now_s, still=True)
         if self._fading or self._replaced or (self._incomplete and self._arrived):
             return self._after(now_s, self._started_s + max(REPEAT_S, self._still_s), still=True)
         if self._incomplete:
@@ -267,15 +276,33 @@ class Pacer:
             earliest_s = max(earliest_s, self._sent_s + self._transit_s - cost_s)
         return earliest_s
 
+    def _next_step(self) -> Reduction:
+        """On the way to the full picture at rest: the sharpest that comes soon, but no less than a
+        step, so that there are few of them."""
+        whole_ms = self._controller.predict_ms(WHOLE)
+        if whole_ms <= STILL_STEP_MS or self._started is None:
+            return WHOLE
+        step = STILL_STEP * self._started.reduction.scale
+        soon = math.sqrt(STILL_STEP_MS / whole_ms)
+        scale = max(step, soon)
+        # What is left after it would cost as much as it brings.
+        return WHOLE if scale * math.sqrt(STILL_STEP) > 1.0 else Reduction(scale)
+
     def _after(self, now_s: float, start_s: float, *, still: bool) -> FramePlan | float:
         if now_s < start_s:
             return start_s - now_s
         full = self._full()
         if still:
             before = self._started
-            repeated = before is not None and before.still and before.version == self.version
-            quality = self.policy.still_quality
-            return FramePlan(*full, quality, True, self.version, WHOLE, repeated)
+            repeated = (
+                before is not None
+                and before.still
+                and before.version == self.version
+                and before.reduction == WHOLE
+            )
+            reduction = WHOLE if repeated else self._next_step()
+            size, quality = moving_size(full, reduction.scale), self.policy.still_quality
+            return FramePlan(*size, quality, True, self.version, reduction, repeated)
         reduction = self._controller.current
         size = moving_size(full, reduction.scale)
         return FramePlan(

@@ -360,6 +360,11 @@ def _gaussians(stats: SessionStats) -> str:
     return f"{text} · fading" if fading else text
 
 
+def _rays(stats: SessionStats) -> str:
+    """Those that met something, and what was evaluated along them."""
+    return f"{short_count(stats.visible)} · {short_count(stats.samples or 0)} samples"
+
+
 def _rendering(stats: SessionStats) -> str:
     """How long it took, and which eyes' pictures had been drawn before."""
     if stats.reused >= stats.pictures:
@@ -377,7 +382,7 @@ def stats_html(stats: SessionStats, *, provisional: bool = False) -> str:
     rows = [
         ("Pictures", f"{stats.fps:.0f} /s · {stats.age_ms:.0f} ms old"),
         ("Size", size),
-        ("Gaussians", _gaussians(stats)),
+        ("Gaussians", _gaussians(stats)) if stats.samples is None else ("Rays", _rays(stats)),
         ("Render", _rendering(stats)),
         ("", stages),
         ("Encode", f"{stats.encode_ms:.0f} ms"),

@@ -156,10 +156,15 @@ class ReductionController:
         min_scale: Lowest resolution, a share of the full one, per side.
         counts: Gaussians by level of detail, finest first.
         least_error_px: Error of a streamed scene that does not show.
+        first_scale: To begin with, before anything was measured.
     """
 
     def __init__(
-        self, min_scale: float, counts: tuple[int, ...] = (1,), least_error_px: float = 1.0
+        self,
+        min_scale: float,
+        counts: tuple[int, ...] = (1,),
+        least_error_px: float = 1.0,
+        first_scale: float = FIRST_SCALE,
     ) -> None:
         self._balanced = balanced(min_scale, least_error_px)
         self._scales = scale_ladder(min_scale)
@@ -169,7 +174,7 @@ class ReductionController:
         self._law: DetailLaw | None = None  # of a streamed scene
         self._fading = 1.0  # Gaussians drawn over those wanted: some fade out
         self._patience = 0
-        self.current = min(self._balanced, key=lambda way: abs(way.scale - FIRST_SCALE))
+        self.current = min(self._balanced, key=lambda way: abs(way.scale - first_scale))
 
     def set_counts(self, counts: tuple[int, ...]) -> None:
         """Gaussians by level of detail, finest first."""

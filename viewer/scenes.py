@@ -14,6 +14,7 @@ import numpy as np
 from scene_store.formats.source import reason_of
 from scene_store.manifest import MANIFEST_FILE
 from scene_store.memory import DRAW_FACTOR, require_memory
+from scene_store.models import is_model
 from scene_store.remote.address import Address, is_remote
 from scene_store.remote.options import RemoteOptions
 from scene_store.scene import Scene, SceneMeta, Vector3
@@ -53,6 +54,7 @@ class SceneChoice:
         fov_deg: Vertical field of view of the start view.
         address: Of a remote scene, as the user wrote it; it may hold secrets (``shown``).
         remote: How to deal with its server.
+        trust: Whether what is in the files of a neural scene may be executed.
     """
 
     path: Path | None
@@ -62,6 +64,7 @@ class SceneChoice:
     fov_deg: float = 60.0
     address: str | None = field(default=None, repr=False)
     remote: RemoteOptions = field(default=RemoteOptions(), repr=False)
+    trust: bool = False
 
     @classmethod
     def of(
@@ -102,9 +105,11 @@ class SceneChoice:
 
     @property
     def is_streamed(self) -> bool:
-        """Whether chunks are read as they are wanted: of a store, and of a remote scene that
-        is more than one file."""
-        return self.is_store if self.address is None else not self.is_download
+        """Whether chunks are read as they are wanted: of a store, of a neural scene, and of a
+        remote scene that is more than one file."""
+        if self.address is None:
+            return self.is_store or self.is_model
+        return not self.is_download
 
     @property
     def is_download(self) -> bool:
@@ -124,6 +129,11 @@ class SceneChoice:
     def is_store(self) -> bool:
         """Whether it is a local store, of which chunks are read as they are wanted."""
         return self.path is not None and is_store(self.store_folder)
+
+    @property
+    def is_model(self) -> bool:
+        """Whether it is a neural scene: anchors or a field."""
+        return self.path is not None and not self.is_store and is_model(self.path)
 
     @property
     def store_folder(self) -> Path:
@@ -161,8 +171,7 @@ class OpenedScene:
     @property
     def facts(self) -> str:
         """One line: format, size, harmonics."""
-        meta = self.meta
-        return f"{meta.format_name} · {len(self.scene.gaussians):,} Gaussians · SH {meta.sh_degree}"
+        return replace(self.meta, count=len(self.scene.gaussians)).facts
 
 
 def check_exists(choice: SceneChoice) -> None:
@@ -212,7 +221,7 @@ def check_openable(choice: SceneChoice, *, whole: bool = True) -> None:
         _check_town(choice.gaussians, whole)
     elif choice.is_store:
         open_store(choice.store_folder).close()
-    else:
+    elif not choice.is_model:  # of which a description is all there is to read
         from scene_store.formats import open_scene as open_source
 
         open_source(choice.path, lod=choice.lod).close()

@@ -19,6 +19,7 @@ from rendering.simulation import PATH_ORDER
 from rendering.timeline import lanes_of
 from rendering.timeline_picture import LETTERS, some_frames, to_lines, to_svg
 from splat.atomic_file import atomic_file
+from viewer.text import counted
 
 PLAIN_WIDTH = 150  # columns of a table that goes into a pipe
 FIRST_FRAME, FRAMES = 20, 6  # of a timeline
@@ -95,7 +96,7 @@ class ScheduleReport:
 
     def _title(self) -> str:
         count = len({request.client for request in self.problem.requests})
-        who = f"{count} client{'s' if count > 1 else ''}"
+        who = f"{counted(count, 'clients')}"
         eyes = ", one with a headset" if self.problem.eyes == 2 and count > 1 else ""
         alone = ", a headset" if self.problem.eyes == 2 and count == 1 else ""
         machine = self.problem.machine

@@ -252,9 +252,12 @@ def view_options(settings: Settings, scene: ShownScene) -> ViewOptions:
     """How pictures are drawn at the start, as configured."""
     render = settings.render
     near = render.near if render.near is not None else render.near_ratio * scene.start.radius
+    background = render.behind
+    if render.background is None and scene.background is not None:
+        background = scene.background
     return ViewOptions(
         mode=Mode(settings.viewer.mode),
-        background=render.background,
+        background=background,
         antialiased=render.antialiased,
         sh_degree=render.sh_degree,
         near=near,

@@ -114,7 +114,7 @@ def serve(
                 say(f"First look: {ready.count:,} Gaussians after {took_s:.1f} s")
                 _improve(ready, ready.choice, settings, server, kept, works, say)
             else:
-                say(f"Ready: {ready.count:,} Gaussians after {took_s:.1f} s")
+                say(f"Ready: {ready.count:,} {ready.unit} after {took_s:.1f} s")
                 if ready.gaussians:
                     add_details(ready.engine, ready.gaussians)
             threading.Event().wait()

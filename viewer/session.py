@@ -30,6 +30,7 @@ from splat.errors import BelvedereError, CameraError, RenderCancelled, RenderErr
 from viewer.images import Mode, Picture, UInt8Array, picture
 from viewer.pacing import FramePlan, Pacer, PacingPolicy
 from viewer.pose import Pose
+from viewer.reductions import WHOLE
 from viewer.session_stats import SessionStats
 from viewer.stereo_view import StereoView
 
@@ -415,10 +416,11 @@ class Session:
                 age_ms=self._stats.age_ms,
                 width=plan.width,
                 height=plan.height,
-                still=plan.still,
+                still=plan.still and plan.reduction == WHOLE,
                 full_size=drawing.options.max_scale >= 1.0,
                 gaussians=raster.gaussians,
                 visible=raster.visible,
+                samples=raster.tile_pairs if raster.is_marched else None,
                 queue_ms=frame.stats.queue_ms,
                 render_ms=frame.stats.render_ms,
                 pictures=len(frame.images),

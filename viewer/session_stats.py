@@ -22,6 +22,8 @@ class SessionStats:
         still: Whether it is the full picture of a resting camera.
         full_size: Whether nobody asked for fewer pixels than the canvas has.
         gaussians, visible: Gaussians drawn from, and those in the picture.
+        samples: Of rays, where these were marched: ``visible`` are those that met something. None
+            of Gaussians.
         queue_ms, render_ms, stage_ms: As in ``FrameStats`` and ``RasterStats``.
         pictures, reused: How many the last frame has, one an eye, and how many of them had been
             drawn before, for whomever.
@@ -41,6 +43,7 @@ class SessionStats:
     full_size: bool = True
     gaussians: int = 0
     visible: int = 0
+    samples: int | None = None
     queue_ms: float = 0.0
     render_ms: float = 0.0
     pictures: int = 1

@@ -14,18 +14,19 @@ from rich.text import Text
 
 from configs.settings import Settings
 from scene_store.chunks import never_cancelled
-from scene_store.manifest import MANIFEST_FILE, Manifest, PageFile
+from scene_store.manifest import MANIFEST_FILE, Manifest
 from scene_store.range_reader import RangeReadError, insist
 from scene_store.scene import Vector3
 from scene_store.statistics import likely_up
 from scene_store.store import Store
 from splat.errors import SceneError
+from viewer.neural_info import NeuralFacts, bounds_of
 from viewer.opening import cached_store, opens_in_parts
 from viewer.scenes import SceneChoice
 from viewer.store_check import check_bar, check_chunks, summary
 from viewer.stream_info import StreamReport
 from viewer.streams import open_chunk_source, overview
-from viewer.text import byte_size, vector_text
+from viewer.text import byte_size, counted, vector_text
 
 # Settings of a build that other rows of the table tell of.
 _SAID_ABOVE = frozenset({"profile", "page_gaussians", "sh_degree"})
@@ -40,21 +41,26 @@ class StoreReport:
         place: The folder or address, for people.
         title: Its name.
         manifest: What it says of itself.
+        lo, hi: World coordinates.
         up: The likely up direction.
         up_known: Whether the store says so itself.
         faults: What is wrong with its files, one sentence each.
         damaged: Chunks that are not as they were written, ascending; None if nobody looked.
         cached: Where it lies, if it was taken from the cache instead of the scene it is of.
+        neural: Of a neural scene, what its model says.
     """
 
     place: str
     title: str
     manifest: Manifest
+    lo: Vector3
+    hi: Vector3
     up: Vector3
     up_known: bool
     faults: tuple[str, ...]
     damaged: tuple[int, ...] | None = None
     cached: Path | None = None
+    neural: NeuralFacts | None = None
 
     def problems(self) -> list[str]:
         """What deserves attention, one sentence each; empty for a healthy store."""
@@ -91,20 +97,27 @@ class StoreReport:
 
     @property
     def _bytes(self) -> int:
-        return sum(page.size_bytes for page in page_files(self.manifest))
+        return sum(page.size_bytes for page in self.manifest.files)
+
+    @property
+    def _format(self) -> str:
+        model = self.manifest.model
+        what = f"({self.manifest.profile.value})" if model is None else f"of {model.format_name}"
+        return f"Belvedere store {what}"
 
     def _plain(self) -> dict[str, Any]:
         manifest = self.manifest
         return {
             "path": self.place,
-            "format": "Belvedere store",
+            "format": "Belvedere store" if manifest.model is None else self._format,
             "profile": manifest.profile.value,
-            "count": manifest.gaussians,
+            "count": manifest.gaussians if manifest.model is None else manifest.model.count,
+            "unit": "Gaussians" if manifest.model is None else manifest.model.unit,
             "sh_degree": manifest.sh_degree,
             "page_gaussians": manifest.page_gaussians,
             "chunks": manifest.nodes,
             "bytes": self._bytes,
-            "bounds": [list(manifest.lo), list(manifest.hi)],
+            "bounds": [list(self.lo), list(self.hi)],
             "likely_up": list(self.up),
             "levels": [
                 {
@@ -114,6 +127,7 @@ class StoreReport:
                 }
                 for level in manifest.levels
             ],
+            "model": None if self.neural is None else self.neural.plain(),
             "sources": [source.path for source in manifest.info.sources],
             "settings": dict(manifest.info.settings),
             "notes": list(manifest.info.notes),
@@ -125,18 +139,28 @@ class StoreReport:
     def _facts(self) -> Table:
         manifest, size = self.manifest, self._bytes
         each = size / max(1, manifest.gaussians)
-        rows = [
-            ("Format", f"Belvedere store ({manifest.profile.value})"),
-            ("Gaussians", f"{manifest.gaussians:,}"),
-            ("SH degree", str(manifest.sh_degree)),
-            ("Files", f"{byte_size(size)}, {each:.1f} bytes a Gaussian with all levels"),
-            ("Chunks", f"{manifest.nodes:,} of at most {manifest.page_gaussians:,} Gaussians"),
-            ("Bounds", " … ".join(vector_text(corner) for corner in (manifest.lo, manifest.hi))),
+        rows = [("Format", self._format)]
+        if manifest.model is not None:
+            rows += [
+                (manifest.model.unit.capitalize(), f"{manifest.model.count:,}"),
+                ("Files", byte_size(size)),
+                ("Chunks", f"{manifest.nodes:,}"),
+            ]
+        else:
+            rows += [
+                ("Gaussians", f"{manifest.gaussians:,}"),
+                ("SH degree", str(manifest.sh_degree)),
+                ("Files", f"{byte_size(size)}, {each:.1f} bytes a Gaussian with all levels"),
+                ("Chunks", f"{manifest.nodes:,} of at most {manifest.page_gaussians:,} Gaussians"),
+            ]
+        rows += [
+            ("Bounds", " … ".join(vector_text(corner) for corner in (self.lo, self.hi))),
             (
                 "Likely up",
                 f"{vector_text(self.up)}, "
                 + ("by the store" if self.up_known else "guessed from the shape"),
             ),
+            *(() if self.neural is None else self.neural.rows()),
             *(("Built from", source.path) for source in manifest.info.sources),
             *(
                 (name.replace("_", " ").capitalize(), value)
@@ -146,7 +170,7 @@ class StoreReport:
             *(("Note", note) for note in manifest.info.notes),
         ]
         if self.damaged is not None:
-            rows.append(("Checked", f"{_counted(manifest.nodes, 'chunk')}: {self._verdict()}"))
+            rows.append(("Checked", f"{counted(manifest.nodes, 'chunks')}: {self._verdict()}"))
         table = Table(title=self.title, title_justify="left", show_header=False, box=None)
         table.add_column(style="dim")
         table.add_column()
@@ -163,17 +187,14 @@ class StoreReport:
     def _levels(self) -> Table:
         table = Table(box=None, padding=(0, 2, 0, 1))
         table.add_column("Level of detail", style="dim")
-        for name in ("Chunks", "Gaussians", "Bytes"):
+        counted = "Gaussians" if self.manifest.model is None else "Rows"
+        for name in ("Chunks", counted, "Bytes"):
             table.add_column(name, justify="right")
         for index, level in enumerate(self.manifest.levels):
             size = level.geometry.size_bytes + (level.sh.size_bytes if level.sh else 0)
             name = f"{index}" + (" (the originals)" if index == 0 else "")
             table.add_row(name, f"{level.chunks:,}", f"{level.gaussians:,}", byte_size(size))
         return table
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def stream_report(choice: SceneChoice, *, check: bool = False) -> StoreReport | StreamReport:
@@ -200,14 +221,19 @@ def stream_report(choice: SceneChoice, *, check: bool = False) -> StoreReport | 
                 found = check_chunks(store, progress)
             damaged = tuple(found)
             faults += summary(found)
+        neural, manifest = NeuralFacts.of(store), store.manifest
+        lo, hi = (manifest.lo, manifest.hi) if neural is None else bounds_of(store)
         return StoreReport(
             choice.shown if choice.path is None else str(choice.store_folder),
             choice.title,
-            store.manifest,
+            manifest,
+            lo,
+            hi,
             up,
             up == store.meta.up,
             tuple(faults),
             damaged,
+            neural=neural,
         )
 
 
@@ -229,12 +255,6 @@ def cached_report(choice: SceneChoice, settings: Settings) -> StoreReport | None
         return replace(report, title=choice.title, cached=opened.cached)
 
 
-def page_files(manifest: Manifest) -> list[PageFile]:
-    """All files of a store but the manifest."""
-    pages = [page for level in manifest.levels for page in (level.geometry, level.sh) if page]
-    return [manifest.nodes_file, *pages]
-
-
 def _up(store: Store) -> Vector3:
     return store.meta.up if store.meta.up is not None else likely_up(store.meta, overview(store))
 
@@ -254,7 +274,7 @@ def _remote_faults(choice: SceneChoice, manifest: Manifest) -> list[str]:
     reader, _ = open_folder(choice.address, MANIFEST_FILE, replace(choice.remote, cache=None))
     faults = []
     with contextlib.closing(reader):
-        for page in page_files(manifest):
+        for page in manifest.files:
             last = max(0, page.size_bytes - 1)
             try:
                 insist(lambda: reader.read(page.name, last, 1, never_cancelled))  # noqa: B023
@@ -265,7 +285,7 @@ def _remote_faults(choice: SceneChoice, manifest: Manifest) -> list[str]:
 
 def _faults(folder: Path, manifest: Manifest) -> list[str]:
     faults = []
-    for page in page_files(manifest):
+    for page in manifest.files:
         path = folder / page.name
         try:
             size = path.stat().st_size

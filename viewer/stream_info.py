@@ -13,6 +13,7 @@ from rich.table import Table
 from scene_store.chunks import ChunkSource
 from scene_store.scene import SceneMeta, Vector3
 from scene_store.statistics import likely_up
+from viewer.neural_info import NeuralFacts, bounds_of
 from viewer.scenes import SceneChoice
 from viewer.streams import overview
 from viewer.text import vector_text
@@ -29,6 +30,7 @@ class StreamReport:
         chunks: By level, how many.
         lo, hi: World coordinates.
         up: The likely up direction.
+        neural: Of a neural scene, what its model says.
     """
 
     place: str
@@ -38,23 +40,16 @@ class StreamReport:
     lo: Vector3
     hi: Vector3
     up: Vector3
+    neural: NeuralFacts | None
 
     @classmethod
     def of(cls, choice: SceneChoice, source: ChunkSource) -> StreamReport:
         """Of an open scene."""
         tree, meta = source.tree, source.meta
         up = choice.up or meta.up or likely_up(meta, overview(source))
-        lo, hi = tree.lo.min(axis=0).tolist(), tree.hi.max(axis=0).tolist()
         chunks = tuple(np.bincount(tree.level).tolist())
-        return cls(
-            choice.shown,
-            choice.title,
-            meta,
-            chunks,
-            (lo[0], lo[1], lo[2]),
-            (hi[0], hi[1], hi[2]),
-            up,
-        )
+        facts = NeuralFacts.of(source)
+        return cls(choice.shown, choice.title, meta, chunks, *bounds_of(source), up, facts)
 
     def to_json(self) -> str:
         """All of it as JSON, indented."""
@@ -64,7 +59,8 @@ class StreamReport:
         """All of it for people, on the standard output."""
         console = Console(highlight=False, soft_wrap=False)
         console.print(self._facts())
-        console.print(self._levels())
+        if self.meta.lod_counts:
+            console.print(self._levels())
 
     def _plain(self) -> dict[str, Any]:
         meta = self.meta
@@ -72,12 +68,14 @@ class StreamReport:
             "path": self.place,
             "format": meta.format_name,
             "count": meta.count,
+            "unit": meta.unit,
             "sh_degree": meta.sh_degree,
             "bounds": [list(self.lo), list(self.hi)],
             "likely_up": list(self.up),
             "format_up": None if meta.up is None else list(meta.up),
             "lod_counts": list(meta.lod_counts),
             "chunks": list(self.chunks),
+            "model": None if self.neural is None else self.neural.plain(),
             "notes": list(meta.notes),
             "problems": [],
         }
@@ -87,11 +85,12 @@ class StreamReport:
         known = "by the format" if self.up == meta.up else "guessed from the shape"
         rows = [
             ("Format", meta.format_name),
-            ("Gaussians", f"{meta.count:,}"),
-            ("SH degree", str(meta.sh_degree)),
+            (meta.unit.capitalize(), f"{meta.count:,}"),
+            *([("SH degree", str(meta.sh_degree))] if meta.unit == "Gaussians" else []),
             ("Chunks", f"{sum(self.chunks):,}"),
             ("Bounds", " … ".join(vector_text(corner) for corner in (self.lo, self.hi))),
             ("Likely up", f"{vector_text(self.up)}, {known}"),
+            *(() if self.neural is None else self.neural.rows()),
             *(("Note", note) for note in meta.notes),
         ]
         table = Table(title=self.title, title_justify="left", show_header=False, box=None)

@@ -20,7 +20,7 @@ from scene_store.ledger import Budgets, ChunkState
 from scene_store.residency_stats import ResidencyStats
 from splat.errors import BudgetError
 from viewer.callbacks import contained
-from viewer.text import byte_size, memory_size, short_count
+from viewer.text import byte_size, counted, memory_size, short_count
 
 MIB = 1 << 20
 SHOWN_FAILURES = 3
@@ -252,18 +252,18 @@ def stream_html(held: ResidencyStats, drawn: StreamStats | None, note: str = "")
         ("Device", f"{memory_size(held.device_bytes)} of {memory_size(budgets.device_bytes)}"),
         ("Host", f"{memory_size(held.host_bytes)} of {memory_size(budgets.host_bytes)}"),
         ("Chunks", " · ".join([f"{sum(held.chunks.values()):,}", *states])),
-        ("Read", f"{byte_size(tally.bytes_read)} in {_chunks(tally.reads)}"),
+        ("Read", f"{byte_size(tally.bytes_read)} in {counted(tally.reads, 'chunks')}"),
     ]
     if drawn is not None:
         rows += [("Picture", _picture(drawn))]
     if lost:
-        rows.append(("Lost", f"{_chunks(len(lost))}; coarser ones stand in"))
+        rows.append(("Lost", f"{counted(len(lost), 'chunks')}; coarser ones stand in"))
     kinds = _failure_lines(held.failures)
     rows += [("", line) for line in kinds[:SHOWN_FAILURES]]
     if len(kinds) > SHOWN_FAILURES:
         rows.append(("", f"and {len(kinds) - SHOWN_FAILURES:,} more such lines, in the log"))
     if held.remade:  # the log names the first of each file, `info --check` all
-        rows.append(("Damaged", f"{_chunks(len(held.remade))}; made again of finer ones"))
+        rows.append(("Damaged", f"{counted(len(held.remade), 'chunks')}; made again of finer ones"))
     if note:
         rows.append(("Note", note))
     table = "".join(
@@ -276,10 +276,6 @@ def stream_html(held: ResidencyStats, drawn: StreamStats | None, note: str = "")
         f'<table style="{style};border-spacing:0;border-collapse:collapse">{table}</table>'
         f'<div style="{style}">{_histogram(drawn)}</div>'
     )
-
-
-def _chunks(count: int) -> str:
-    return f"{count:,} chunk" + ("" if count == 1 else "s")
 
 
 def _failure_lines(failures: Sequence[Failure]) -> list[str]:
@@ -301,14 +297,14 @@ def _in_short(failure: str) -> str:
 
 def _picture(drawn: StreamStats) -> str:
     if drawn.missing:
-        state = f"{_chunks(drawn.missing)} missing"
+        state = f"{counted(drawn.missing, 'chunks')} missing"
     else:
         whole = "all that can be had" if drawn.lost else "complete"
         state = whole if drawn.complete and not drawn.fading else "fading"
     if drawn.provisional:
         state = "a sketch of the rest" if state == "complete" else state
-        return f"{_chunks(drawn.chunks)} · what is built, {state}"
-    return f"{_chunks(drawn.chunks)} · within {drawn.error_px:.2g} px · {state}"
+        return f"{counted(drawn.chunks, 'chunks')} · what is built, {state}"
+    return f"{counted(drawn.chunks, 'chunks')} · within {drawn.error_px:.2g} px · {state}"
 
 
 def _histogram(drawn: StreamStats | None) -> str:
@@ -317,7 +313,7 @@ def _histogram(drawn: StreamStats | None) -> str:
         return ""
     if drawn.reuse:
         bars = [
-            (name, hint, count, rgb_bytes(REUSE_TINTS[answer]), _chunks(count))
+            (name, hint, count, rgb_bytes(REUSE_TINTS[answer]), counted(count, "chunks"))
             for answer, count in zip(Reuse, drawn.reuse, strict=True)
             for name, hint in [REUSE_NAMES[answer]]
         ]

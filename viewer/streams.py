@@ -13,9 +13,11 @@ import numpy as np
 from configs.settings import StreamSettings
 from rendering.streamed_scene import Rasterizers, StreamedScene, StreamPolicy, memory_count
 from scene_store.chunk_sources import open_chunks
-from scene_store.chunks import ChunkSource
+from scene_store.chunks import ChunkSource, NeuralSource, gaussians_of, row_bytes_of
 from scene_store.ledger import Budgets
 from scene_store.memory import available_bytes, gaussian_bytes
+from scene_store.models import open_model
+from scene_store.models.rooms import make_room, pageable
 from scene_store.outline import first_camera, outline_of
 from scene_store.remade_chunks import RemadeChunks
 from scene_store.scene import SceneMeta, Vector3
@@ -64,15 +66,14 @@ class OpenedStream:
     @property
     def facts(self) -> str:
         """One line: format, size, harmonics."""
-        meta = self.meta
-        return f"{meta.format_name} · {meta.count:,} Gaussians · SH {meta.sh_degree}"
+        return self.meta.facts
 
 
 def open_stream(
     choice: SceneChoice, scene: SceneMeta | None = None, host_budget: int | None = None
 ) -> OpenedStream:
-    """Open a store, a streamed SOG or a remote scene: its description and the coarsest chunks
-    are read.
+    """Open a store, a streamed SOG, a neural or a remote scene: its description and the coarsest
+    chunks are read.
 
     Args:
         choice: Which one.
@@ -90,10 +91,13 @@ def open_stream(
     chunks = open_chunk_source(choice)
     if isinstance(chunks, StreamedSogChunks) and host_budget is not None:
         chunks.leave_room(host_budget - _largest_bytes(chunks))
-    source = RemadeChunks(chunks)
+    if isinstance(chunks, NeuralSource):
+        chunks = pageable(chunks)
+    # The coarse chunks of others are no merged Gaussians, and cannot be made anew.
+    source = chunks if isinstance(chunks, NeuralSource) else RemadeChunks(chunks)
     try:
         start = stream_start(choice, source, scene)
-        if scene is not None:
+        if scene is not None and isinstance(source, RemadeChunks):
             source.meta = replace(
                 source.meta, cameras=scene.cameras, up=scene.up, up_assumed=scene.up_assumed
             )
@@ -104,12 +108,18 @@ def open_stream(
 
 
 def open_chunk_source(choice: SceneChoice) -> ChunkSource:
-    """The chunks of a store, a streamed SOG or a remote scene.
+    """The chunks of a store, a streamed SOG, a neural or a remote scene.
 
     Raises:
         SceneError: If there are none, they are damaged or cannot be reached.
     """
     check_exists(choice)
+    if choice.is_model:
+        # It evaluates fields, which other scenes need not wait for.
+        from rendering.models.field_stand_ins import make_stand_in
+
+        assert choice.path is not None
+        return open_model(choice.path, trust=choice.trust, make_stand_in=make_stand_in)
     if choice.address is None:
         return open_chunks(choice.store_folder)
     return open_chunks(choice.address, remote=choice.remote)
@@ -138,6 +148,9 @@ def streamed(
     try:
         if budgets is None:
             budgets = stream_budgets(opened, stream, memory_count(rasterizer))
+        make_room(
+            opened.source, budgets.host_bytes // memory_count(rasterizer), budgets.device_bytes
+        )
         policy = StreamPolicy(stream.max_gaussians, 1e-3 * stream.fade_ms)
         return StreamedScene(opened.source, rasterizer, budgets, policy, reach_bytes=reach_bytes)
     except BaseException:
@@ -181,7 +194,7 @@ def _largest_bytes(source: ChunkSource) -> int:
     """Host memory that reading and decoding the largest chunk takes."""
     counts = source.tree.count
     encoded = max(source.encoded_bytes(chunk) for chunk in range(len(counts)))
-    return encoded + int(counts.max()) * gaussian_bytes(source.sh_degree)
+    return encoded + int(counts.max()) * (row_bytes_of(source) or gaussian_bytes(source.sh_degree))
 
 
 def stream_start(
@@ -221,6 +234,8 @@ def _known_up(source: ChunkSource, scene: SceneMeta | None) -> Vector3 | None:
 
 def overview(source: ChunkSource) -> Gaussians:
     """Gaussians that show where the scene is: some of the coarsest chunks, or their boxes."""
+    if isinstance(source, NeuralSource):
+        return source.overview()
     roots = source.tree.roots
     step = -(-len(roots) // MOST_OVERVIEW_CHUNKS)
     chunks = []
@@ -228,7 +243,7 @@ def overview(source: ChunkSource) -> Gaussians:
         try:
             encoded = source.read(root)
             if encoded is not None:
-                chunks.append(source.decode(root, encoded))
+                chunks.append(gaussians_of(source.decode(root, encoded)))
         except ChunkReadError as error:
             log.info("%s", error)  # whoever wants it will tell
     return Gaussians.concatenate(chunks) if chunks else _boxes(source.tree, source.meta)

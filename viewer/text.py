@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from splat.text import byte_size, short_count
+from splat.text import byte_size, counted, short_count
 
-__all__ = ["byte_size", "memory_size", "short_count", "vector_text"]
+__all__ = ["byte_size", "counted", "memory_size", "short_count", "vector_text"]
 
 
 def vector_text(vector: Iterable[float]) -> str:

@@ -11,6 +11,7 @@ import pytest
 
 from scene_store.build import BuildProgress, Stage, build_store
 from scene_store.store_folder import partial_folder
+from tests.models.test_voxel_grid import ball
 from viewer import build as module
 from viewer.cli import main
 
@@ -86,3 +87,34 @@ def test_a_pipe_is_told_of_the_stages(
     said = capsys.readouterr().err.splitlines()
     assert any(line.startswith("belvedere: Reading") for line in said)
     assert all(line.startswith("belvedere: ") for line in said)
+
+
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+@pytest.mark.parametrize(
+    ("scene", "name", "remedy"),
+    [
+        ("WALL", "wall.ply", "name it wall.bvs"),
+        ("WALL", "Wall.SPLAT", "name it Wall.bvs"),
+        ("town:2000", "t.ply", "name it t.bvs; belvedere town writes the town as a .ply file"),
+        ("town:2000", "t.sog", "name it t.bvs"),
+        ("GRID", "g.ply", "name it g.bvs; belvedere bake writes a .ply file of Gaussians"),
+        ("GRID", "g.spz", "name it g.bvs"),
+    ],
+)
+def test_a_store_has_no_name_of_a_scene_file(
+    scene: str,
+    name: str,
+    remedy: str,
+    dry: list[str],
+    wall_ply: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    neural = ball(tmp_path / "grid.npz")
+    named = {"WALL": str(wall_ply), "GRID": str(neural)}.get(scene, scene)
+    path = tmp_path / name
+    assert main(["build", named, "-o", str(path), *dry]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and said.endswith(f"; {remedy}\n"), said
+    assert f"{path}: build writes a store" in said
+    assert list(tmp_path.iterdir()) == [neural]

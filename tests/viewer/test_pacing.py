@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from viewer.pacing import (
     moving_size,
     time_for_picture_ms,
 )
-from viewer.reductions import WHOLE
+from viewer.reductions import FIRST_SCALE, WHOLE
 from viewer.server import pacing_policy
 
 POLICY = PacingPolicy(target_fps=30, min_scale=0.25, max_side=1920, refine_delay_s=0.15)
@@ -60,7 +61,8 @@ def test_every_bound_can_be_set() -> None:
         "moving_drift_px": 0.9,
     }
     policy = pacing_policy(Settings(viewer=ViewerSettings(**viewer, refine_delay_ms=250)))
-    assert asdict(policy) == {**viewer, "refine_delay_s": 0.25}
+    chosen = {"refine_delay_s": 0.25, "first_scale": FIRST_SCALE}
+    assert asdict(policy) == {**viewer, **chosen}
     assert pacing_policy(Settings()) == PacingPolicy()
 
 
@@ -96,6 +98,42 @@ def test_a_view_is_drawn_quickly_then_fully_then_no_more() -> None:
     assert refined == FramePlan(1280, 720, POLICY.still_quality, True, first.version, WHOLE)
     assert pacer.plan(10.2) is None
     assert pacer.plan(99.0) is None
+
+
+def test_a_full_picture_that_takes_long_comes_in_steps() -> None:
+    """Twice the pixels a side each, until the last step would save less than half of the time."""
+    pacer = Pacer(PacingPolicy(min_scale=0.05, first_scale=0.1))
+    pacer.change(0.0, CANVAS)
+    now_s, scales = 0.0, []
+    for _ in range(8):
+        plan = pacer.plan(now_s)
+        if isinstance(plan, float):
+            now_s += plan
+            continue
+        if plan is None:
+            break
+        pacer.start(plan, now_s)
+        scales.append((plan.still, plan.reduction.scale, plan.repeated))
+        cost_s = 20.0 * plan.reduction.scale**2
+        now_s += cost_s
+        pacer.drawn(plan, 1e3 * cost_s)
+    assert pacer.plan(now_s) is None
+    moving, *still = scales
+    assert not moving[0]
+    assert all(is_still for is_still, _, _ in still)
+    assert [repeated for _, _, repeated in still] == [False] * len(still)
+    sides = [scale for _, scale, _ in still]
+    assert sides[-1] == 1.0
+    assert 2 <= len(sides) <= 5
+    assert all(after >= 1.4 * before for before, after in pairwise([moving[1], *sides]))
+
+
+def test_a_full_picture_that_is_quick_comes_at_once() -> None:
+    pacer = Pacer(PacingPolicy())
+    pacer.change(0.0, CANVAS)
+    plan = start(pacer, 0.0)
+    pacer.drawn(plan, 100.0)
+    assert start(pacer, 1.0).reduction == WHOLE
 
 
 def test_motion_puts_the_refinement_off() -> None:

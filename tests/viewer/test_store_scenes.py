@@ -313,8 +313,9 @@ def _settings() -> RasterSettings:
 
 
 def test_info_tells_of_levels_and_bytes(
-    ball_store: Path, capsys: pytest.CaptureFixture[str]
+    ball_store: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "300")  # paths of any length in one line
     assert main(["info", str(ball_store)]) == 0
     text = capsys.readouterr().out
     for part in (
@@ -326,9 +327,10 @@ def test_info_tells_of_levels_and_bytes(
     ):
         assert part in text
     assert "!" not in text
-    for once in ("lossless", "sh degree", "1,024", "levels  "):
+    for once in ("lossless", "sh degree", "1,024"):
         assert text.lower().count(once) == 1
-    assert "Levels" in text
+    labels = [line[1:].split("  ")[0] for line in text.splitlines()]
+    assert labels.count("Levels") == 1  # the table of levels has the word as its title
 
 
 def test_info_of_one_level_is_refused(ball_store: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,7 @@ from rendering.frame import FrameRequest
 from rendering.native.cpu import NativeRasterizer
 from rendering.streamed_scene import StreamedScene, StreamPolicy
 from scene_store.build import BuildOptions, build_store
-from scene_store.chunks import EncodedChunk, never_cancelled
+from scene_store.chunks import EncodedChunk, gaussians_of, never_cancelled
 from scene_store.ledger import Budgets
 from scene_store.store import Store, open_store
 from splat.camera import Camera
@@ -110,7 +110,7 @@ def roots_of(opened: OpenedStream) -> Gaussians:
     for root in opened.source.tree.roots.tolist():
         encoded = opened.source.read(root)
         assert encoded is not None
-        chunks.append(opened.source.decode(root, encoded))
+        chunks.append(gaussians_of(opened.source.decode(root, encoded)))
     return Gaussians.concatenate(chunks)
 
 
