@@ -246,6 +246,34 @@ def run_devices(options: Options, bench: Workbench, progress: Progress) -> list[
     )
 
 
+def run_derived(options: Options, bench: Workbench, progress: Progress) -> list[Row]:
+    """``derived`` on a piece of a town, to which anchors are fitted, or on what was asked for."""
+    from benchmarks import derived  # loads the engine
+
+    return derived.run(options, bench.stores.folder, progress)
+
+
+def derived_table(rows: Sequence[Row]) -> Table:
+    """The rows of ``derived`` for people."""
+    from benchmarks import derived
+
+    return derived.table_of(rows)
+
+
+def run_nerf(options: Options, bench: Workbench, progress: Progress) -> list[Row]:
+    """``nerf`` on a procedural field, or on the files and folders that were asked for."""
+    from benchmarks import nerf  # loads the engine
+
+    return nerf.run(options, progress)
+
+
+def nerf_table(rows: Sequence[Row]) -> Table:
+    """The rows of ``nerf`` for people."""
+    from benchmarks import nerf
+
+    return nerf.table_of(rows)
+
+
 @dataclass(frozen=True, slots=True)
 class Benchmark:
     """How to run one benchmark and to show its rows."""
@@ -265,6 +293,8 @@ BENCHMARKS = {
     "build": Benchmark(run_build, build.table_of),
     "scale": Benchmark(run_scale, scale.table_of),
     "cache": Benchmark(run_cache, cache.table_of),
+    "derived": Benchmark(run_derived, derived_table),
+    "nerf": Benchmark(run_nerf, nerf_table),
     "stereo": Benchmark(run_stereo, stereo.table_of),
     "serve": Benchmark(run_serve, serve.table_of),
     "soak": Benchmark(run_soak, soak.table_of),

@@ -1,8 +1,8 @@
 """What Triton makes of the GPU kernels: registers, spills, instructions. No GPU is needed for that.
 
-``python -m benchmarks.kernel_code`` compiles every kernel of ``rendering/fused_kernels`` to machine
-code for a generation of GPUs and prints a table of it; the tests do so to prove that the kernels
-compile. ``docs/gpu.md`` tells what follows for their speed.
+``python -m benchmarks.kernel_code`` compiles every kernel of ``rendering/fused_kernels``, and that
+of anchors, to machine code for a generation of GPUs and prints a table of it; the tests do so to
+prove that the kernels compile. ``docs/gpu.md`` tells what follows for their speed.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ try:
     from rendering.fused_kernels.composite import matrix_kernel, stream_kernel
     from rendering.fused_kernels.project import project_kernel
     from rendering.fused_kernels.project_pair import project_pair_kernel
+    from rendering.models.anchor_kernel import decode_kernel
     from splat.errors import one_line
 except ModuleNotFoundError as error:
     if __name__ != "__main__":
@@ -83,6 +84,13 @@ TYPES = {
     "columns": "i32",
     "tiles": "i32",
     "least": "fp32",
+    "sources": "*i64",
+    "targets": "*i64",
+    "sizes": "*i32",
+    "bounds": "*fp32",
+    "centre": "*fp32",
+    "octree": "*fp32",
+    "weights": "*fp32",
 }
 PROJECT = {"BLOCK": 128, "TILE": 16, "COMPENSATE": False, "HALF": False}
 STREAM = {
@@ -94,6 +102,21 @@ STREAM = {
     "STRIDE": 16,
     "TILE": 16,
     "ROWS_A_PASS": 2,
+}
+ANCHORS = {  # as Scaffold-GS has them
+    "OFFSETS": 10,
+    "PLACES": 16,
+    "FEATURES": 32,
+    "INPUTS": 32,
+    "OPACITY_WIDTH": 32,
+    "COLOR_WIDTH": 32,
+    "COVARIANCE_WIDTH": 32,
+    "BANK_WIDTH": 0,
+    "BANK_LEVEL": False,
+    "BANK_MORE": False,
+    "HAS_LEVELS": False,
+    "RULE": 0,
+    "BLOCK": 16,
 }
 BIN = {"EYES": 1, "BLOCK": 256, "TILE": 16}
 
@@ -142,6 +165,10 @@ VARIANTS: dict[str, Variant] = {
     "composite, tiles of 32": _stream(32, 4),
     "composite, 4 warps": _stream(warps=4),
     "composite, matrix": Variant(matrix_kernel, STREAM, 4, 16 * 256 // 128),
+    "anchors": Variant(decode_kernel, ANCHORS),
+    "anchors, octree, bank": Variant(
+        decode_kernel, {**ANCHORS, "HAS_LEVELS": True, "RULE": 4, "BANK_WIDTH": 32}
+    ),
     "composite, matrix, halves": Variant(matrix_kernel, {**STREAM, "HALF": True}, 4, 32),
 }
 

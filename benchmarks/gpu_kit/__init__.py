@@ -15,8 +15,8 @@ What is missing is done without, and told. Wheels of what is missing may be carr
 What it does, in the order of ``plan``: names the machine and measures what it does at best; draws
 frames with the fused kernels at 1080p and 4K, compares pictures with the CPU engine's, draws the
 same frames with gsplat; draws two eyes through levels of detail; runs the contract tests on the
-device; draws while pages are uploaded, and with budgets below the scene's size; draws frames with
-each other variant of the kernels; records a trace.
+device; draws while pages are uploaded, and with budgets below the scene's size; decodes neural
+anchors; draws frames with each other variant of the kernels; records a trace.
 
 Scenes, their levels, the CPU engine and gsplat's kernels are made before, by the CPU. What is
 measured waits for them three minutes at most, and gsplat's turn comes later if its kernels do.

@@ -12,6 +12,7 @@ EYES_FPS = 120.0
 OF_TWO = 0.75
 LESS_MEMORY, PAGED_DB = 0.42, 45.0
 UPLOAD_TIMES = 1.10
+ANCHORS_OFF = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,8 @@ class Bar:
 
 def bars_of(rows: Sequence[Row]) -> list[Bar]:
     """Of what was measured; a bar without a measurement is left out."""
-    return [*_tests(rows), *_peers(rows), *_eyes(rows), *_paging(rows), *_uploads(rows)]
+    kinds = (_tests, _peers, _eyes, _paging, _uploads, _anchors)
+    return [bar for kind in kinds for bar in kind(rows)]
 
 
 def _tests(rows: Sequence[Row]) -> Iterator[Bar]:
@@ -90,6 +92,16 @@ def _uploads(rows: Sequence[Row]) -> Iterator[Bar]:
             where = f"{_place(row)} {row['mb_s']:.0f} MB/s"
             figure, bar = f"{row['times']:.2f} times", f"≤ {UPLOAD_TIMES:.2f} times"
             yield Bar("p95 while uploading", where, figure, bar, row["times"] <= UPLOAD_TIMES)
+
+
+def _anchors(rows: Sequence[Row]) -> Iterator[Bar]:
+    """What is not a number is far off."""
+    for row in _of("anchors", rows):
+        off = row["max_error"]
+        figure = "not a number" if off is None else f"{off:.1e} off"
+        where = f"{row['model']} {row['block']}×{row['warps']}"
+        well = off is not None and off <= ANCHORS_OFF
+        yield Bar("anchors against float64", where, figure, f"≤ {ANCHORS_OFF:.0e} off", well)
 
 
 def _of(table: str, rows: Sequence[Row]) -> list[Row]:

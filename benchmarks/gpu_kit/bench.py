@@ -15,9 +15,9 @@ from rendering.base import RasterSettings
 
 if TYPE_CHECKING:
     from benchmarks.gpu_kit.board_cuda import Board
-    from benchmarks.gpu_kit.memory_levels import MemoryChunks
     from rendering.base import Rasterizer
     from rendering.fused_cuda import FusedRasterizer
+    from scene_store.build.memory_levels import MemoryChunks
     from splat.camera import Camera
     from splat.gaussians import Gaussians
 

@@ -12,12 +12,12 @@ import numpy as np
 
 from benchmarks.gpu_kit.absent import Absent
 from benchmarks.gpu_kit.bench import Bench, Tell, moving_settings
-from benchmarks.gpu_kit.memory_levels import MemoryChunks
 from benchmarks.gpu_kit.timing import FrameTimes, time_frames
 from benchmarks.psnr import psnr_db
 from benchmarks.report import Summary
 from render_cache.reuse import NO_REUSE
 from rendering.base import PairRasterizer, RasterImage, RasterSettings, ScenePart
+from scene_store.build.memory_levels import MemoryChunks
 from scene_store.lod import LodLimits, select_lod
 from splat.camera import Camera
 from splat.stereo import HUMAN_IPD, StereoRig

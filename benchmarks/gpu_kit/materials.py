@@ -21,7 +21,7 @@ from splat.errors import SceneNotFoundError
 from splat.gaussians import Gaussians
 
 if TYPE_CHECKING:
-    from benchmarks.gpu_kit.memory_levels import MemoryChunks
+    from scene_store.build.memory_levels import MemoryChunks
 
 COLUMNS = ("means", "quats", "scales", "opacities", "sh")
 
@@ -57,7 +57,7 @@ def make_levels(bench: Bench, tell: Tell, *, name: str) -> None:
         Absent: If there is no native engine, or no scene.
     """
     bench.native()
-    from benchmarks.gpu_kit.memory_levels import build_levels  # needs it
+    from scene_store.build.memory_levels import build_levels  # needs it
 
     chunks = build_levels(open_scene(bench.work, name), name, bench.plan.page_gaussians)
     columns = dict(zip(COLUMNS, chunks.gaussians.arrays, strict=True))
@@ -81,7 +81,7 @@ def open_levels(work: Path, name: str) -> MemoryChunks:
     Raises:
         Absent: If they were not.
     """
-    from benchmarks.gpu_kit.memory_levels import MemoryChunks  # needs the native engine
+    from scene_store.build.memory_levels import MemoryChunks  # needs the native engine
 
     arrays = _read(_folder(work, f"{name}-levels"), f"{name} has no levels of detail here")
     return MemoryChunks(

@@ -85,6 +85,9 @@ class Plan:
         minutes: After which no step begins.
         keep_one_in: Of so many Gaussians of a scene, for what would take too long.
         page_gaussians: Of a chunk; None for what suits the scene.
+        anchors: Of a neural model, in pages of ``page_anchors``.
+        anchor_forms: Of the kernel that decodes them: anchors of a program, and its warps
+            (``rendering.models.anchors_device.DecoderTuning``). The first is what frames have.
         prepare_s: For what the CPU prepares; what is not there by then is done without.
         build_s: The same for gsplat's kernels. What does not need them waits no longer than
             ``prepare_s``.
@@ -103,6 +106,9 @@ class Plan:
     build_s: float = 300.0
     keep_one_in: int = 1
     page_gaussians: int | None = None
+    anchors: int = 1_000_000
+    page_anchors: int = 1024
+    anchor_forms: tuple[tuple[int, int], ...] = ((16, 4), (32, 8), (16, 8))
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -140,6 +146,9 @@ DRY = Plan(
     minutes=8.0,
     keep_one_in=40,
     page_gaussians=8,
+    anchors=44,
+    page_anchors=20,
+    anchor_forms=((16, 4), (32, 8)),
 )
 
 
@@ -213,6 +222,10 @@ def steps_of(plan: Plan) -> list[Step]:
         for place, variant in enumerate(plan.variants)
     ]
     variants[0] = replace(variants[0], limit_s=120.0)
+    anchors = [
+        Step(f"anchors {block}×{warps}", f"{PACKAGE}.anchors:measure", 60.0, {"form": place})
+        for place, (block, warps) in enumerate(plan.anchor_forms)
+    ]
     return [
         Step("machine", f"{PACKAGE}.machine_facts:tell_facts", 60.0, quiet=False, needed=True),
         variants[0],
@@ -229,6 +242,7 @@ def steps_of(plan: Plan) -> list[Step]:
         ),
         Step("uploads", f"{PACKAGE}.uploads:measure", 45.0),
         Step("paging", f"{PACKAGE}.paging:measure", 90.0),
+        anchors[0],
         Step(
             "gsplat's contract tests",
             f"{PACKAGE}.contract_tests:run",
@@ -237,6 +251,7 @@ def steps_of(plan: Plan) -> list[Step]:
             after=PEER_KERNELS,
         ),
         *variants[1:],
+        *anchors[1:],
         Step("traces", f"{PACKAGE}.traces:record", 60.0),
     ]
 

@@ -47,19 +47,23 @@ def tables_of(rows: Sequence[Row], steps: Sequence[StepRecord], *, dry: bool) ->
 
 
 def with_floors(rows: Sequence[Row]) -> list[Row]:
-    """Rows of frames with the least time that they can take (``floor_ms``): what is visible must
-    be read once, in the form that pages have, and a picture of RGB and alpha be written, as quickly
-    as the device copies."""
+    """Rows with the least time that something can take (``floor_ms``), as quickly as the device
+    copies. Of frames, what is visible must be read once, in the form that pages have, and a picture
+    of RGB and alpha be written; of others it is told (``moved_bytes``)."""
     rates = [row["copy_gb_s"] for row in rows if row["table"] == "rates"]
     if not rates:
         return list(rows)
     return [
-        {**row, "floor_ms": _floor_bytes(row) / rates[-1] / 1e6} if "gaussian_bytes" in row else row
+        row
+        if (least := _floor_bytes(row)) is None
+        else {**row, "floor_ms": least / rates[-1] / 1e6}
         for row in rows
     ]
 
 
-def _floor_bytes(row: Row) -> float:
+def _floor_bytes(row: Row) -> float | None:
+    if "gaussian_bytes" not in row:
+        return row.get("moved_bytes")
     pixels: float = row["width"] * row["height"]
     return float(row["visible"] * row["gaussian_bytes"] + PIXEL_BYTES * pixels)
 
@@ -140,6 +144,10 @@ def _constants(row: Row) -> str:
     return " ".join(f"{name}={value}" for name, value in row["constants"].items())
 
 
+def _form(row: Row) -> str:
+    return f"{row['block']}×{row['warps']}"
+
+
 _PLACE: dict[str, Cell] = {"scene": _word("scene"), "path": _word("path"), "size": _size}
 _TIMES: dict[str, Cell] = {
     "device ms p50": _figure("device_ms_p50", ".2f"),
@@ -207,6 +215,21 @@ KINDS: dict[str, Kind] = {
             "bytes": _amount("device_mb", 1e6),
             "less %": _figure("less", ".0f", 100),
             "worst PSNR dB": _figure("psnr_db", ".1f"),
+        },
+    ),
+    "anchors": Kind(
+        "anchors: all pages of a neural model decoded by one launch",
+        {"model": _word("model"), "anchors × warps of a program": _form},
+        {
+            "anchors": _amount("anchors"),
+            "Gaussians": _amount("gaussians"),
+            "floor ms": _figure("floor_ms", ".2f"),
+            "device ms p50": _figure("device_ms_p50", ".2f"),
+            "p95": _figure("device_ms_p95", ".2f"),
+            "with the launch ms p50": _figure("host_ms_p50", ".2f"),
+            "p95 ": _figure("host_ms_p95", ".2f"),
+            "anchors/s": _amount("anchors_s"),
+            "largest error": _figure("max_error", ".1e"),
         },
     ),
     "kernels": Kind(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any, TypeVar
@@ -75,11 +75,8 @@ def time_frames(
     held = board.held_bytes()
     host_ms: list[float] = []
     stats: list[RasterStats] = []
-    began_s = time.perf_counter()
-    while len(host_ms) < sampling.least or (
-        len(host_ms) < sampling.most and time.perf_counter() - began_s < sampling.most_s
-    ):
-        view = views[len(host_ms) % len(views)]
+    for turn in turns(sampling):
+        view = views[turn % len(views)]
         start_s = time.perf_counter()
         images = draw(view)
         host_ms.append(1e3 * (time.perf_counter() - start_s))
@@ -95,6 +92,15 @@ def time_frames(
         held_mb=held / 1e6,
         frame_mb=(board.peak_bytes() - held) / 1e6,
     )
+
+
+def turns(sampling: Sampling) -> Iterator[int]:
+    """0, 1, 2 and so on, as often and as long as the sampling says."""
+    began_s = time.perf_counter()
+    for turn in range(max(sampling.least, sampling.most)):
+        if turn >= sampling.least and time.perf_counter() - began_s >= sampling.most_s:
+            return
+        yield turn
 
 
 def _own_ms(stats: RasterStats) -> float:
