@@ -16,9 +16,13 @@ NODE_STAMP := tests/splat_transform/node_modules/.belvedere-installed
 SANITIZE_DIR := build/sanitize
 
 BUILD_TOOLS := cmake nanobind ninja scikit-build-core
-NATIVE_SOURCES := CMakeLists.txt $(shell find rendering/native scene_store/native -type f \
+NATIVE_SOURCES := CMakeLists.txt $(shell find rendering/native rendering/models/native \
+	scene_store/native -type f \
 	-not -name '*.py*' -not -name '*.so')
-NATIVE_TESTS ?= $(wildcard tests/test_native*.py tests/test_pair.py tests/store/test_native*.py)
+NATIVE_TESTS ?= $(wildcard tests/test_native*.py tests/test_pair.py tests/test_fitting.py \
+	tests/store/test_native*.py tests/store/test_gather.py tests/store/test_merge.py \
+	tests/models/test_native*.py tests/models/test_anchors_decoder.py \
+	tests/models/test_paged_fields.py)
 
 .PHONY: help setup setup-browser setup-node run check format test check-native bench clean
 
@@ -57,8 +61,12 @@ format: setup ## Format the Python sources and fix what the linter can
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+# All tests keep several processes busy; a few are done before these would have begun.
+TEST_PROCESSES ?= $(if $(strip $(PYTEST_ARGS)),0,auto)
+
 test: setup setup-browser setup-node ## All tests (PYTEST_ARGS='-k ply' for some)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses=$(TEST_PROCESSES) --maxprocesses=8 --dist=worksteal \
+		$(PYTEST_ARGS)
 
 check-native: setup ## The native tests under AddressSanitizer and UBSan
 	@test -n "$(NATIVE_TESTS)" || { echo "There are no tests/**/test_native*.py" >&2; exit 1; }

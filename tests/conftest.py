@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+# Before torch is loaded: the tensors of tests are small, and threads that wait for each other cost
+# more than they bring, above all beside other tests.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # A busy machine may take its time over any example.
 settings.register_profile("belvedere", deadline=None)
 settings.load_profile("belvedere")

@@ -19,6 +19,7 @@ import zstandard
 
 from scene_store.formats import open_scene
 from scene_store.formats.side_files import FolderFiles, ZipFiles
+from scene_store.formats.zip_entries import MAX_DIRECTORY_BYTES
 from scene_store.loading import load_scene
 from splat.errors import SceneError, SceneFormatError, SceneNotFoundError
 from tests.formats import encoders
@@ -420,6 +421,20 @@ def test_side_files_have_a_limit_whatever_their_ratio(
     else:
         path = sog_folder(tmp_path, lambda meta: None)
     refuse(path, "bytes", "trust")
+
+
+def test_a_zip_of_more_files_than_a_scene_has(tmp_path: Path) -> None:
+    """A directory takes ten times its length in memory: of 35 MB, 440 MB."""
+    content = zipped(encoders.sog(GAUSSIANS, 2), zipfile.ZIP_STORED)
+    end = content.rindex(b"PK\x05\x06")
+    start = struct.unpack_from("<I", content, end + 16)[0]
+    one = content[start : content.index(b"PK\x01\x02", start + 1)]
+    directory = content[start:end] + one * (MAX_DIRECTORY_BYTES // len(one))
+    last = struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, 1, 1, len(directory), start, 0)
+    path = write(tmp_path, "a.sog", content[:start] + directory + last)
+    with zipfile.ZipFile(path) as archive:
+        assert len(archive.infolist()) > 10_000
+    refuse(path, "lists more files than a scene has", "trust")
 
 
 def test_a_zip_without_meta(tmp_path: Path) -> None:

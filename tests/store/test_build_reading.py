@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -118,14 +119,37 @@ def test_reading_goes_on_again_and_again(tmp_path: Path) -> None:
     assert content(path) == content(tmp_path / "expected.bvs")
 
 
+def coarser(streamed: Path, folder: Path, finest: int) -> Path:
+    """A streamed SOG without the levels that are finer than ``finest``."""
+    meta = json.loads((streamed / "lod-meta.json").read_text())
+    meta["lodLevels"] -= finest
+
+    def strip(node: dict[str, Any]) -> None:
+        lods = node.get("lods", {})
+        node["lods"] = {str(int(n) - finest): lods[n] for n in lods if int(n) >= finest}
+        if not lods:
+            del node["lods"]
+        for child in node.get("children", ()):
+            strip(child)
+
+    strip(meta["tree"])
+    folder.mkdir()
+    for name in meta["filenames"]:
+        (folder / Path(name).parent).symlink_to(streamed / Path(name).parent)
+    path = folder / "lod-meta.json"
+    path.write_text(json.dumps(meta))
+    return path
+
+
 def test_levels_of_its_own_are_gone_on_with(data_dir: Path, tmp_path: Path) -> None:
-    scenes, path = [str(data_dir / "playbot" / "lod-meta.json")], tmp_path / "s.bvs"
-    options = BuildOptions(sh_degree=0, checkpoint_s=0)
+    originals = 125_000
+    scenes = [str(coarser(data_dir / "playbot", tmp_path / "playbot", finest=2))]
+    path, options = tmp_path / "s.bvs", BuildOptions(sh_degree=0, checkpoint_s=0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("scene_store.sampling.BATCH_COUNT", 1 << 17)
-        interrupted(scenes, path, 600_000, options)  # 500,000 are originals
+        patch.setattr("scene_store.sampling.BATCH_COUNT", 1 << 14)
+        interrupted(scenes, path, originals + 10_000, options)
         first, *_ = continued(scenes, path, options)
-        assert first > 600_000
+        assert first > originals + 10_000
         build_store(scenes, tmp_path / "expected.bvs", options)
     assert content(path) == content(tmp_path / "expected.bvs")
 

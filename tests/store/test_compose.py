@@ -156,6 +156,21 @@ def test_names_are_relative_to_the_file(ply: Path, monkeypatch: pytest.MonkeyPat
     assert read_composition(path).names == (str(ply),)
 
 
+def test_names_are_told_without_detours(ply: Path, tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    path = tmp_path / "here" / "all.yaml"
+    path.write_text("scenes: [{path: ../gone.ply}, {path: ./a.ply}, {path: link/../b.ply}]")
+    (tmp_path / "far" / "inner").mkdir(parents=True)
+    (tmp_path / "far" / "b.ply").write_bytes(ply.read_bytes())
+    (tmp_path / "here" / "link").symlink_to(tmp_path / "far" / "inner")
+    # What is behind a link is not beside it: b.ply of the other folder is meant.
+    assert read_composition(path).names == (
+        str(tmp_path / "gone.ply"),
+        str(tmp_path / "here" / "a.ply"),
+        str(tmp_path / "here" / "link" / ".." / "b.ply"),
+    )
+
+
 def test_a_quaternion_need_not_be_of_unit_length(ply: Path) -> None:
     path = composed(ply.parent, "scenes: [{path: part.ply, transform: {rotation: [2, 0, 0, 0]}}]")
     assert read_composition(path).parts[0].placements[0].rotation == IDENTITY

@@ -20,7 +20,7 @@ from rendering.streamed_scene import StreamedScene, StreamPolicy
 from scene_store import remade_chunks
 from scene_store.build import BuildOptions, build_store
 from scene_store.build.merging import foreign, merge, original
-from scene_store.chunks import ChunkSource, EncodedChunk, ReadOutcome
+from scene_store.chunks import ChunkSource, EncodedChunk, ReadOutcome, gaussians_of
 from scene_store.formats.ply import write_ply
 from scene_store.ledger import Budgets, ChunkState
 from scene_store.manifest import Profile
@@ -81,7 +81,7 @@ def remade(path: Path) -> RemadeChunks:
 def get(source: ChunkSource, chunk: int) -> Gaussians:
     encoded = source.read(chunk)
     assert encoded is not None
-    return source.decode(chunk, encoded)
+    return gaussians_of(source.decode(chunk, encoded))
 
 
 def get_together(source: RemadeChunks, chunks: list[int]) -> list[Gaussians]:
@@ -89,7 +89,8 @@ def get_together(source: RemadeChunks, chunks: list[int]) -> list[Gaussians]:
     encoded = [outcome for outcome in outcomes if isinstance(outcome, EncodedChunk)]
     decoded = source.decode_many(chunks, encoded)
     assert not decoded.errors
-    return [decoded.gaussians[first : first + count] for first, count in decoded.rows.tolist()]
+    contents = gaussians_of(decoded.contents)
+    return [contents[first : first + count] for first, count in decoded.rows.tolist()]
 
 
 def assert_same(a: Gaussians, b: Gaussians) -> None:

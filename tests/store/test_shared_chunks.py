@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from scene_store.chunks import DecodedChunks, EncodedChunk, ReadOutcome, in_batches
+from scene_store.chunks import DecodedChunks, EncodedChunk, ReadOutcome, gaussians_of, in_batches
 from scene_store.ledger import ChunkCosts
 from scene_store.shared_chunks import DECODED, HELD_CHUNKS, KEPT_S, SharedChunks, held_bytes_of
 from splat.errors import ChunkReadError
-from splat.gaussians import Gaussians
 from tests.store.fake_source import BatchedFakeSource
 from tests.store.forests import random_forest
 
@@ -62,8 +61,8 @@ def assert_right(source: CountingSource, chunks: Sequence[int], decoded: Decoded
     assert not decoded.errors
     for chunk, (first, count) in zip(chunks, decoded.rows.tolist(), strict=True):
         raw = EncodedChunk((np.full(source.tree.count[chunk], chunk, np.int32).tobytes(),))
-        expected = source.decode(chunk, raw)
-        part = decoded.gaussians[first : first + count]
+        expected = gaussians_of(source.decode(chunk, raw))
+        part = gaussians_of(decoded.contents)[first : first + count]
         for mine, other in zip(part.arrays, expected.arrays, strict=True):
             assert np.array_equal(mine, other)
 
@@ -226,7 +225,7 @@ def test_what_is_kept_is_a_few_chunks_and_leaves_every_memory_what_it_needs() ->
 def test_gaussians_that_are_kept_are_copies(source: CountingSource) -> None:
     shared = SharedChunks(source, 4, AMPLE)
     decoded = shared.decode_many([1], fetched(shared, [1]))
-    kept: Gaussians = shared.decode_many([1], [DECODED]).gaussians
-    decoded.gaussians.means[:] = 7.0  # as the source does with the next batch
+    kept = gaussians_of(shared.decode_many([1], [DECODED]).contents)
+    gaussians_of(decoded.contents).means[:] = 7.0  # as the source does with the next batch
     assert not (kept.means == 7.0).any()
     assert_right(source, [1], shared.decode_many([1], [DECODED]))

@@ -76,7 +76,7 @@ def test_a_batch_brings_what_single_reads_bring(
         for chunk, (first, count) in zip(chunks, decoded.rows.tolist(), strict=True):
             expected = get(store, chunk)
             for name in FIELDS:
-                rows = getattr(decoded.gaussians, name)[first : first + count]
+                rows = getattr(decoded.contents, name)[first : first + count]
                 assert rows.tobytes() == getattr(expected, name).tobytes()
     files = {name for name, _ in reader.asked}
     assert len(files) == (2 if sh_degree == 0 else 4)
@@ -110,7 +110,7 @@ def test_a_damaged_chunk_of_a_batch_is_named_and_the_others_are_well(tmp_path: P
     for place in (0, 3):
         first, count = decoded.rows[place].tolist()
         for name in FIELDS:
-            rows = getattr(decoded.gaussians, name)[first : first + count]
+            rows = getattr(decoded.contents, name)[first : first + count]
             assert rows.tobytes() == getattr(expected[place], name).tobytes()
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from scene_store.chunk_sources import can_stream, open_chunks
-from scene_store.chunks import ChunkSource, EncodedChunk
+from scene_store.chunks import ChunkSource, EncodedChunk, gaussians_of
 from scene_store.formats.sog import SogTextures
 from scene_store.formats.streamed_sog import StreamedSogSource
 from scene_store.ledger import Budgets, ChunkCosts
@@ -57,7 +57,7 @@ def get(source: ChunkSource, chunk: int) -> Gaussians:
     encoded = source.read(chunk)
     assert encoded is not None
     assert encoded.nbytes == source.encoded_bytes(chunk)
-    return source.decode(chunk, encoded)
+    return gaussians_of(source.decode(chunk, encoded))
 
 
 def same_rows(a: Gaussians, b: Gaussians) -> None:
@@ -284,7 +284,7 @@ def test_a_coarse_level_that_is_missing_is_made_of_the_finer_one(path: Path) -> 
 def mended(source: RemadeChunks, chunk: int) -> Gaussians:
     encoded = source.read(chunk)
     assert encoded is not None and encoded.nbytes == 0
-    return source.decode(chunk, encoded)
+    return gaussians_of(source.decode(chunk, encoded))
 
 
 def test_bytes_of_another_chunk_are_refused(path: Path) -> None:
