@@ -70,7 +70,9 @@ class RenderSettings:
         picture_cache: Memory for finished pictures, bytes: views that are asked for again,
             by whomever, are not drawn again. Of a streamed scene it comes out of
             ``stream.device_budget``, and is at most an eighth of that.
-        decoded_cache: Memory for Gaussians that anchors were decoded to, bytes, beside the budgets.
+        decoded_cache: Memory for Gaussians that anchors were decoded to, bytes, of each of the
+            devices' memories. It comes out of ``stream.device_budget``, and is at most a quarter of
+            that.
         decoded_depth: Frames of a moving camera that these may be drawn in at most, as far as the
             frame rate needs it; 0 to decode anew for each.
         decoded_angle_deg: By which the direction to them may have turned meanwhile.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from rendering.device_memory import (
     SCRATCH_BYTES_A_GAUSSIAN,
     DeviceMemory,
@@ -17,7 +19,9 @@ from viewer.text import memory_size
 USABLE_SHARE = 0.6
 HOST_SHARE = 0.2  # of what is usable: encoded chunks are small, and the disk is near
 MOST_HOST_BYTES = 4 << 30
-PICTURES_SHARE = 1 / 8  # of the device's budget, that finished pictures may have at most
+# Of the device's budget, that finished pictures, and anchors kept decoded, may have at most.
+PICTURES_SHARE = 1 / 8
+DECODED_SHARE = 1 / 4
 UNKNOWN_BYTES = 4 << 30  # taken to be available where the system does not tell
 
 
@@ -90,21 +94,41 @@ def gpu_takes_whole(memory: DeviceMemory, count: int, each_bytes: float, pixels:
     return takes <= device_budget_bytes(memory, 0)
 
 
-def picture_share(budgets: Budgets, most: int, least: Budgets) -> int:
-    """Of the device's budget, the bytes for finished pictures; all others are for chunks.
+@dataclass(frozen=True, slots=True)
+class KeptBytes:
+    """Of each device's memory, what is for things that are kept to save work.
+
+    Attributes:
+        pictures: Finished ones.
+        decoded: What anchors were decoded to.
+    """
+
+    pictures: int = 0
+    decoded: int = 0
+
+    def least(self, other: KeptBytes) -> KeptBytes:
+        """Of each the smaller number."""
+        return KeptBytes(min(self.pictures, other.pictures), min(self.decoded, other.decoded))
+
+
+def kept_share(budgets: Budgets, most: KeptBytes, least: Budgets) -> KeptBytes:
+    """Of the device's budget, what is for things that are kept; all else is for chunks.
 
     Args:
         budgets: Of a scene.
-        most: That pictures are to have at all (``render.picture_cache``).
-        least: What chunks cannot do without; pictures give way to that.
+        most: That is to be kept at all (``render.picture_cache``, ``render.decoded_cache``).
+        least: What chunks cannot do without; all others give way to that.
     """
-    share = int(PICTURES_SHARE * budgets.device_bytes)
-    return max(0, min(most, share, budgets.device_bytes - least.device_bytes))
+    device = budgets.device_bytes
+    room = max(0, device - least.device_bytes)
+    pictures = min(most.pictures, int(PICTURES_SHARE * device), room)
+    decoded = min(most.decoded, int(DECODED_SHARE * device), room - pictures)
+    return KeptBytes(pictures, decoded)
 
 
-def beside_pictures(budgets: Budgets, pictures: int) -> Budgets:
+def beside_kept(budgets: Budgets, kept: KeptBytes) -> Budgets:
     """What is left for chunks."""
-    return Budgets(budgets.host_bytes, budgets.device_bytes - pictures)
+    return Budgets(budgets.host_bytes, budgets.device_bytes - kept.pictures - kept.decoded)
 
 
 def needs_of_whole(count: int, sh_degree: int, drawable_bytes: float) -> Budgets:

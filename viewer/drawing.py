@@ -142,6 +142,8 @@ def _drawers(opened: OpenedScene | OpenedStream, render: RenderSettings) -> Draw
 def _streamed(opened: OpenedStream, drawers: Drawers, stream: StreamSettings) -> StreamedScene:
     """The scene to be drawn; the source is closed if it cannot be made."""
     try:
+        if drawers.decoded is not None:
+            drawers.decoded.set_bytes(0)  # no view is asked for twice, or near another one
         room = drawers.gpu_room(opened.source.sh_degree, stream.max_gaussians)
         budgets = stream_budgets(opened, stream, drawers.choice.host_memories, room)
     except BaseException:

@@ -6,7 +6,8 @@ import contextlib
 import functools
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -26,12 +27,12 @@ if TYPE_CHECKING:
     from rendering.device_rasterizers import DeviceRasterizers
     from rendering.drawable import DrawableScene
     from rendering.engine import RenderEngine
+    from rendering.models.decoded_room import DecodedRoom
+    from rendering.models.renderers import ModelWishes
     from rendering.schedule import Schedule
     from scene_store.chunks import Model
 
 log = logging.getLogger(__name__)
-
-Drawn = Callable[[PagingRasterizer], PagingRasterizer]
 
 DEFAULT_FPS = ViewerSettings().target_fps
 # Beside the budgets of a streamed scene, which it is to stay small against.
@@ -280,10 +281,12 @@ class Drawers:
     Attributes:
         choice: The devices.
         rasterizers: Theirs, at first and whenever one starts anew.
+        decoded: What they may keep of decoded anchors; None if they draw none.
     """
 
     choice: DeviceChoice
     rasterizers: DeviceRasterizers
+    decoded: DecodedRoom | None = None
 
     @property
     def first(self) -> PagingRasterizer:
@@ -355,12 +358,12 @@ def open_drawers(
     Raises:
         SettingsError, BackendUnavailable: As ``DeviceChoice.of``.
     """
-    drawn = _drawn_as(model, render)
+    drawn = _Drawn.by(render, streamed, ahead, model)
     choice = DeviceChoice.of(render)
     if only_processor and choice.gpus:
         choice = choice.on_processor()
     try:
-        drawers = Drawers(choice, _rasterizers(choice, streamed, ahead, drawn))
+        drawers = drawn.drawers(choice)
     except BackendUnavailable as error:
         if not choice.gpus:
             raise
@@ -369,61 +372,89 @@ def open_drawers(
             raise BackendUnavailable(
                 one_line(f"{problem}; --engine native draws on the processor")
             ) from error
-        return _with_less(choice, problem, streamed, ahead, drawn)
+        return _with_less(choice, problem, drawn)
     if choice.gpus:
         tell_once(logging.INFO, f"drawn by {choice.title}")
     return drawers
 
 
-def _drawn_as(model: Model | None, render: RenderSettings) -> Drawn:
-    """From a device's engine to what draws a scene with it."""
-    from render_cache.derived_rule import DerivedLimits
-    from rendering.models.anchor_reuse import ReuseChoices
-    from rendering.models.renderers import ModelWishes, renderer_of
+@dataclass(frozen=True, slots=True, eq=False)
+class _Drawn:
+    """A kind of scene as it is to be drawn, whatever draws.
 
-    limits = DerivedLimits(
-        depth=render.decoded_depth,
-        angle_rad=math.radians(render.decoded_angle_deg),
-        budget_bytes=render.decoded_cache,
-    )
-    wishes = ModelWishes(limits, render.appearance, ReuseChoices())
-    return functools.partial(renderer_of, model, wishes=wishes)
+    Attributes:
+        streamed, ahead, model: As of ``open_drawers``.
+        wishes: For a model's renderers.
+    """
+
+    streamed: bool
+    ahead: bool
+    model: Model | None
+    wishes: ModelWishes
+
+    @classmethod
+    def by(cls, render: RenderSettings, streamed: bool, ahead: bool, model: Model | None) -> _Drawn:
+        """As the settings have it."""
+        from render_cache.derived_rule import DerivedLimits
+        from rendering.models.anchor_reuse import ReuseChoices
+        from rendering.models.decoded_room import DecodedRoom
+        from rendering.models.renderers import ModelWishes, anchor_parts
+
+        limits = DerivedLimits(
+            depth=render.decoded_depth,
+            angle_rad=math.radians(render.decoded_angle_deg),
+            budget_bytes=render.decoded_cache,
+        )
+        room = DecodedRoom() if anchor_parts(model) else None
+        return cls(
+            streamed, ahead, model, ModelWishes(limits, render.appearance, ReuseChoices(), room)
+        )
+
+    def drawers(self, choice: DeviceChoice) -> Drawers:
+        """What draws it.
+
+        Raises:
+            BackendUnavailable: If a device cannot.
+        """
+        from rendering.models.renderers import anchor_parts
+
+        room = self.wishes.room
+        if room is not None:
+            by_memory = Counter(device.memory for device in choice.devices)
+            room.set_sharers(max(by_memory.values()) * anchor_parts(self.model))
+        return Drawers(choice, self._rasterizers(choice), room)
+
+    def _rasterizers(self, choice: DeviceChoice) -> DeviceRasterizers:
+        from rendering.device_rasterizers import DeviceRasterizers
+        from rendering.gpu_trial import prove
+        from rendering.models.renderers import renderer_of
+
+        drawn = functools.partial(renderer_of, self.model, wishes=self.wishes)
+        sharers = max(1, len(choice.devices) - len(choice.gpus))
+
+        def make(device: Device) -> PagingRasterizer:
+            engine = choice.engine_of(device)
+            if not device.is_gpu:
+                return drawn(create_rasterizer(engine, streamed=self.streamed, sharers=sharers))
+            rasterizer = create_rasterizer(engine, device.name, ahead=self.ahead)
+            prove(rasterizer)
+            return drawn(rasterizer)
+
+        def stand_in(device: Device) -> PagingRasterizer:
+            return drawn(create_rasterizer("native", streamed=self.streamed))
+
+        return DeviceRasterizers(choice.devices, make, stand_in)
 
 
-def _with_less(
-    choice: DeviceChoice, problem: str, streamed: bool, ahead: bool, drawn: Drawn
-) -> Drawers:
+def _with_less(choice: DeviceChoice, problem: str, drawn: _Drawn) -> Drawers:
     """What draws where not all GPUs do that nobody asked for: one that does, or the processor."""
     for alone in choice.each_gpu() if len(choice.gpus) > 1 else ():
         with contextlib.suppress(BackendUnavailable):
-            drawers = Drawers(alone, _rasterizers(alone, streamed, ahead, drawn))
+            drawers = drawn.drawers(alone)
             warn_once(f"warning: {problem}; {alone.title} draws alone")
             return drawers
     warn_once(f"warning: {problem}; the processor draws instead")
-    processor = choice.on_processor()
-    return Drawers(processor, _rasterizers(processor, streamed, ahead, drawn))
-
-
-def _rasterizers(
-    choice: DeviceChoice, streamed: bool, ahead: bool, drawn: Drawn
-) -> DeviceRasterizers:
-    from rendering.device_rasterizers import DeviceRasterizers
-    from rendering.gpu_trial import prove
-
-    sharers = max(1, len(choice.devices) - len(choice.gpus))
-
-    def make(device: Device) -> PagingRasterizer:
-        engine = choice.engine_of(device)
-        if not device.is_gpu:
-            return drawn(create_rasterizer(engine, streamed=streamed, sharers=sharers))
-        rasterizer = create_rasterizer(engine, device.name, ahead=ahead)
-        prove(rasterizer)
-        return drawn(rasterizer)
-
-    def stand_in(device: Device) -> PagingRasterizer:
-        return drawn(create_rasterizer("native", streamed=streamed))
-
-    return DeviceRasterizers(choice.devices, make, stand_in)
+    return drawn.drawers(choice.on_processor())
 
 
 def create_engine(

@@ -28,7 +28,7 @@ from scene_store.store_folder import scratch_folder
 from splat.errors import BelvedereError, BudgetError, one_line
 from splat.gaussians import MAX_SH_DEGREE, Gaussians
 from viewer.background import Background
-from viewer.budgets import choose_budgets
+from viewer.budgets import KeptBytes, choose_budgets
 from viewer.opening import Ready, cached_store, shown_stream, sketch_facts, store_cache
 from viewer.scenes import Progress, SceneChoice
 from viewer.session_stats import SessionStats
@@ -226,7 +226,7 @@ class _Changes:
         self._shares = SharedBudgets(
             budgets,
             pictures=ready.engine if memories else None,
-            most_pictures=settings.render.picture_cache,
+            most_kept=KeptBytes(settings.render.picture_cache),
             memories=memories,
             gpu_bytes=room,
         )

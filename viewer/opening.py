@@ -30,11 +30,12 @@ from splat.errors import SceneError, SceneFormatError
 from splat.gaussians import Gaussians
 from viewer.backdrop import backdrop_of
 from viewer.budgets import (
-    beside_pictures,
+    KeptBytes,
+    beside_kept,
     gpu_takes_whole,
     is_over,
+    kept_share,
     needs_of_whole,
-    picture_share,
     unkept_line,
 )
 from viewer.downloads import at_hand
@@ -348,24 +349,32 @@ def drawers_of_whole(opened: OpenedScene, render: RenderSettings) -> Drawers:
 
 
 def _stream(opened: OpenedStream, choice: SceneChoice, settings: Settings) -> Ready:
-    stream, most = settings.stream, settings.render.picture_cache
+    stream, render = settings.stream, settings.render
     try:
-        drawers = open_drawers(
-            settings.render, streamed=True, ahead=True, model=model_of(opened.source)
-        )
+        drawers = open_drawers(render, streamed=True, ahead=True, model=model_of(opened.source))
         memories = drawers.choice.host_memories
         room = drawers.gpu_room(opened.source.sh_degree, stream.max_gaussians)
         budgets = stream_budgets(opened, stream, memories, room)
         least = least_budgets(opened.source, drawers.by_memory)
-        pictures = picture_share(budgets, most, least) if memories else 0
+        most = KeptBytes(
+            render.picture_cache if memories else 0,
+            0 if drawers.decoded is None else render.decoded_cache,
+        )
+        kept = kept_share(budgets, most, least)
     except BaseException:
         opened.source.close()
         raise
-    chunks, reach = beside_pictures(budgets, pictures), drawers.gpu_reach()
+    chunks, reach = beside_kept(budgets, kept), drawers.gpu_reach()
     scene = streamed(opened, drawers.by_memory, stream, chunks, reach)
-    engine = create_engine(settings.render, drawers, scene, target_fps=settings.viewer.target_fps)
+    engine = create_engine(render, drawers, scene, target_fps=settings.viewer.target_fps)
     shares = SharedBudgets(
-        budgets, scene, engine if memories else None, most, memories=memories, gpu_bytes=room
+        budgets,
+        scene,
+        engine if memories else None,
+        drawers.decoded,
+        most,
+        memories=memories,
+        gpu_bytes=room,
     )
     drawers.rasterizers.on_replaced(lambda _: shares.move_to_host(available_bytes()))
     return Ready(

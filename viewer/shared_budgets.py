@@ -1,8 +1,9 @@
 """The budgets of a scene that is shown, hard for all that is in memory of it together.
 
 While its store is built a scene has one form after the other (``viewer.improving``), and during
-a change two: what is shown, and what is coming. Finished pictures (``rendering.picture_cache``) are
-in the device's budget, too, as far as chunks can spare it. People see and set the budgets of all.
+a change two: what is shown, and what is coming. Finished pictures (``rendering.picture_cache``) and
+what anchors were decoded to (``rendering.models.decoded_room``) are in the device's budget, too, as
+far as chunks can spare it. People see and set the budgets of all.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from render_cache.byte_cache import CacheStats
 from scene_store.ledger import Budgets
 from scene_store.residency_stats import ResidencyStats
 from splat.errors import BudgetError
-from viewer.budgets import beside_pictures, choose_budgets, picture_share
+from viewer.budgets import KeptBytes, beside_kept, choose_budgets, kept_share
 from viewer.text import memory_size
 
 NOTHING = Budgets(0, 0)
+NOTHING_KEPT = KeptBytes()
 
 
 class Budgeted(Protocol):
@@ -50,19 +52,31 @@ class KeepsPictures(Protocol):
         """Another limit, in force at once."""
 
 
+class KeepsDecoded(Protocol):
+    """Who keeps what anchors were decoded to: ``rendering.models.decoded_room.DecodedRoom``."""
+
+    @property
+    def held_bytes(self) -> int:
+        """What all devices keep."""
+
+    def set_bytes(self, budget_bytes: int) -> None:
+        """Another limit of each memory, in force at once."""
+
+
 Form = TypeVar("Form", bound=Budgeted)
 
 
 class SharedBudgets:
-    """Divides budgets between finished pictures, what is shown of a scene, and what is to take its
-    place. Pictures that get less do so before chunks get more, and the other way round.
+    """Divides budgets between what is kept to save work, what is shown of a scene, and what is to
+    take its place. Who gets less does so before others get more.
 
     Args:
         budgets: All there is to divide.
-        shown: What is shown, if it has budgets at all; it has all that pictures leave.
+        shown: What is shown, if it has budgets at all; it has all that the others leave.
         pictures: Who keeps finished ones, of this scene alone; None if they are not in these
             budgets, as those of GPUs alone.
-        most_pictures: Bytes that they may have (``viewer.budgets.picture_share``).
+        decoded: Who keeps what anchors were decoded to, in each memory; None if nobody does.
+        most_kept: Bytes that these may have (``viewer.budgets.kept_share``).
         memories: Of devices that are in the host's, each with the device's budget.
         gpu_bytes: What the smallest GPU can give; None without GPUs.
 
@@ -75,7 +89,8 @@ class SharedBudgets:
         budgets: Budgets,
         shown: Budgeted | None = None,
         pictures: KeepsPictures | None = None,
-        most_pictures: int = 0,
+        decoded: KeepsDecoded | None = None,
+        most_kept: KeptBytes = NOTHING_KEPT,
         *,
         memories: int = 1,
         gpu_bytes: int | None = None,
@@ -86,29 +101,34 @@ class SharedBudgets:
         self._shown = shown
         self._coming: Budgeted | None = None
         self._more_to_come = False
-        self._pictures = pictures
-        self._most_pictures = most_pictures if pictures is not None else 0
-        self._picture_bytes = 0
-        self._allow_pictures(self._picture_share(budgets, self._least_shown))
+        self._pictures, self._decoded = pictures, decoded
+        self._most_kept = KeptBytes(
+            0 if pictures is None else most_kept.pictures,
+            0 if decoded is None else most_kept.decoded,
+        )
+        self._kept = NOTHING_KEPT
+        self._allow(self._kept_share(budgets, self._least_shown))
 
     @property
     def budgets(self) -> Budgets:
-        """Of all forms together, and of finished pictures."""
+        """Of all forms together, and of what is kept."""
         return self._budgets
 
     @property
     def held_bytes(self) -> int:
-        """Memory of the host that all forms have taken, and finished pictures."""
+        """Memory of the host that all forms have taken, and what is kept."""
         with self._lock:
             held = [each.stats() for each in (self._shown, self._coming) if each is not None]
-            pictures = self.held_by_pictures
-        devices = sum(each.device_bytes for each in held) if self.memories else 0
-        return sum(each.host_bytes for each in held) + devices + pictures
+        devices = 0
+        if self.memories:
+            devices = sum(each.device_bytes for each in held) + self.kept_bytes
+        return sum(each.host_bytes for each in held) + devices
 
     @property
-    def held_by_pictures(self) -> int:
-        """Of the device's memory, what finished pictures have taken."""
-        return 0 if self._pictures is None else self._pictures.pictures.held_bytes
+    def kept_bytes(self) -> int:
+        """Of the devices' memory, what finished pictures have taken, and decoded anchors."""
+        pictures = 0 if self._pictures is None else self._pictures.pictures.held_bytes
+        return pictures + (0 if self._decoded is None else self._decoded.held_bytes)
 
     def set_budgets(self, budgets: Budgets) -> None:
         """Other budgets, in force at once.
@@ -117,14 +137,14 @@ class SharedBudgets:
             BudgetError: If they are too small for what is in memory; the old ones stay.
         """
         with self._lock:
-            before, pictures = self._picture_bytes, self._picture_share(budgets, self._least_held)
-            self._allow_pictures(min(before, pictures))
+            before, kept = self._kept, self._kept_share(budgets, self._least_held)
+            self._allow(before.least(kept))
             try:
-                self._divide(beside_pictures(budgets, pictures))
+                self._divide(beside_kept(budgets, kept))
             except BudgetError:
-                self._allow_pictures(before)
+                self._allow(before)
                 raise
-            self._allow_pictures(pictures)
+            self._allow(kept)
             self._budgets = budgets
 
     def move_to_host(self, available: int | None) -> None:
@@ -152,13 +172,13 @@ class SharedBudgets:
         """
         with self._lock:
             both = _together(least, self._least_shown)
-            pictures = min(self._picture_bytes, self._picture_share(self._budgets, both))
-            chunks = beside_pictures(self._budgets, pictures)
+            kept = self._kept.least(self._kept_share(self._budgets, both))
+            chunks = beside_kept(self._budgets, kept)
             share = share_of(chunks, least, self._least_shown)
             if share is None:
                 return None
             self._more_to_come = True
-            self._allow_pictures(pictures)
+            self._allow(kept)
             self._set_shown(_rest(chunks, share))
             coming = make(share)
             self._coming = coming
@@ -186,9 +206,9 @@ class SharedBudgets:
                 )
             empty()
             self._shown = None
-            pictures = self._picture_share(self._budgets, least)
-            self._allow_pictures(pictures)
-            last = make(beside_pictures(self._budgets, pictures))
+            kept = self._kept_share(self._budgets, least)
+            self._allow(kept)
+            last = make(beside_kept(self._budgets, kept))
             self._shown, self._more_to_come = last, False
             return last
 
@@ -228,13 +248,15 @@ class SharedBudgets:
         else:
             self._set_shown(chunks)
 
-    def _picture_share(self, budgets: Budgets, least: Budgets) -> int:
-        return picture_share(budgets, self._most_pictures, least)
+    def _kept_share(self, budgets: Budgets, least: Budgets) -> KeptBytes:
+        return kept_share(budgets, self._most_kept, least)
 
-    def _allow_pictures(self, budget_bytes: int) -> None:
-        self._picture_bytes = budget_bytes
+    def _allow(self, kept: KeptBytes) -> None:
+        self._kept = kept
         if self._pictures is not None:
-            self._pictures.set_picture_bytes(budget_bytes)
+            self._pictures.set_picture_bytes(kept.pictures)
+        if self._decoded is not None:
+            self._decoded.set_bytes(kept.decoded)
 
     @property
     def _least_shown(self) -> Budgets:

@@ -16,6 +16,7 @@ from render_cache.derived_rule import DerivedLimits, FrameCosts
 from rendering.base import ScenePart
 from rendering.frame import FrameRequest
 from rendering.models.anchor_reuse import ReuseChoices
+from rendering.models.decoded_room import UNLIMITED_BYTES, DecodedRoom
 from splat.camera import Camera
 
 GUARD = 0.1  # of the focal lengths
@@ -136,16 +137,24 @@ class AnchorFrames:
         limits: Of what frames reuse of each other.
         gone: Numbers of pages that nobody has any more; emptied here.
         choices: Of how far frames go; shared with others who draw the scene.
+        room: For what is kept; shared with others who keep some.
     """
 
     def __init__(
-        self, limits: DerivedLimits, gone: deque[int], choices: ReuseChoices | None = None
+        self,
+        limits: DerivedLimits,
+        gone: deque[int],
+        choices: ReuseChoices | None = None,
+        room: DecodedRoom | None = None,
     ) -> None:
         self._limits, self._gone = limits, gone
         self._choices = ReuseChoices() if choices is None else choices
         self._cache: DerivedCache[DecodedPage] = DerivedCache(limits.budget_bytes)
+        self._room_bytes = UNLIMITED_BYTES
         self._clients: OrderedDict[str, _Client] = OrderedDict()
         self._lock = threading.Lock()
+        if room is not None:
+            room.add(self)
 
     @property
     def limits(self) -> DerivedLimits:
@@ -155,7 +164,21 @@ class AnchorFrames:
     @limits.setter
     def limits(self, limits: DerivedLimits) -> None:
         self._limits = limits
-        self._cache.set_budget(limits.budget_bytes)
+        self._cache.set_budget(self._budget_bytes)
+
+    def set_room(self, most_bytes: int) -> None:
+        """There is no more memory than that for what is kept, whatever the limits say."""
+        self._room_bytes = most_bytes
+        self._cache.set_budget(self._budget_bytes)
+
+    @property
+    def held_bytes(self) -> int:
+        """What is kept."""
+        return self._cache.stats().held_bytes
+
+    @property
+    def _budget_bytes(self) -> int:
+        return min(self._limits.budget_bytes, self._room_bytes)
 
     def stats(self) -> CacheStats:
         """What is kept, and how often it helped, in pages."""
@@ -187,7 +210,7 @@ class AnchorFrames:
             self._clients.move_to_end(request.client)
             if known.costs is not None:
                 self._choices.tell(request.client, self, known.costs)
-            if self._limits.budget_bytes:
+            if self._budget_bytes:
                 chosen = self._choices.choice_of(request, self._limits)
                 views.derived = self._cache.begin(
                     request.client, views.center, chosen.reuse, chosen.number

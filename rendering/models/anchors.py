@@ -36,6 +36,7 @@ from rendering.models.anchor_pages import AnchorPool
 from rendering.models.anchor_reuse import ReuseChoices
 from rendering.models.anchor_work import HostPageWork, PageWork
 from rendering.models.anchors_native import NativeDecoder
+from rendering.models.decoded_room import DecodedRoom
 from rendering.stages import Stage
 from splat.anchors import AnchorModel
 from splat.camera import Camera
@@ -148,6 +149,7 @@ class AnchorRasterizer:
             one for each; None for the mean of all.
         limits: Of what frames reuse of each other.
         choices: Of how far they go, shared by the renderers of a scene; None for its own.
+        room: For what is kept for that, likewise; None for what ``limits`` says.
         instruction_set: Of the decoder; None for the best there is.
 
     Attributes:
@@ -163,11 +165,12 @@ class AnchorRasterizer:
         appearance: int | None = None,
         limits: DerivedLimits = DEFAULT_LIMITS,
         choices: ReuseChoices | None = None,
+        room: DecodedRoom | None = None,
         instruction_set: str | None = None,
     ) -> None:
         self.engine, self.name, self._model = engine, engine.name, model
         self._gone: deque[int] = deque()
-        self._frames = AnchorFrames(limits, self._gone, choices)
+        self._frames = AnchorFrames(limits, self._gone, choices, room)
         self._work = self._new_work(appearance, instruction_set)
 
     @property

@@ -16,6 +16,7 @@ from splat.fields import FieldModel, PagedFieldModel
 
 if TYPE_CHECKING:
     from rendering.models.anchor_reuse import ReuseChoices
+    from rendering.models.decoded_room import DecodedRoom
 
 # By the model's class, the module and what makes the renderer: imported when such a scene is drawn.
 _RENDERERS: dict[type[Any], tuple[str, str]] = {
@@ -36,11 +37,13 @@ class ModelWishes:
             scene of several, those that have no looks are as they are.
         choices: Of how far decoded anchors are drawn again, to be shared by all devices; None if
             there is but one.
+        room: For decoded anchors, shared by all who keep some; None for what ``limits`` says.
     """
 
     limits: DerivedLimits = DEFAULT_LIMITS
     appearance: int | None = None
     choices: ReuseChoices | None = None
+    room: DecodedRoom | None = None
 
     def within(self, part: Model | None) -> ModelWishes:
         """For a part of a scene of several."""
@@ -73,11 +76,18 @@ def renderer_of(
             "limits": wishes.limits,
             "appearance": wishes.appearance,
             "choices": wishes.choices,
+            "room": wishes.room,
         }
     elif isinstance(model, MixedModel):
         options = {"wishes": wishes}
     renderer: PagingRasterizer = make(model, engine, **options)
     return renderer
+
+
+def anchor_parts(model: Model | None) -> int:
+    """In how many parts of a scene anchors are decoded, each by a renderer of its own."""
+    parts = [part.model for part in model.parts] if isinstance(model, MixedModel) else [model]
+    return sum(isinstance(part, AnchorModel) for part in parts)
 
 
 def _require_appearance(model: AnchorModel, appearance: int | None) -> None:

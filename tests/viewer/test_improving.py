@@ -31,7 +31,7 @@ from tests import scenes
 from tests.viewer.test_stream_panel import moved
 from viewer import improving
 from viewer.background import Background
-from viewer.budgets import beside_pictures, picture_share
+from viewer.budgets import KeptBytes, beside_kept, kept_share
 from viewer.client import BrowserView, ShownScene
 from viewer.improving import _Changes, _show_closer, is_as_good, is_worth_showing
 from viewer.opening import Ready, cached_store, open_first
@@ -464,8 +464,9 @@ def test_without_room_for_two_forms_the_store_comes_when_the_other_is_gone(
         assert changes.to_store(OpenedStream(opened.title, slow, opened.start)) == ""
         last = server.shown[-1]
         assert last.shares.budgets == little
-        pictures = picture_share(little, SETTINGS.render.picture_cache, last.stream.least_budgets)
-        assert last.stream.budgets == beside_pictures(little, pictures) and pictures > 0
+        most = KeptBytes(SETTINGS.render.picture_cache)
+        share = kept_share(little, most, last.stream.least_budgets)
+        assert last.stream.budgets == beside_kept(little, share) and share.pictures > 0
         assert is_seen(ready)
         assert in_use and not any(in_use), "nothing is read while the other is there"
         ready.close()

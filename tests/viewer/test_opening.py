@@ -342,7 +342,7 @@ def test_chunks_and_finished_pictures_keep_to_one_device_budget(tmp_path: Path) 
             request = FrameRequest("a", sequence, (camera,), raster, urgency=Urgency.STILL)
             ready.engine.submit(request).result(20)
             held = stream.stats().device_bytes + ready.engine.pictures.held_bytes
-            assert held <= budget and shares.held_by_pictures <= budget // 8
+            assert held <= budget and shares.kept_bytes <= budget // 8
             most, hits = max(most, held), ready.engine.pictures.hits
             stream.wait_until_settled(5)
         assert hits > 0 and most > 0.8 * budget, "both are in use"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from render_cache.byte_cache import CacheStats
 from scene_store.ledger import Budgets
 from splat.errors import BudgetError
-from viewer.budgets import PICTURES_SHARE, picture_share
+from viewer.budgets import DECODED_SHARE, PICTURES_SHARE, KeptBytes, kept_share
 from viewer.shared_budgets import SharedBudgets, share_of
 
 ALL, LEAST = Budgets(1000, 4000), Budgets(10, 20)
@@ -175,20 +175,39 @@ class Pictures:
         self.memory.set("pictures", budget_bytes)
 
 
-@given(st.integers(0, 10_000), st.integers(0, 10_000), st.integers(0, 10_000))
-def test_pictures_have_a_part_of_the_device_that_chunks_can_spare(
-    device: int, most: int, least: int
+class Decoded:
+    """Keeps as many decoded anchors as it may."""
+
+    def __init__(self, memory: Memory) -> None:
+        self.memory = memory
+
+    @property
+    def held_bytes(self) -> int:
+        return self.memory.shares.get("decoded", 0)
+
+    def set_bytes(self, budget_bytes: int) -> None:
+        self.memory.set("decoded", budget_bytes)
+
+
+@given(*[st.integers(0, 10_000)] * 4)
+def test_what_is_kept_has_a_part_of_the_device_that_chunks_can_spare(
+    device: int, pictures: int, decoded: int, least: int
 ) -> None:
-    share = picture_share(Budgets(0, device), most, Budgets(0, least))
-    assert 0 <= share <= min(most, PICTURES_SHARE * device)
-    assert share <= max(0, device - least)
-    if device - least >= PICTURES_SHARE * device and most >= PICTURES_SHARE * device:
-        assert share == int(PICTURES_SHARE * device)
+    most = KeptBytes(pictures, decoded)
+    kept = kept_share(Budgets(0, device), most, Budgets(0, least))
+    assert 0 <= kept.pictures <= min(pictures, PICTURES_SHARE * device)
+    assert 0 <= kept.decoded <= min(decoded, DECODED_SHARE * device)
+    assert kept.pictures + kept.decoded <= max(0, device - least)
+    if device - least >= (PICTURES_SHARE + DECODED_SHARE) * device:
+        assert kept == KeptBytes(
+            min(pictures, int(PICTURES_SHARE * device)), min(decoded, int(DECODED_SHARE * device))
+        )
 
 
 @settings(max_examples=200)
 @given(
     st.integers(1000, 5000),
+    st.integers(0, 2000),
     st.integers(0, 2000),
     st.lists(
         st.tuples(
@@ -198,11 +217,11 @@ def test_pictures_have_a_part_of_the_device_that_chunks_can_spare(
         max_size=12,
     ),
 )
-def test_pictures_and_all_forms_together_never_exceed_the_device_budget(
-    device: int, most_pictures: int, steps: list[tuple[str, int]]
+def test_what_is_kept_and_all_forms_together_never_exceed_the_device_budget(
+    device: int, most_pictures: int, most_decoded: int, steps: list[tuple[str, int]]
 ) -> None:
-    memory = Memory(device)
-    shares = SharedBudgets(Budgets(1000, device), None, Pictures(memory), most_pictures)
+    memory, most = Memory(device), KeptBytes(most_pictures, most_decoded)
+    shares = SharedBudgets(Budgets(1000, device), None, Pictures(memory), Decoded(memory), most)
     shown: Part | None = None
     coming: Part | None = None
     for number, (step, size) in enumerate(steps):
@@ -223,9 +242,10 @@ def test_pictures_and_all_forms_together_never_exceed_the_device_budget(
             coming = None
         elif step == "last" and shown is not None and coming is None:
             shares.leave_all_to(shown)
-            expected = picture_share(shares.budgets, most_pictures, shown.least_budgets)
-            assert memory.shares["pictures"] == expected
-            assert shown.budgets.device_bytes == device - expected
+            expected = kept_share(shares.budgets, most, shown.least_budgets)
+            assert memory.shares["pictures"] == expected.pictures
+            assert memory.shares["decoded"] == expected.decoded
+            assert shown.budgets.device_bytes == device - expected.pictures - expected.decoded
         elif step == "alone" and coming is None:
             with contextlib.suppress(BudgetError):
                 shown = shares.admit_alone(least, shown.close if shown else lambda: None, make)
@@ -242,20 +262,32 @@ def test_pictures_and_all_forms_together_never_exceed_the_device_budget(
             assert sum(memory.shares.values()) <= device == shares.budgets.device_bytes
 
 
-def test_what_is_held_counts_finished_pictures() -> None:
+def test_what_is_held_counts_what_is_kept() -> None:
     memory = Memory(1600)
-    form = Part(memory, "form", Budgets(100, 1400), Budgets(1, 1))
-    shares = SharedBudgets(Budgets(100, 1600), form, Pictures(memory), 1000)
-    assert memory.shares == {"form": 1400, "pictures": 200}
-    assert shares.held_by_pictures == 200 and shares.held_bytes == 100 + 1400 + 200
+    form = Part(memory, "form", Budgets(100, 1000), Budgets(1, 1))
+    shares = SharedBudgets(
+        Budgets(100, 1600), form, Pictures(memory), Decoded(memory), KeptBytes(1000, 1000)
+    )
+    assert memory.shares == {"form": 1000, "pictures": 200, "decoded": 400}
+    assert shares.kept_bytes == 600 and shares.held_bytes == 100 + 1000 + 600
     shares.set_budgets(Budgets(100, 800))
-    assert memory.shares == {"form": 700, "pictures": 100}
+    assert memory.shares == {"form": 500, "pictures": 100, "decoded": 200}
+
+
+def test_decoded_anchors_of_gpus_are_not_in_the_hosts_memory() -> None:
+    memory = Memory(1600)
+    form = Part(memory, "form", Budgets(100, 1200), Budgets(1, 1))
+    shares = SharedBudgets(
+        Budgets(100, 1600), form, None, Decoded(memory), KeptBytes(1000, 1000), memories=0
+    )
+    assert memory.shares == {"form": 1200, "decoded": 400}
+    assert shares.kept_bytes == 400 and shares.held_bytes == 100
 
 
 def test_pictures_give_way_to_what_chunks_cannot_do_without() -> None:
     memory = Memory(1600)
     form = Part(memory, "form", Budgets(100, 1400), Budgets(1, 900))
-    shares = SharedBudgets(Budgets(100, 1600), form, Pictures(memory), 1000)
+    shares = SharedBudgets(Budgets(100, 1600), form, Pictures(memory), most_kept=KeptBytes(1000))
     coming = shares.admit(
         Budgets(1, 650), lambda budgets: Part(memory, "coming", budgets, Budgets(1, 650))
     )
