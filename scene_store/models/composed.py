@@ -104,6 +104,12 @@ def _open(
 
     path = Path(part.name)
     reader = find_reader(path)
+    if part.lod is not None and (reader is not None or is_neural_store(path)):
+        raise SceneFormatError(
+            composed,
+            f"chooses level {part.lod} of {part.name}, of which each view draws what it needs",
+            remedy="leave out lod",
+        )
     if part.blocks or (reader is not None and hasattr(reader, "read_field")):
         reads = [_field_reader(composed, name, trust) for name in part.blocks or (part.name,)]
         return FieldChunks.of_fields(

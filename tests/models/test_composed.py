@@ -242,6 +242,13 @@ def test_blocks_are_fields(folder: Path) -> None:
         open_model(compose(folder, "scenes: [{blocks: [gone.npz]}]"))
 
 
+def test_levels_of_neural_scenes_are_not_chosen(folder: Path) -> None:
+    voxels(folder / "west.npz", -1.8, 0.2)
+    for name in ("grid.bvs", "west.npz"):
+        with pytest.raises(SceneFormatError, match=rf"level 1 of .*{name}.*; leave out lod"):
+            open_model(compose(folder, f"scenes: [{{path: {name}, lod: 1}}]"))
+
+
 def test_a_field_without_bounds_stays_in_memory(tmp_path: Path) -> None:
     save_flexible(tmp_path / "checkpoint1.ckpt", *networks("flexible"))
     voxels(tmp_path / "west.npz", -1.8, 0.2)
