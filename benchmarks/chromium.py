@@ -29,11 +29,13 @@ FLAGS = (
     "--disable-sync",
     "--no-first-run",
 )
-# Where the mouse is pressed, shares of the canvas.
-PRESS = (0.4, 0.5)
+# Where the mouse is pressed, shares of the canvas: beside what the page warns of in its upper left,
+# of which nobody knows how long it stays.
+PRESS = (0.6, 0.7)
 # What the panel takes of the window, beside the canvas, pixels.
 PANEL_PX = 260
 MOUSE_INTERVAL_S = 1 / 60
+LEAST_MOVES = 8  # of a drag, however long a page takes for each
 
 # The page's socket lives in a worker. Between that and the page all messages pass here, so
 # a picture counts when the page itself has it. Only its head is kept, for its size.
@@ -125,18 +127,19 @@ class ChromiumPage:
         self._page.wait_for_timeout(1e3 * seconds)
 
     def drag(self, seconds: float) -> None:
-        """Move the camera with the mouse for so long."""
+        """Move the camera with the mouse for so long, or for as long as a few moves take."""
         self._page.wait_for_function("!document.getElementById('cover')")
         mouse = self._page.mouse
         x, y = PRESS[0] * self._size[0], PRESS[1] * self._size[1]
         mouse.move(x, y)
         mouse.down()
         began_s = time.monotonic()
-        at_s = 0.0
-        while at_s < seconds:
+        at_s, moves = 0.0, 0
+        while at_s < seconds or moves < LEAST_MOVES:
             right, down = drag_offset(at_s, self._size)
             mouse.move(x + right, y + down)
             self.wait(MOUSE_INTERVAL_S)
+            moves += 1
             at_s = time.monotonic() - began_s
         mouse.up()
 

@@ -35,6 +35,7 @@ MIN_PICTURES_PER_S = 10.0
 DRAG_S = 10.0
 QUIET_S = 1.5  # without a new picture: the camera rests, and what is drawn is final
 PATIENCE_S = 180.0
+MOTION_PATIENCE_S = 10.0  # for a page to tell of the first camera of a drag
 GRACE_S = 5.0
 POLL_S = 0.1
 SCENE, SCENE_WITHOUT_DATA = "park", "town-2M"
@@ -200,6 +201,17 @@ def usual_scenes() -> tuple[str, ...]:
     return (SCENE if (data_folder() / SCENE).exists() else SCENE_WITHOUT_DATA,)
 
 
+def _moved(visitor: Visitor, since_s: float) -> bool:
+    """Whether a visitor's page told of a camera; a slow one does so late."""
+    end_s = time.monotonic() + MOTION_PATIENCE_S
+    while True:
+        if any(at_s >= since_s for at_s in visitor.visit().motions_s):
+            return True
+        if time.monotonic() >= end_s:
+            return False
+        visitor.wait(0.1)
+
+
 def _measure(
     scene: str,
     words: Sequence[str],
@@ -219,7 +231,7 @@ def _measure(
         wait_for_rest(visitor, process.require_running, size)
         since_s = time.time()
         visitor.drag(drag_s)
-        if not any(at_s >= since_s for at_s in visitor.visit().motions_s):
+        if not _moved(visitor, since_s):
             raise BelvedereError(
                 f"view {scene}, {visitor.name}: the drag moved no camera; a page of "
                 f"{size[0]}×{size[1]} may be too small for its panel"

@@ -208,7 +208,7 @@ def test_without_a_browser_only_its_half_is_left_out(
     assert left_out["path"] == "browser" and measured["passed"]
 
 
-def test_a_drag_that_moves_nothing_is_an_error_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_drag_that_moves_nothing_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     class Onlooker:
         name = "onlooker"
 
@@ -238,6 +238,7 @@ def test_a_drag_that_moves_nothing_is_an_error_at_once(monkeypatch: pytest.Monke
             return 1.0
 
     monkeypatch.setattr(view, "ViewProcess", Served)
+    monkeypatch.setattr(view, "MOTION_PATIENCE_S", 0.0)
     with pytest.raises(BelvedereError, match="640×360 may be too small"):
         view.run(["town-20K"], size=FULL, visitors=[lambda stack: lambda url, size: Onlooker()])
 

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+WAKE_S = 0.2  # the longest that Ctrl-C goes unheard
+
 Say = Callable[[str], None]
 
 
@@ -117,7 +119,7 @@ def serve(
                 say(f"Ready: {ready.count:,} {ready.unit} after {took_s:.1f} s")
                 if ready.gaussians:
                     add_details(ready.engine, ready.gaussians)
-            threading.Event().wait()
+            _wait_for_interruption()
     except KeyboardInterrupt:
         say("Stopped.")
         interrupted = True
@@ -133,6 +135,14 @@ def serve(
         _tell_unfinished(ready.choice, ready.store, settings, say)
     if interrupted and not idle:
         _leave()
+
+
+def _wait_for_interruption() -> NoReturn:
+    """Until Ctrl-C or SIGTERM. The interpreter looks for signals before it blocks: in a wait
+    without an end, one that comes between the two is not heard before another one."""
+    never = threading.Event()
+    while True:
+        never.wait(WAKE_S)
 
 
 def _write_trace(path: Path, ready: Ready | None, say: Say) -> None:
