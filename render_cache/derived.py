@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -302,25 +302,25 @@ class DerivedCache(Generic[Value]):
         self,
         place: _Place[Value],
         center: Float64Array,
-        page: int,
-        value: Value,
-        size_bytes: int,
-    ) -> bool:
-        here = center.tobytes()
+        decoded: Iterable[tuple[int, Value, int]],
+    ) -> int:
+        here, kept = center.tobytes(), 0
         with self._lock:
-            entry = self._of.get(page, {}).get(here)
-            if entry is None:
-                entry = _Entry(page, here)
-            else:
-                self._drop(entry)
-            self._release(place.client, page)
-            if not self._make_room(size_bytes):
-                return False
-            # Whoever drew what it was before has this.
-            entry.value, entry.size_bytes, entry.used = value, size_bytes, place.of_all
-            self._put(entry)
-            self._hold(place, entry, center)
-            return True
+            for page, value, size_bytes in decoded:
+                entry = self._of.get(page, {}).get(here)
+                if entry is None:
+                    entry = _Entry(page, here)
+                else:
+                    self._drop(entry)
+                self._release(place.client, page)
+                if not self._make_room(size_bytes):
+                    continue
+                # Whoever drew what it was before has this.
+                entry.value, entry.size_bytes, entry.used = value, size_bytes, place.of_all
+                self._put(entry)
+                self._hold(place, entry, center)
+                kept += 1
+            return kept
 
     def _hold(self, place: _Place[Value], entry: _Entry[Value], point: Float64Array) -> None:
         """A page that is there is what the client draws from now on."""
@@ -407,4 +407,12 @@ class DerivedFrame(Generic[Value]):
 
     def keep(self, page: int, value: Value, size_bytes: int) -> bool:
         """A page decoded for ``center``; whether there is room for it."""
-        return self._cache._keep(self._place, self.center, page, value, size_bytes)
+        return self.keep_all([(page, value, size_bytes)]) == 1
+
+    def keep_all(self, decoded: Iterable[tuple[int, Value, int]]) -> int:
+        """Pages decoded for ``center``; of how many there was room for.
+
+        Args:
+            decoded: Each page's number, what it was decoded to, and the bytes that this takes.
+        """
+        return self._cache._keep(self._place, self.center, decoded)

@@ -311,12 +311,15 @@ class PagePool(Protocol):
             ValueError: If they are more than a page holds.
         """
 
-    def pack_many(self, contents: Any, rows: NDArray[np.int64], /) -> Sequence[Any]:
+    def pack_many(
+        self, contents: Any, rows: NDArray[np.int64], /, threads: int = 1
+    ) -> Sequence[Any]:
         """As ``pack``, for many pages at once: all of them, or none.
 
         Args:
             contents: Those of all pages.
             rows: [P, 2] first row and number of rows of each page.
+            threads: That may write them; one, as loaders do while frames are drawn.
         """
 
     def keep_free(self, pages: int) -> None:

@@ -209,7 +209,9 @@ class GsplatPagePool:
             raise ValueError("more Gaussians than fit a page")
         return upload(gaussians, self._device, self._gathered)
 
-    def pack_many(self, gaussians: Gaussians, rows: NDArray[np.int64]) -> Sequence[GsplatPage]:
+    def pack_many(
+        self, gaussians: Gaussians, rows: NDArray[np.int64], threads: int = 1
+    ) -> Sequence[GsplatPage]:
         """Rows of Gaussians in pages of their own; see ``rendering.base.PagePool``."""
         if (rows[:, 1] > self._page_gaussians).any():
             raise ValueError("more Gaussians than fit a page")

@@ -64,7 +64,9 @@ class ReferencePagePool:
             raise ValueError("more Gaussians than fit a page")
         return self._rasterizer.prepare(gaussians)
 
-    def pack_many(self, gaussians: Gaussians, rows: NDArray[np.int64]) -> list[ReferenceScene]:
+    def pack_many(
+        self, gaussians: Gaussians, rows: NDArray[np.int64], threads: int = 1
+    ) -> list[ReferenceScene]:
         """Rows of Gaussians in pages of their own."""
         return [self.pack(gaussians[first : first + count]) for first, count in rows.tolist()]
 

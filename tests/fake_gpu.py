@@ -73,7 +73,9 @@ class _Pool:
         self._card.check()
         return self._pool.pack(gaussians)
 
-    def pack_many(self, gaussians: Gaussians, rows: NDArray[np.int64]) -> Sequence[Any]:
+    def pack_many(
+        self, gaussians: Gaussians, rows: NDArray[np.int64], threads: int = 1
+    ) -> Sequence[Any]:
         self._card.check()
         return self._pool.pack_many(gaussians, rows)
 

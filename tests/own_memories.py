@@ -65,7 +65,9 @@ class _Pool:
     def pack(self, gaussians: Gaussians) -> Inside:
         return self._inside([self._pool.pack(gaussians)])[0]
 
-    def pack_many(self, gaussians: Gaussians, rows: NDArray[np.int64]) -> list[Inside]:
+    def pack_many(
+        self, gaussians: Gaussians, rows: NDArray[np.int64], threads: int = 1
+    ) -> list[Inside]:
         return self._inside(self._pool.pack_many(gaussians, rows))
 
     def _inside(self, packed: Sequence[Any]) -> list[Inside]:

@@ -81,7 +81,7 @@ class CardPool(NativePagePool):
         self._card, self._lock = card, threading.Lock()
         self.kept_free: int | None = None
 
-    def pack_many(self, gaussians: Gaussians, rows: NDArray[np.int64]) -> Any:
+    def pack_many(self, gaussians: Gaussians, rows: NDArray[np.int64], threads: int = 1) -> Any:
         card = self._card
         with self._lock:
             card.packed += len(rows)

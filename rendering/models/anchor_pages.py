@@ -90,12 +90,15 @@ class AnchorPool:
         """Anchors in a page of their own."""
         return self.pack_many(rows, np.array([[0, len(rows)]], np.int64))[0]
 
-    def pack_many(self, rows: Rows | Gaussians, places: NDArray[np.int64]) -> list[AnchorPage]:
+    def pack_many(
+        self, rows: Rows | Gaussians, places: NDArray[np.int64], threads: int = 1
+    ) -> list[AnchorPage]:
         """Rows of anchors in pages of their own: all of them, or none.
 
         Args:
             rows: Those of all pages.
             places: [P, 2] first row and number of rows of each page.
+            threads: One is enough: they are copied.
 
         Raises:
             BudgetError: If the memory is not to be had.

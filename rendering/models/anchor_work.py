@@ -6,7 +6,7 @@ import itertools
 import threading
 import zlib
 from abc import ABC, abstractmethod
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -26,6 +26,7 @@ from splat.gaussians import Gaussians
 # small.
 MOST_GAUSSIANS, LEAST_GAUSSIANS = 2048, 64
 PAGES_A_RUN = 6  # by one call of the decoder: what is between fits the cache
+RECENT_FRAMES = 16  # by which the memory is measured that the next one will take
 WHOLE_SHARE = 0.9  # a page of which more is seen is decoded whole
 # Engines draw nothing fainter; a little less, so that no rounding decides here.
 LEAST_OPACITY = 0.999 * ALPHA_CUT
@@ -46,6 +47,7 @@ class PageWork(ABC):
         self.offsets = offsets
         self._engine = engine
         self._pools: dict[int, PagePool] = {}
+        self._used: deque[Counter[int]] = deque(maxlen=RECENT_FRAMES)
         self._making = threading.Lock()
         self._places: _Places | None = None
 
@@ -162,12 +164,15 @@ class PageWork(ABC):
         return pool
 
     def _keep_as_many(self, decoded: Sequence[DecodedPage]) -> None:
-        """The next frame will decode about as many pages, in the place of others."""
+        """The next frame will decode about as many pages as some frame before, in the place of
+        others: memory that is given back and taken again costs more than the packing."""
         used: Counter[int] = Counter()
         for done in decoded:
             used[done.room] += len(done.parts)
+        self._used.append(used)
+        recent = tuple(self._used)
         for room, pool in list(self._pools.items()):
-            pool.keep_free(used[room])
+            pool.keep_free(max(each[room] for each in recent))
 
 
 class HostPageWork(PageWork):
@@ -192,10 +197,13 @@ class HostPageWork(PageWork):
         threads: int,
         cancel: CancelFlag,
     ) -> list[DecodedPage]:
-        runs = [wanted[at : at + PAGES_A_RUN] for at in range(0, len(wanted), PAGES_A_RUN)]
+        workers = threads or self._threads.size
+        # Where threads have no more than a run each, they are native ones: these wait for each
+        # other less, and divide pages more evenly.
+        size = max(1, len(wanted)) if len(wanted) <= workers * PAGES_A_RUN else PAGES_A_RUN
+        runs = [wanted[at : at + size] for at in range(0, len(wanted), size)]
         done: list[list[DecodedPage]] = [[] for _ in runs]
-        # The threads of few pages are the decoder's own, which wait for each other less.
-        within = (threads or self._threads.size) if len(runs) == 1 else 1
+        within = workers if len(runs) == 1 else 1
 
         def task(number: int) -> int:
             chosen = [(page, _chosen(page, whole, cutter)) for page, whole in runs[number]]
@@ -220,7 +228,7 @@ class HostPageWork(PageWork):
         parts: dict[int, Iterator[ScenePart]] = {}
         for size in set(sizes):
             those = [each for each, its in zip(rows, sizes, strict=True) if its == size]
-            packed = self._pool_of(size).pack_many(out, np.concatenate(those))
+            packed = self._pool_of(size).pack_many(out, np.concatenate(those), threads)
             parts[size] = map(ScenePart, packed)
         done = []
         for (page, some), size, its in zip(pages, sizes, rows, strict=True):
@@ -231,8 +239,11 @@ class HostPageWork(PageWork):
             size_bytes = len(kept) * self._pool_of(size).page_bytes
             size_bytes += 0 if missing is None else missing.nbytes
             done.append(DecodedPage(kept, size, missing, views.center, size_bytes))
-            if views.derived is not None:
-                views.derived.keep(page.number, done[-1], size_bytes)
+        if views.derived is not None:
+            views.derived.keep_all(
+                (page.number, each, each.size_bytes)
+                for (page, _), each in zip(pages, done, strict=True)
+            )
         return done
 
     def _page_size(self, page: AnchorPage) -> int:

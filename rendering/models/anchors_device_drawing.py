@@ -51,10 +51,12 @@ class DevicePageWork(PageWork):
             views.center,
             LEAST_OPACITY,
         )
-        for page, done in zip(pages, decoded, strict=True):
-            views.decoded += page.count
-            if views.derived is not None:
-                views.derived.keep(page.number, done, done.size_bytes)
+        views.decoded += sum(page.count for page in pages)
+        if views.derived is not None:
+            views.derived.keep_all(
+                (page.number, done, done.size_bytes)
+                for page, done in zip(pages, decoded, strict=True)
+            )
         return decoded
 
     def _blanks(self, pages: Sequence[AnchorPage], views: FrameViews) -> list[DecodedPage]:

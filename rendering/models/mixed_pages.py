@@ -91,7 +91,9 @@ class MixedPool:
         (page,) = self.pack_many(contents, np.array([[0, len(contents)]], np.int64))
         return page
 
-    def pack_many(self, contents: Rows, rows: NDArray[np.int64], /) -> Sequence[MixedPage]:
+    def pack_many(
+        self, contents: Rows, rows: NDArray[np.int64], /, threads: int = 1
+    ) -> Sequence[MixedPage]:
         """Chunks in pages of their own, each a run of ``rows``."""
         if (rows[:, 1] > self._page_rows).any():
             raise ValueError(f"more rows than fit a page of {self._page_rows}")

@@ -98,11 +98,11 @@ class NativePagePool:
             raise BudgetError("not enough memory for another page of Gaussians") from error
 
     def pack_many(
-        self, gaussians: Gaussians, rows: NDArray[np.int64]
+        self, gaussians: Gaussians, rows: NDArray[np.int64], threads: int = 1
     ) -> Sequence[_native.PackedPage]:
         """Rows of Gaussians in pages of their own; see ``rendering.base.PagePool``."""
         try:
-            return self._pool.pack_many(*gaussians.arrays, rows, 1)
+            return self._pool.pack_many(*gaussians.arrays, rows, threads)
         except MemoryError as error:
             raise BudgetError("not enough memory for another page of Gaussians") from error
 

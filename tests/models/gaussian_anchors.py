@@ -74,7 +74,7 @@ class _Pool:
     def pack(self, gaussians: Gaussians) -> Any:
         return self._pool.pack(anchors_of(gaussians))
 
-    def pack_many(self, gaussians: Gaussians, rows: NDArray[np.int64]) -> Any:
+    def pack_many(self, gaussians: Gaussians, rows: NDArray[np.int64], threads: int = 1) -> Any:
         return self._pool.pack_many(anchors_of(gaussians), rows)
 
     def __getattr__(self, name: str) -> Any:

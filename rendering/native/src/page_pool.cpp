@@ -8,6 +8,8 @@
 #include <new>
 #include <stdexcept>
 
+#include "thread_pool.h"
+
 namespace belvedere {
 namespace {
 
@@ -165,9 +167,9 @@ std::vector<std::unique_ptr<PackedPage>> pack_pages(const std::shared_ptr<PagePo
                                                     const GaussianArrays& in,
                                                     std::span<const PageRows> rows, int threads) {
   const auto bases = static_cast<std::size_t>((in.sh_degree + 1) * (in.sh_degree + 1));
-  std::vector<std::unique_ptr<PackedPage>> pages;
-  pages.reserve(rows.size());
-  for (const auto& [first, count] : rows) {
+  std::vector<std::unique_ptr<PackedPage>> pages(rows.size());
+  ThreadPool::instance().parallel_for(rows.size(), threads, [&](std::size_t i, int) {
+    const auto [first, count] = rows[i];
     const GaussianArrays part{count,
                               in.sh_degree,
                               in.means + 3 * first,
@@ -175,8 +177,8 @@ std::vector<std::unique_ptr<PackedPage>> pack_pages(const std::shared_ptr<PagePo
                               in.scales + 3 * first,
                               in.opacities + first,
                               in.sh + 3 * bases * first};
-    pages.push_back(std::make_unique<PackedPage>(pool, part, threads));
-  }
+    pages[i] = std::make_unique<PackedPage>(pool, part, 1);
+  });
   return pages;
 }
 

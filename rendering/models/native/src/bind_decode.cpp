@@ -185,11 +185,16 @@ std::vector<std::size_t> decode_many(const AnchorDecoder& decoder,
     end = firsts[i] + pages.back().count * decoder.networks.offsets;
   }
   const AnchorView view = view_from(center, least_opacity);
-  std::vector<std::size_t> counts(pages.size());
+  std::vector<std::size_t> counts(pages.size()), order(pages.size());
   threads = thread_count(threads);
   nb::gil_scoped_release release;
+  // Those that take longest first, so that threads end together.
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
+    return pages[a].count > pages[b].count;
+  });
   ThreadPool::instance().parallel_for(pages.size(), threads, [&](std::size_t i, int) {
-    counts[i] = decode_page(decoder, view, kernels, pages[i]);
+    counts[order[i]] = decode_page(decoder, view, kernels, pages[order[i]]);
   });
   return counts;
 }
