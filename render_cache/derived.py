@@ -24,6 +24,7 @@ from render_cache.derived_rule import (
     falls_due,
     still_holds,
 )
+from render_cache.shared_bytes import SharedBytes
 
 Value = TypeVar("Value")
 
@@ -152,11 +153,16 @@ class DerivedCache(Generic[Value]):
     longest; what the last frames of the clients drew does not go, as a budget that is too small
     for it would otherwise keep nothing that is asked for.
 
+    Args:
+        budget_bytes: Of this cache.
+        shared: That others have a part of, too; None if there are no others.
+
     Raises:
         ValueError: If the budget is negative.
     """
 
-    def __init__(self, budget_bytes: int) -> None:
+    def __init__(self, budget_bytes: int, shared: SharedBytes | None = None) -> None:
+        self._account = (SharedBytes() if shared is None else shared).account()
         # The same entries twice: by point and page, and by page and point.
         self._at: dict[bytes, dict[int, _Entry[Value]]] = {}
         self._of: dict[int, dict[bytes, _Entry[Value]]] = {}
@@ -208,6 +214,12 @@ class DerivedCache(Generic[Value]):
         """Forget all pages; what was counted stays."""
         with self._lock:
             for entry in list(self._entries()):
+                self._drop(entry)
+
+    def shed(self) -> None:
+        """Forget the pages that no client's last frame drew."""
+        with self._lock:
+            for entry, _ in self._find_unused():
                 self._drop(entry)
 
     def set_budget(self, budget_bytes: int) -> None:
@@ -344,18 +356,23 @@ class DerivedCache(Generic[Value]):
             self._release(client, page)
 
     def _make_room(self, size_bytes: int) -> bool:
-        """Whether there is room, or could be made."""
-        if self._held + size_bytes <= self._budget:
+        """Whether there is room, which is taken, or could be made."""
+        if self._take(size_bytes):
             return True
         if size_bytes > self._budget:
             return False
         if self._unused_in != self._frames:  # what is in use changes as frames begin
             self._unused_in, self._unused = self._frames, deque(self._find_unused())
-        while self._unused and self._held + size_bytes > self._budget:
+        while self._unused:
             entry, used = self._unused.popleft()
             if entry.is_there and entry.used == used:
                 self._drop(entry)
-        return self._held + size_bytes <= self._budget
+                if self._take(size_bytes):
+                    return True
+        return False
+
+    def _take(self, size_bytes: int) -> bool:
+        return self._held + size_bytes <= self._budget and self._account.take(size_bytes)
 
     def _find_unused(self) -> list[tuple[_Entry[Value], int]]:
         """What no client's last frame drew, that first which was not drawn for longest."""
@@ -379,6 +396,7 @@ class DerivedCache(Generic[Value]):
         entry.is_there, entry.value = False, None
         self._count -= 1
         self._held -= entry.size_bytes
+        self._account.give(entry.size_bytes)
         at, of = self._at[entry.point], self._of[entry.page]
         del at[entry.page], of[entry.point]
         if not at:

@@ -217,9 +217,9 @@ class DevicePagePool:
 
             return self._transfer.send(self._targets(places[first:end]), self._words, fill_some)
 
-        if threads == 1:
-            return send(0, len(places))
         step = self._transfer.batch_pieces(self._words)
+        if threads == 1 or len(places) <= step:
+            return send(0, len(places))
         firsts = range(0, len(places), step)
         with ThreadPoolExecutor(threads, "packing") as packers:
             sent = packers.map(send, firsts, [min(f + step, len(places)) for f in firsts])

@@ -183,7 +183,8 @@ class BrowserView:
         if stream is not None and shares is not None and self._stream_panel is not None:
             most = stream.policy.max_gaussians
             chunks = stream.stats()
-            on_device = chunks.device_bytes + shares.kept_bytes
+            # Budgets are of each memory.
+            on_device = (chunks.device_bytes + shares.kept_bytes) // len(stream.memories)
             held = replace(chunks, budgets=shares.budgets, device_bytes=on_device)
             self._stream_panel.show(held, stats.stream, most)
             if self._tint is Tint.REUSE and is_yet_to_compare(stats):

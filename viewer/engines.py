@@ -6,7 +6,6 @@ import contextlib
 import functools
 import logging
 import math
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -385,12 +384,14 @@ class _Drawn:
     Attributes:
         streamed, ahead, model: As of ``open_drawers``.
         wishes: For a model's renderers.
+        room: For decoded anchors; None if there are none.
     """
 
     streamed: bool
     ahead: bool
     model: Model | None
     wishes: ModelWishes
+    room: DecodedRoom | None
 
     @classmethod
     def by(cls, render: RenderSettings, streamed: bool, ahead: bool, model: Model | None) -> _Drawn:
@@ -406,9 +407,8 @@ class _Drawn:
             budget_bytes=render.decoded_cache,
         )
         room = DecodedRoom() if anchor_parts(model) else None
-        return cls(
-            streamed, ahead, model, ModelWishes(limits, render.appearance, ReuseChoices(), room)
-        )
+        wishes = ModelWishes(limits, render.appearance, ReuseChoices())
+        return cls(streamed, ahead, model, wishes, room)
 
     def drawers(self, choice: DeviceChoice) -> Drawers:
         """What draws it.
@@ -416,32 +416,31 @@ class _Drawn:
         Raises:
             BackendUnavailable: If a device cannot.
         """
-        from rendering.models.renderers import anchor_parts
-
-        room = self.wishes.room
-        if room is not None:
-            by_memory = Counter(device.memory for device in choice.devices)
-            room.set_sharers(max(by_memory.values()) * anchor_parts(self.model))
-        return Drawers(choice, self._rasterizers(choice), room)
+        return Drawers(choice, self._rasterizers(choice), self.room)
 
     def _rasterizers(self, choice: DeviceChoice) -> DeviceRasterizers:
         from rendering.device_rasterizers import DeviceRasterizers
         from rendering.gpu_trial import prove
         from rendering.models.renderers import renderer_of
 
-        drawn = functools.partial(renderer_of, self.model, wishes=self.wishes)
+        def drawn(device: Device, engine: PagingRasterizer) -> PagingRasterizer:
+            room = None if self.room is None else self.room.of(device.memory)
+            return renderer_of(self.model, engine, replace(self.wishes, room=room))
+
         sharers = max(1, len(choice.devices) - len(choice.gpus))
 
         def make(device: Device) -> PagingRasterizer:
             engine = choice.engine_of(device)
             if not device.is_gpu:
-                return drawn(create_rasterizer(engine, streamed=self.streamed, sharers=sharers))
+                return drawn(
+                    device, create_rasterizer(engine, streamed=self.streamed, sharers=sharers)
+                )
             rasterizer = create_rasterizer(engine, device.name, ahead=self.ahead)
             prove(rasterizer)
-            return drawn(rasterizer)
+            return drawn(device, rasterizer)
 
         def stand_in(device: Device) -> PagingRasterizer:
-            return drawn(create_rasterizer("native", streamed=self.streamed))
+            return drawn(device, create_rasterizer("native", streamed=self.streamed))
 
         return DeviceRasterizers(choice.devices, make, stand_in)
 

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from render_cache.byte_cache import CacheStats
 from render_cache.derived import MOST_CLIENTS, DerivedCache, DerivedFrame
 from render_cache.derived_rule import DerivedLimits, FrameCosts
+from render_cache.shared_bytes import SharedBytes
 from rendering.base import ScenePart
 from rendering.frame import FrameRequest
 from rendering.models.anchor_reuse import ReuseChoices
-from rendering.models.decoded_room import UNLIMITED_BYTES, DecodedRoom
 from splat.camera import Camera
 
 GUARD = 0.1  # of the focal lengths
@@ -137,7 +137,7 @@ class AnchorFrames:
         limits: Of what frames reuse of each other.
         gone: Numbers of pages that nobody has any more; emptied here.
         choices: Of how far frames go; shared with others who draw the scene.
-        room: For what is kept; shared with others who keep some.
+        room: For what is kept, shared with others who keep some; None if there are none.
     """
 
     def __init__(
@@ -145,16 +145,14 @@ class AnchorFrames:
         limits: DerivedLimits,
         gone: deque[int],
         choices: ReuseChoices | None = None,
-        room: DecodedRoom | None = None,
+        room: SharedBytes | None = None,
     ) -> None:
         self._limits, self._gone = limits, gone
         self._choices = ReuseChoices() if choices is None else choices
-        self._cache: DerivedCache[DecodedPage] = DerivedCache(limits.budget_bytes)
-        self._room_bytes = UNLIMITED_BYTES
+        self._room = SharedBytes() if room is None else room
+        self._cache: DerivedCache[DecodedPage] = DerivedCache(limits.budget_bytes, self._room)
         self._clients: OrderedDict[str, _Client] = OrderedDict()
         self._lock = threading.Lock()
-        if room is not None:
-            room.add(self)
 
     @property
     def limits(self) -> DerivedLimits:
@@ -164,21 +162,17 @@ class AnchorFrames:
     @limits.setter
     def limits(self, limits: DerivedLimits) -> None:
         self._limits = limits
-        self._cache.set_budget(self._budget_bytes)
+        self._cache.set_budget(limits.budget_bytes)
 
-    def set_room(self, most_bytes: int) -> None:
-        """There is no more memory than that for what is kept, whatever the limits say."""
-        self._room_bytes = most_bytes
-        self._cache.set_budget(self._budget_bytes)
+    def shed(self) -> None:
+        """Keep no more than what the clients' last frames drew."""
+        self._forget_gone()
+        self._cache.shed()
 
-    @property
-    def held_bytes(self) -> int:
-        """What is kept."""
-        return self._cache.stats().held_bytes
-
-    @property
-    def _budget_bytes(self) -> int:
-        return min(self._limits.budget_bytes, self._room_bytes)
+    def clear(self) -> None:
+        """Keep nothing."""
+        self._forget_gone()
+        self._cache.clear()
 
     def stats(self) -> CacheStats:
         """What is kept, and how often it helped, in pages."""
@@ -210,7 +204,7 @@ class AnchorFrames:
             self._clients.move_to_end(request.client)
             if known.costs is not None:
                 self._choices.tell(request.client, self, known.costs)
-            if self._budget_bytes:
+            if self._limits.budget_bytes and self._room.most_bytes:
                 chosen = self._choices.choice_of(request, self._limits)
                 views.derived = self._cache.begin(
                     request.client, views.center, chosen.reuse, chosen.number

@@ -169,10 +169,17 @@ class PageWork(ABC):
         used: Counter[int] = Counter()
         for done in decoded:
             used[done.room] += len(done.parts)
-        self._used.append(used)
-        recent = tuple(self._used)
-        for room, pool in list(self._pools.items()):
-            pool.keep_free(max(each[room] for each in recent))
+        with self._making:
+            self._used.append(used)
+            for room, pool in self._pools.items():
+                pool.keep_free(max(each[room] for each in self._used))
+
+    def trim(self) -> None:
+        """Give back the engine's pages that are free."""
+        with self._making:
+            self._used.clear()
+            for pool in self._pools.values():
+                pool.keep_free(0)
 
 
 class HostPageWork(PageWork):

@@ -36,7 +36,7 @@ from rendering.models.anchor_pages import AnchorPool
 from rendering.models.anchor_reuse import ReuseChoices
 from rendering.models.anchor_work import HostPageWork, PageWork
 from rendering.models.anchors_native import NativeDecoder
-from rendering.models.decoded_room import DecodedRoom
+from rendering.models.decoded_room import MemoryRoom
 from rendering.stages import Stage
 from splat.anchors import AnchorModel
 from splat.camera import Camera
@@ -149,7 +149,8 @@ class AnchorRasterizer:
             one for each; None for the mean of all.
         limits: Of what frames reuse of each other.
         choices: Of how far they go, shared by the renderers of a scene; None for its own.
-        room: For what is kept for that, likewise; None for what ``limits`` says.
+        room: In the memory of the device, for what is kept, likewise; None for what ``limits``
+            says.
         instruction_set: Of the decoder; None for the best there is.
 
     Attributes:
@@ -165,12 +166,13 @@ class AnchorRasterizer:
         appearance: int | None = None,
         limits: DerivedLimits = DEFAULT_LIMITS,
         choices: ReuseChoices | None = None,
-        room: DecodedRoom | None = None,
+        room: MemoryRoom | None = None,
         instruction_set: str | None = None,
     ) -> None:
         self.engine, self.name, self._model = engine, engine.name, model
         self._gone: deque[int] = deque()
-        self._frames = AnchorFrames(limits, self._gone, choices, room)
+        self._room = MemoryRoom() if room is None else room
+        self._frames = AnchorFrames(limits, self._gone, choices, self._room.shared)
         self._work = self._new_work(appearance, instruction_set)
 
     @property
@@ -185,6 +187,24 @@ class AnchorRasterizer:
     def cache_stats(self) -> CacheStats:
         """Of the decoded pages that are kept, and how often they helped."""
         return self._frames.stats()
+
+    @property
+    def held_bytes(self) -> int:
+        """Of decoded pages that are kept."""
+        return self.cache_stats().held_bytes
+
+    def shed(self) -> None:
+        """Keep no more decoded pages than what the clients' last frames drew."""
+        self._frames.shed()
+
+    def clear(self) -> None:
+        """Keep no decoded pages."""
+        self._frames.clear()
+        self._work.trim()
+
+    def trim(self) -> None:
+        """Give back the engine's pages that are ready for the next frames."""
+        self._work.trim()
 
     def new_pool(self, page_gaussians: int, sh_degree: int) -> AnchorPool:
         """A pool of pages for ``page_gaussians`` anchors each; their colours have no harmonics,
@@ -228,6 +248,7 @@ class AnchorRasterizer:
         Args:
             cameras: Of the request, in the world of the anchors; None where it is the request's.
         """
+        self._room.drew(self, request)
         views = self._frames.views_of(request, cameras)
         return AnchorScene(tuple(parts), views, self._work, self.engine)
 

@@ -16,7 +16,7 @@ from splat.fields import FieldModel, PagedFieldModel
 
 if TYPE_CHECKING:
     from rendering.models.anchor_reuse import ReuseChoices
-    from rendering.models.decoded_room import DecodedRoom
+    from rendering.models.decoded_room import MemoryRoom
 
 # By the model's class, the module and what makes the renderer: imported when such a scene is drawn.
 _RENDERERS: dict[type[Any], tuple[str, str]] = {
@@ -37,13 +37,14 @@ class ModelWishes:
             scene of several, those that have no looks are as they are.
         choices: Of how far decoded anchors are drawn again, to be shared by all devices; None if
             there is but one.
-        room: For decoded anchors, shared by all who keep some; None for what ``limits`` says.
+        room: For decoded anchors in the device's memory, shared by all who keep some there; None
+            for what ``limits`` says.
     """
 
     limits: DerivedLimits = DEFAULT_LIMITS
     appearance: int | None = None
     choices: ReuseChoices | None = None
-    room: DecodedRoom | None = None
+    room: MemoryRoom | None = None
 
     def within(self, part: Model | None) -> ModelWishes:
         """For a part of a scene of several."""

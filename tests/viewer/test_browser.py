@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from configs.loading import load_settings
 from configs.settings import Settings
+from rendering.base import RasterImage
 from rendering.engine import RenderEngine
 from rendering.native.cpu import NativeRasterizer
 from splat.gaussians import Gaussians
@@ -234,13 +236,24 @@ record();
 
 
 def test_the_first_picture_is_the_start_view_and_nothing_else_is_seen_before_it(
-    browser: Browser, server: ViewerServer, settings: Settings
+    browser: Browser,
+    server: ViewerServer,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    render, seen_without = NativeRasterizer.render, threading.Event()
+
+    def when_seen_without(*words: Any, **options: Any) -> RasterImage:
+        seen_without.wait(WAIT_S)
+        return render(*words, **options)
+
+    monkeypatch.setattr(NativeRasterizer, "render", when_seen_without)
     page = browser.new_context(viewport=VIEWPORT).new_page()  # type: ignore[arg-type]
     page.add_init_script(RECORDER)
     page.goto(f"{server.url}/?fixedDpr=1", wait_until="commit")
     page.locator("#cover h1").get_by_text("Wall").wait_for(timeout=1e3 * WAIT_S)
     calm = screenshot(page)
+    seen_without.set()
     assert calm.max() < 240 and calm.mean() < 60, "dark, with a few letters"
     page.wait_for_function("document.querySelector('#cover.lifted')", timeout=1e3 * WAIT_S)
     page.wait_for_timeout(300)  # it fades
