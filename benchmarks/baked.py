@@ -100,4 +100,6 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from viewer.cli import guarded
+
+    raise SystemExit(guarded(main))

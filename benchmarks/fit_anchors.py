@@ -23,7 +23,7 @@ from rich.console import Console
 from benchmarks.fitting.anchor_files import write_folder
 from benchmarks.fitting.anchor_fit import FitSettings, fit_anchors
 from benchmarks.fitting.anchors_torch import AnchorConfig, AnchorNet, OctreeConfig
-from benchmarks.fitting.steps import fit_progress
+from benchmarks.fitting.steps import fit_progress, step_count
 from benchmarks.psnr import psnr_db
 from benchmarks.report import Summary, new_table
 from rendering.base import RasterSettings
@@ -161,7 +161,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder to write to")
     parser.add_argument("--town", type=int, default=TOWN_COUNT, help="Gaussians of the town")
     parser.add_argument("--half-side", type=float, default=HALF_SIDE, help="of the piece, metres")
-    parser.add_argument("--steps", type=int, default=FitSettings().steps, help="of the fit")
+    parser.add_argument("--steps", type=step_count, default=FitSettings().steps, help="of the fit")
     parser.add_argument("--kind", choices=KINDS, nargs="+", default=KINDS)
     return parser.parse_args(arguments)
 
@@ -193,4 +193,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from viewer.cli import guarded
+
+    raise SystemExit(guarded(main))

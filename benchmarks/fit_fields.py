@@ -34,7 +34,7 @@ from benchmarks.fitting.grid_fits import gridnerf_of_views, nerfacto_of_views
 from benchmarks.fitting.instant_ngp_file import save_snapshot
 from benchmarks.fitting.instant_ngp_torch import InstantNgp, NgpConfig, World, density_grid
 from benchmarks.fitting.nerf_torch import FlexibleNeRF, Sampling, save_flexible
-from benchmarks.fitting.steps import fit_progress
+from benchmarks.fitting.steps import fit_progress, step_count
 from benchmarks.fitting.town_views import Views, town_block, town_views
 from benchmarks.psnr import psnr_db
 from benchmarks.report import Summary, new_table
@@ -132,7 +132,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     """What is asked on the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.fit_fields", description=__doc__)
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder to write to")
-    parser.add_argument("--steps", type=int, default=STEPS, help="of each fit")
+    parser.add_argument("--steps", type=step_count, default=STEPS, help="of each fit")
     parser.add_argument("--kind", choices=KINDS, nargs="+", default=KINDS)
     return parser.parse_args(arguments)
 
@@ -173,4 +173,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from viewer.cli import guarded
+
+    raise SystemExit(guarded(main))

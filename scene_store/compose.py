@@ -51,7 +51,7 @@ from scene_store.placement import (
 from scene_store.remote.address import is_remote
 from scene_store.sampling import SAMPLES, full_sample, without_first
 from scene_store.scene import SceneMeta, SceneSource
-from splat.errors import SceneFormatError, SceneNotFoundError
+from splat.errors import SceneFormatError, SceneNotFoundError, one_line
 from splat.gaussians import Float32Array, Gaussians
 from splat.text import counted
 
@@ -157,10 +157,13 @@ def read_composition(path: Path) -> Composition:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}" if mark is not None else None
-        problem = "is not valid YAML"
+        problem, remedy = "is not valid YAML", None
         if isinstance(error, _RepeatedKeyError):
             problem = str(error.problem)
-        raise SceneFormatError(path, problem, where=where) from None
+        elif isinstance(error, yaml.MarkedYAMLError) and error.problem:
+            problem += f": {one_line(error.problem)}"
+            remedy = "check brackets, quotes and indentation up to there"
+        raise SceneFormatError(path, problem, where=where, remedy=remedy) from None
     return _Fields(path, "", values).composition()
 
 
@@ -193,7 +196,11 @@ class ComposedSource(FormatSource):
         ]
         self._metas = metas
         instances = sum(len(part.placements) for part in self.composition.parts)
-        ups = {meta.up for meta in metas if meta.up is not None}
+        placed_ups = [
+            None if meta.up is None else part.placements[0].turned(meta.up)
+            for meta, part in zip(metas, self.composition.parts, strict=True)
+        ]
+        ups = {up for up in placed_ups if up is not None}
         notes = dict.fromkeys(note for meta in metas for note in meta.notes)
         if self.composition.up is None and len(ups) > 1:
             notes["its scenes disagree about what is up"] = None
@@ -202,7 +209,7 @@ class ComposedSource(FormatSource):
             format_name=f"composition of {counted(instances, 'scenes')}",
             count=sum(counts),
             sh_degree=max(meta.sh_degree for meta in metas),
-            up=self.composition.up if self.composition.up is not None else metas[0].up,
+            up=self.composition.up if self.composition.up is not None else placed_ups[0],
             notes=tuple(notes),
         )
 

@@ -48,6 +48,11 @@ class Placement:
         placed: Float64Array = turned * self.scale + np.asarray(self.translation)
         return placed
 
+    def turned(self, direction: Vector3) -> Vector3:
+        """A direction, of the same length; rounded, so that right angles are just that."""
+        x, y, z = np.round(rotation_matrix(self.rotation) @ np.asarray(direction), 9).tolist()
+        return x + 0.0, y + 0.0, z + 0.0  # no -0
+
     def of(self, gaussians: Gaussians) -> Gaussians:
         """The Gaussians, placed."""
         if self == Placement():

@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         format=DEBUG_LOG_FORMAT if debug else LOG_FORMAT,
     )
     with _terminated_as_interrupted() as terminated:
-        status = _guarded(lambda: _dispatch(words), debug)
+        status = guarded(lambda: _dispatch(words), debug)
     return TERMINATED if status == INTERRUPTED and terminated else status
 
 
@@ -193,12 +193,12 @@ def _names_scene(word: str) -> bool:
     return os.path.exists(word) or looks_like_scene(word)
 
 
-def _guarded(run: Callable[[], int], debug: bool) -> int:
+def guarded(run: Callable[[], int | None], debug: bool = False) -> int:
     """``run``'s status; errors become one line and a status."""
     try:
         with contextlib.redirect_stdout(cast("TextIO", _Output(sys.stdout))):
             try:
-                return run()
+                return run() or 0
             finally:
                 sys.stdout.flush()  # now, while something can be said about it
     except BelvedereError as error:

@@ -376,7 +376,9 @@ def _rendering(stats: SessionStats) -> str:
 def stats_html(stats: SessionStats, *, provisional: bool = False) -> str:
     """The numbers as a small table; of a provisional form of the scene nothing is sharp."""
     size = f"{stats.width} × {stats.height}"
-    if not provisional:
+    if stats.sharpening:
+        size += " · sharpening"
+    elif not provisional:
         size += " · sharp" if stats.sharp else " · as the limits allow" if stats.limited else ""
     stages = " · ".join(f"{name} {ms:.0f}" for name, ms in stats.stage_ms.items())
     rows = [

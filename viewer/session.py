@@ -417,6 +417,7 @@ class Session:
                 width=plan.width,
                 height=plan.height,
                 still=plan.still and plan.reduction == WHOLE,
+                sharpening=plan.still and plan.reduction != WHOLE,
                 full_size=drawing.options.max_scale >= 1.0,
                 gaussians=raster.gaussians,
                 visible=raster.visible,

@@ -20,6 +20,7 @@ class SessionStats:
         age_ms: From the pose's arrival to the acknowledgement of its picture.
         width, height: Size of the last picture.
         still: Whether it is the full picture of a resting camera.
+        sharpening: Whether it is one on the way to that of a resting camera: larger ones follow.
         full_size: Whether nobody asked for fewer pixels than the canvas has.
         gaussians, visible: Gaussians drawn from, and those in the picture.
         samples: Of rays, where these were marched: ``visible`` are those that met something. None
@@ -40,6 +41,7 @@ class SessionStats:
     width: int = 0
     height: int = 0
     still: bool = False
+    sharpening: bool = False
     full_size: bool = True
     gaussians: int = 0
     visible: int = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -66,3 +67,14 @@ def fit_progress(name: str) -> Iterator[None]:
         elapsed_s = bar.tasks[task].elapsed or 0.0
     if not console.is_terminal:
         console.print(f"{name}: fitted in {elapsed_s:.0f} s", markup=False, highlight=False)
+
+
+def step_count(text: str) -> int:
+    """A number of steps that a user gives.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is none.
+    """
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got {text!r}")
+    return int(text)

@@ -136,7 +136,9 @@ def _field_reader(composed: Path, name: str, trust: bool) -> Callable[[], Field]
     reader = find_reader(Path(name))
     if reader is None or not hasattr(reader, "read_field"):
         if not Path(name).exists():
-            raise SceneNotFoundError(f"{composed}: names {name}, where there is nothing")
+            raise SceneNotFoundError(
+                f"{composed}: names {name}, where there is nothing; check the spelling"
+            )
         raise SceneFormatError(composed, f"names {name} as a block, which is no radiance field")
     return functools.partial(reader.read_field, Path(name), trust=trust)
 

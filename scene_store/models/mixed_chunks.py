@@ -431,7 +431,7 @@ def _joined_meta(
         count=sum(meta.count for meta in metas) if len(units) == 1 else len(metas),
         unit=units.pop() if len(units) == 1 else "scenes",
         sh_degree=max(meta.sh_degree for meta in metas),
-        up=metas[0].up,
+        up=None if metas[0].up is None else placements[0].turned(metas[0].up),
         cameras=tuple(camera for meta in plain for camera in meta.cameras),
         cameras_assumed=any(meta.cameras_assumed for meta in plain),
         notes=tuple(notes),

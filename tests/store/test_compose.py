@@ -242,6 +242,17 @@ def test_numbers_may_be_written_as_people_do(ply: Path, text: str, value: float)
     assert read_composition(path).parts[0].placements[0].scale == value
 
 
+def test_up_is_the_first_scenes_turned_with_it(ply: Path) -> None:
+    with open_scene(ply) as source:
+        up = source.meta.up
+    assert up is not None
+    text = "scenes: [{path: part.ply, transform: {rotation: [90, 0, 0]}}, {path: part.ply}]"
+    with ComposedSource(composed(ply.parent, text)) as source:
+        x, y, z = up
+        assert source.meta.up == (x, -z + 0.0, y)
+    assert "its scenes disagree about what is up" in source.meta.notes
+
+
 def test_up_is_a_direction(ply: Path) -> None:
     path = composed(ply.parent, "up: [0, -5, 0]\nscenes: [{path: part.ply}]")
     assert read_composition(path).up == (0.0, -1.0, 0.0)
@@ -263,9 +274,10 @@ def test_instances_are_counted_before_any_is_made(
     monkeypatch.setattr(Placement, "after", counting)
     with pytest.raises(SceneFormatError, match=r"\(scenes\[1\]\): brings the instances to more"):
         read_composition(composed(ply.parent, f"scenes: [{', '.join(400 * [GRID])}]"))
+    assert not made
     with ComposedSource(composed(ply.parent, f"scenes: [{GRID}]")) as source:
         assert source.meta.count == 200 * 1_000_000
-        assert not made
+        assert len(made) < 5, "the first alone, which tells what is up"
         placements = source.composition.parts[0].placements
         assert placements[-1].translation == (999.0, 999.0, 0.0)
         assert [p.translation[:2] for p in placements[1000:1002]] == [(1.0, 0.0), (1.0, 1.0)]

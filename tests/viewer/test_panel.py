@@ -45,6 +45,12 @@ def streamed(*, complete: bool = True, fading: bool = False, lost: int = 0) -> S
     )  # fmt: skip
 
 
+def test_a_picture_on_the_way_to_the_sharp_one_says_so() -> None:
+    coming = SessionStats(width=400, height=300, sharpening=True)
+    assert "400 × 300 · sharpening" in stats_html(coming)
+    assert "sharpening" in stats_html(coming, provisional=True)
+
+
 def test_sharp_is_only_a_complete_picture_at_full_size() -> None:
     full = SessionStats(still=True)
     assert " · sharp" in stats_html(full)
