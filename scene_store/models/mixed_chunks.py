@@ -422,7 +422,7 @@ def _joined_meta(
 ) -> SceneMeta:
     metas = [source.meta for source in sources]
     names = list(dict.fromkeys(meta.format_name for meta in metas))
-    notes = dict.fromkeys(note for meta in metas for note in meta.notes)
+    notes = dict.fromkeys(f"{Path(meta.path).name}: {n}" for meta in metas for n in meta.notes)
     units = {meta.unit for meta in metas}
     plain = [m for m, p in zip(metas, placements, strict=True) if p == Placement()]
     return SceneMeta(
