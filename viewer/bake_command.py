@@ -40,7 +40,7 @@ class BakeCommand:
     Example: belvedere bake fox.msgpack -o fox.ply --gaussians 200k
     """
 
-    scene: Annotated[Positional[str], arg(metavar="SCENE", help_behavior_hint="")]
+    scene: Annotated[Positional[str], arg(metavar="SCENE", help_behavior_hint="")] = ""
     """A NeRF, or a folder of neural anchors, as belvedere --help lists them."""
     output: Annotated[File, arg(aliases=["-o"], metavar="FILE|STORE"), hint("SCENE.ply")] = None
     """A 3DGS .ply file to write, which replaces one of its name, or a .bvs store."""
@@ -76,6 +76,8 @@ class BakeCommand:
 
     def run(self, say: Say) -> None:
         """Write it, and say what it is worth."""
+        if not self.scene:
+            raise SettingsError("bake: name a neural scene, such as fox.msgpack")
         for option, value, allowed in (
             ("--views", self.views, VIEWS),
             ("--size", self.size, SIZE),

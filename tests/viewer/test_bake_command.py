@@ -197,6 +197,11 @@ def test_impossible_options(
     assert part in said(capsys)
 
 
+def test_without_a_scene(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bake"]) == 2
+    assert "bake: name a neural scene, such as fox.msgpack" in capsys.readouterr().err
+
+
 def test_without_a_name_the_file_has_the_scenes(
     anchors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
