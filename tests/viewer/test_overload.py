@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -98,6 +98,13 @@ class Crowd:
             time.sleep(0.01)
         return [s.widths[n:] for s, n in zip(self.screens, before, strict=True)]
 
+    def move_until(self, is_so: Callable[[], bool], moving: Sequence[Session]) -> None:
+        """For so long: what else the machine does takes its time from them, for a while."""
+        deadline_s = time.monotonic() + WAIT_S
+        while not is_so():
+            assert time.monotonic() < deadline_s
+            self.move(0.2, moving)
+
     def close(self) -> None:
         for session in self.sessions:
             session.close()
@@ -106,25 +113,28 @@ class Crowd:
 
 
 def test_pictures_get_smaller_when_others_come_and_large_again_when_they_leave() -> None:
-    """Full pictures would come at 20 a second to one, and at 5.5 to each of four."""
-    with RenderEngine(PacedRasterizer(0.045), Gaussians.empty()) as engine:
-        crowd = Crowd(engine, 4)
+    """Full pictures would come at 20 a second and more to one, and at 5.5 to each of five."""
+    with RenderEngine(PacedRasterizer(0.036), Gaussians.empty()) as engine:
+        crowd = Crowd(engine, 5)
+        first, seen = crowd.sessions[:1], crowd.screens[0].widths
+
+        def is_full() -> bool:
+            return seen[-1] >= NEARLY_FULL and engine.load.wanted <= 1
+
         try:
-            alone = crowd.move(2.0, crowd.sessions[:1])[0]
-            assert alone[-1] >= NEARLY_FULL
-            assert engine.load.wanted <= 1
+            crowd.move(2.0, first)
+            crowd.move_until(is_full, first)
             crowd.move(1.5, crowd.sessions)
             load = engine.load
             assert load.overloaded and load.wanted > 1.5 * load.capacity
-            assert 0.2 < engine.share_of("browser 0") < 0.35
+            assert 0.15 < engine.share_of("browser 0") < 0.35
             together = crowd.move(2.0, crowd.sessions)
             for widths in together:
                 assert len(widths) >= 2.0 * 12, "of 20 a second; full ones would be 5.5"
                 assert 0.3 * CANVAS[0] <= np.median(widths) <= 0.65 * CANVAS[0]
-            crowd.move(1.5, crowd.sessions[:1])  # the others sharpen, and rest
-            again = crowd.move(1.0, crowd.sessions[:1])[0]
-            assert again[-1] >= NEARLY_FULL and len(again) >= 12
-            assert engine.load.wanted <= 1
+            crowd.move(1.5, first)  # the others sharpen, and rest
+            crowd.move_until(is_full, first)
+            assert len(crowd.move(1.0, first)[0]) >= 10
         finally:
             crowd.close()
 
