@@ -275,10 +275,13 @@ def test_what_is_late_in_the_end_costs_no_other_step(tmp_path: Path) -> None:
         tmp_path,
         [step("needs it", "well", after="late"), step("a", "well")],
         Lane((step("late", "hang"),), 600.0),
-        minutes=4.0 / 60,
+        minutes=8.0 / 60,
         quiet_after_s=0.0,
     )
-    assert statuses(found) == {"a": "done", "late": "late", "needs it": "left out"}
+    ended = statuses(found)
+    # Its time and that of all end at once.
+    assert ended.pop("late") in ("late", "left out")
+    assert ended == {"a": "done", "needs it": "left out"}
 
 
 def test_lanes_run_side_by_side_and_leave_nothing(tmp_path: Path) -> None:
@@ -315,7 +318,7 @@ def test_nothing_follows_what_was_needed(tmp_path: Path) -> None:
 
 
 def test_no_step_begins_after_the_end(tmp_path: Path) -> None:
-    found = ran(tmp_path, [step("a", "hang"), step("b", "well")], minutes=2.0 / 60)
+    found = ran(tmp_path, [step("a", "hang"), step("b", "well")], minutes=4.0 / 60)
     assert statuses(found) == {"a": "late", "b": "left out"}
 
 
